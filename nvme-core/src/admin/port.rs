@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The admin queue as its users see it.
+//!
+//! Several users share one admin queue: queue creation, events, several migrations. Each submits a command, keeps
+//! the [`AdminHandle`] and later takes the completion with it, so none sees another's completions and none waits
+//! inside a call.
+
+use core::time::Duration;
+
+use crate::dma::{DmaArena, DmaError, DmaRegion};
+use crate::time::Instant;
+use crate::wire::{AsynchronousEvent, BusAddr, CdqId, CommandId, CompletionQueueEntry, SubmissionQueueEntry};
+
+/// Names one submitted admin command. It owns nothing and may be copied; once the completion has been taken it
+/// names nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdminHandle(CommandId);
+
+impl AdminHandle {
+    /// The handle of the command with identifier `id`, for implementations of [`AdminPort`].
+    #[must_use]
+    pub const fn new(id: CommandId) -> Self {
+        Self(id)
+    }
+
+    /// The command's identifier.
+    #[must_use]
+    pub const fn command_id(self) -> CommandId {
+        self.0
+    }
+}
+
+/// What the data pointer of an admin command describes.
+#[derive(Debug)]
+pub enum AdminData {
+    /// No data and no pointer.
+    None,
+    /// Command data: the first `len` bytes of the region, which the port keeps until the command has completed.
+    Buffer {
+        /// Memory of the data.
+        region: DmaRegion,
+        /// Bytes to transfer, at most the region's length.
+        len: usize,
+    },
+    /// PRP1 is the base of a queue or of its PRP list; the memory stays with the caller.
+    QueueBase(BusAddr),
+}
+
+/// One admin command to submit.
+#[derive(Debug)]
+pub struct AdminRequest {
+    /// The command; command identifier and data pointer are filled in by the port.
+    pub command: SubmissionQueueEntry,
+    /// What the data pointer describes.
+    pub data: AdminData,
+    /// After this long without a completion the command is reported as timed out.
+    pub timeout: Duration,
+}
+
+/// Why a command was not submitted; the request comes back with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubmitError {
+    /// No slot or submission queue entry is free now: poll and try again.
+    Busy,
+    /// The data is longer than the controller's MDTS allows.
+    TooLong {
+        /// Bytes asked for.
+        bytes: usize,
+        /// Bytes allowed.
+        limit: usize,
+    },
+    /// The data pointer could not be built.
+    Dma(DmaError),
+    /// The controller has failed, was removed or is not enabled.
+    NotReady,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdminOutcome {
+    /// The controller completed it; look at the status.
+    Completed(CompletionQueueEntry),
+    /// No completion within the time-out. Reported once; the slot and the data stay with the port until the
+    /// completion arrives or the controller is disabled.
+    TimedOut,
+    /// The controller was reset or failed; whether the command took effect is unknown.
+    Lost,
+}
+
+/// A finished command and the memory it used.
+#[must_use = "the data buffer is inside"]
+#[derive(Debug)]
+pub struct AdminCompletion {
+    /// How it ended.
+    pub outcome: AdminOutcome,
+    /// The data buffer, if the command had one and the device let go of it.
+    pub region: Option<DmaRegion>,
+}
+
+/// Which events a caller asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventFilter {
+    /// Events of this Controller Data Queue.
+    ControllerDataQueue(CdqId),
+    /// Everything that is not about a Controller Data Queue.
+    Other,
+    /// Every event.
+    Any,
+}
+
+impl EventFilter {
+    /// Whether `event` is asked for.
+    #[must_use]
+    pub fn matches(self, event: &AsynchronousEvent) -> bool {
+        match (self, event.controller_data_queue()) {
+            (Self::Any, _) | (Self::Other, None) => true,
+            (Self::ControllerDataQueue(wanted), Some(found)) => found.queue() == wanted,
+            _ => false,
+        }
+    }
+}
+
+/// A shared admin queue. No call blocks; all are bounded.
+///
+/// Implemented by this crate's admin queue; a host may implement it over a passthrough interface instead.
+pub trait AdminPort {
+    /// Where command data lives.
+    type Arena: DmaArena;
+
+    /// The arena for command data and for Controller Data Queues of this controller.
+    fn arena(&self) -> &Self::Arena;
+
+    /// Memory page size in bytes (CC.MPS).
+    fn page_size(&self) -> usize;
+
+    /// Longest data transfer in bytes (MDTS); `usize::MAX` if the controller states no limit.
+    fn max_transfer(&self) -> usize;
+
+    /// Submits one command and rings the doorbell.
+    ///
+    /// # Errors
+    /// [`SubmitError`], with the request given back whole.
+    fn submit(
+        &mut self,
+        request: AdminRequest,
+        now: Instant,
+    ) -> Result<AdminHandle, (SubmitError, AdminRequest)>;
+
+    /// Takes the completion of a command, once; `None` while it is outstanding or if the handle is stale.
+    fn take(&mut self, handle: AdminHandle) -> Option<AdminCompletion>;
+
+    /// Gives up interest in a command: its slot and buffer are freed when the device lets go of them.
+    fn abandon(&mut self, handle: AdminHandle);
+
+    /// Takes the oldest reported event that `filter` asks for and re-arms its request.
+    fn take_event(&mut self, filter: EventFilter) -> Option<AsynchronousEvent>;
+
+    /// The earliest time at which a submitted command times out.
+    fn next_deadline(&self) -> Option<Instant>;
+}

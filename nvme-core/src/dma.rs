@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memory a device reads and writes: who lends it, who may touch it, and when it comes back.
+//!
+//! A [`DmaArena`] belongs to the host: it knows how memory is pinned, mapped into the device's address space and
+//! made coherent. The core asks it for [`DmaRegion`]s and never forms a reference into one: device memory is
+//! copied in and out with atomic accesses, so a device that writes at the wrong moment can spoil values but not
+//! memory safety.
+#![allow(unsafe_code, reason = "the one place where the core touches memory that a device can write")]
+
+use core::ops::Range;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use crate::wire::BusAddr;
+
+/// What a region is for. Arenas keep the pools apart, because their lifetimes and access rights differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Pool {
+    /// Submission and completion queues and PRP list pages: live as long as the queue.
+    Queues,
+    /// Command data: lives as long as the command.
+    Data,
+    /// Controller Data Queues and their PRP lists: live as long as the migration, and return only with proof
+    /// that the device let go.
+    ControllerData,
+}
+
+/// Which side writes, as an IOMMU would restrict it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The device only reads.
+    ToDevice,
+    /// The device only writes.
+    FromDevice,
+    /// The device reads and writes.
+    Bidirectional,
+}
+
+/// Why an arena could not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DmaError {
+    /// No memory of this many bytes is left in the pool.
+    Exhausted {
+        /// The pool asked.
+        pool: Pool,
+        /// Bytes asked for.
+        bytes: usize,
+    },
+    /// The alignment is not a power of two or larger than the arena can give.
+    Alignment {
+        /// The alignment asked for, in bytes.
+        bytes: usize,
+    },
+    /// A length of zero.
+    Empty,
+    /// The range does not lie inside the region.
+    OutOfRange {
+        /// First byte asked for.
+        offset: usize,
+        /// Number of bytes asked for.
+        len: usize,
+        /// Bytes the region has.
+        region: usize,
+    },
+}
+
+/// How a region lies in the device's address space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// One run of bus addresses.
+    Contiguous,
+    /// Each arena page has a bus address of its own; ask [`DmaArena::bus_address`] for each page.
+    Scattered,
+}
+
+/// One piece of device memory, owned by whoever holds the value.
+///
+/// It is not `Clone` and has no `Drop`: forgetting one leaks the memory, which is sound. It goes back only through
+/// [`release`] with a proof that the device no longer uses it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct DmaRegion {
+    cpu: NonNull<u8>,
+    bus: BusAddr,
+    len: usize,
+    pool: Pool,
+    direction: Direction,
+    layout: Layout,
+}
+
+// SAFETY: the region is the only handle through which safe code reaches the memory, the memory stays mapped until
+// the region is released (guaranteed by the arena that made it, `DmaRegion::from_raw_parts`), and all access is
+// atomic, so it may move between threads.
+unsafe impl Send for DmaRegion {}
+// SAFETY: shared access goes through atomics only, as above.
+unsafe impl Sync for DmaRegion {}
+
+impl DmaRegion {
+    /// Describes memory an arena has set aside.
+    ///
+    /// # Safety
+    /// `cpu` points to `len` bytes, aligned to at least eight, that stay valid for reads and writes until the
+    /// region is released, that no Rust reference covers meanwhile, and whose bus address is `bus` (of the first
+    /// byte, if scattered).
+    #[must_use]
+    pub const unsafe fn from_raw_parts(
+        cpu: NonNull<u8>,
+        bus: BusAddr,
+        len: usize,
+        pool: Pool,
+        direction: Direction,
+        layout: Layout,
+    ) -> Self {
+        Self { cpu, bus, len, pool, direction, layout }
+    }
+
+    /// The CPU address of the first byte, for the arena that made the region.
+    #[must_use]
+    pub const fn cpu_address(&self) -> NonNull<u8> {
+        self.cpu
+    }
+
+    /// The bus address of the first byte.
+    #[must_use]
+    pub const fn bus(&self) -> BusAddr {
+        self.bus
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the region has no bytes; arenas never make such a region.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The pool it came from.
+    #[must_use]
+    pub const fn pool(&self) -> Pool {
+        self.pool
+    }
+
+    /// Which side writes.
+    #[must_use]
+    pub const fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    /// Whether bus addresses run on from page to page.
+    #[must_use]
+    pub const fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    fn check(&self, offset: usize, len: usize) -> Result<(), DmaError> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len => Ok(()),
+            _ => Err(DmaError::OutOfRange { offset, len, region: self.len }),
+        }
+    }
+
+    fn byte(&self, offset: usize) -> &AtomicU8 {
+        // SAFETY: every caller has checked `offset < len`; the memory is valid for that long and only reached
+        // through atomics (guaranteed by `from_raw_parts`). A device may write it at any time, which atomics allow.
+        unsafe { AtomicU8::from_ptr(self.cpu.as_ptr().add(offset)) }
+    }
+
+    fn dword(&self, offset: usize) -> Option<&AtomicU32> {
+        (offset.is_multiple_of(4) && self.check(offset, 4).is_ok()).then(|| {
+            // SAFETY: four bytes at `offset` lie inside (checked here) and are aligned, because the base is aligned
+            // to eight (guaranteed by `from_raw_parts`).
+            unsafe { AtomicU32::from_ptr(self.cpu.as_ptr().add(offset).cast()) }
+        })
+    }
+
+    fn qword(&self, offset: usize) -> Option<&AtomicU64> {
+        (offset.is_multiple_of(8) && self.check(offset, 8).is_ok()).then(|| {
+            // SAFETY: as in `dword`, for eight bytes.
+            unsafe { AtomicU64::from_ptr(self.cpu.as_ptr().add(offset).cast()) }
+        })
+    }
+
+    /// Copies `bytes.len()` bytes from `offset` on out of the region.
+    ///
+    /// Bytes the device writes meanwhile may be seen or not. Bounded by the length.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfRange`] if the range does not lie inside the region.
+    pub fn read(&self, offset: usize, bytes: &mut [u8]) -> Result<(), DmaError> {
+        self.check(offset, bytes.len())?;
+        let mut at = offset;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let word = if rest.len() >= 8 { self.qword(at) } else { None };
+            let (now, later) = rest.split_at_mut(if word.is_some() { 8 } else { 1 });
+            match word {
+                Some(word) => now.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes()),
+                None => now.fill(self.byte(at).load(Ordering::Relaxed)),
+            }
+            at = at.saturating_add(now.len());
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Copies `bytes` into the region from `offset` on. Bounded by the length.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfRange`] if the range does not lie inside the region; nothing is written then.
+    pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), DmaError> {
+        self.check(offset, bytes.len())?;
+        let mut at = offset;
+        let mut rest = bytes;
+        while let Some((first, tail)) = rest.split_first() {
+            match (rest.split_first_chunk::<8>(), self.qword(at)) {
+                (Some((chunk, tail)), Some(word)) => {
+                    word.store(u64::from_ne_bytes(*chunk), Ordering::Relaxed);
+                    rest = tail;
+                    at = at.saturating_add(8);
+                }
+                _ => {
+                    self.byte(at).store(*first, Ordering::Relaxed);
+                    rest = tail;
+                    at = at.saturating_add(1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets `range` to zero. Bounded by the length.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfRange`] if the range does not lie inside the region; nothing is written then.
+    pub fn zero(&self, range: Range<usize>) -> Result<(), DmaError> {
+        let len = range.end.saturating_sub(range.start);
+        self.check(range.start, len)?;
+        let mut at = range.start;
+        while at < range.end {
+            match self.qword(at) {
+                Some(word) if range.end.saturating_sub(at) >= 8 => {
+                    word.store(0, Ordering::Relaxed);
+                    at = at.saturating_add(8);
+                }
+                _ => {
+                    self.byte(at).store(0, Ordering::Relaxed);
+                    at = at.saturating_add(1);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the little-endian 32-bit word at `offset`, a multiple of four; later reads are not moved before it.
+    ///
+    /// This is how a phase tag is read before the rest of its entry.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfRange`] if the word does not lie inside the region or is not aligned.
+    pub fn read_u32_acquire(&self, offset: usize) -> Result<u32, DmaError> {
+        self.dword(offset)
+            .map(|word| u32::from_le(word.load(Ordering::Acquire)))
+            .ok_or(DmaError::OutOfRange { offset, len: 4, region: self.len })
+    }
+
+    /// Writes the little-endian 64-bit word at `offset`, a multiple of eight.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfRange`] if the word does not lie inside the region or is not aligned.
+    pub fn write_u64(&self, offset: usize, value: u64) -> Result<(), DmaError> {
+        self.qword(offset)
+            .map(|word| word.store(value.to_le(), Ordering::Relaxed))
+            .ok_or(DmaError::OutOfRange { offset, len: 8, region: self.len })
+    }
+}
+
+/// The host's supply of device memory.
+///
+/// # Safety
+/// An implementation guarantees that
+/// - each region it returns fulfils the contract of [`DmaRegion::from_raw_parts`] and overlaps no other live one;
+/// - its bus addresses reach exactly that memory for the one device (or controller) the arena serves, with the
+///   rights the direction asks for;
+/// - after [`publish`](Self::publish) the device sees the CPU's earlier writes to the range, and after
+///   [`acquire`](Self::acquire) the CPU sees the device's earlier writes to it.
+pub unsafe trait DmaArena {
+    /// Sets aside `len` bytes, zeroed, contiguous on the bus, aligned on the bus to `align` (a power of two).
+    ///
+    /// # Errors
+    /// [`DmaError`] with the pool and size that could not be had.
+    fn allocate(
+        &self,
+        pool: Pool,
+        len: usize,
+        align: usize,
+        direction: Direction,
+    ) -> Result<DmaRegion, DmaError>;
+
+    /// Sets aside `len` bytes, zeroed, in pages of [`page_size`](Self::page_size) bytes that need not follow each
+    /// other on the bus. The CPU sees them as one run.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate).
+    fn allocate_scattered(
+        &self,
+        pool: Pool,
+        len: usize,
+        direction: Direction,
+    ) -> Result<DmaRegion, DmaError> {
+        self.allocate(pool, len, self.page_size(), direction)
+    }
+
+    /// The bus address of the byte at `offset` of `region`.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfRange`] if `offset` is not inside the region.
+    fn bus_address(&self, region: &DmaRegion, offset: usize) -> Result<BusAddr, DmaError> {
+        region.check(offset, 1)?;
+        match region.layout() {
+            Layout::Contiguous => Ok(region.bus().plus(offset as u64)),
+            Layout::Scattered => Err(DmaError::OutOfRange { offset, len: 1, region: region.len() }),
+        }
+    }
+
+    /// Size in bytes of the pages that [`allocate_scattered`](Self::allocate_scattered) deals in; a power of two,
+    /// at least 4096.
+    fn page_size(&self) -> usize {
+        4096
+    }
+
+    /// Takes a region back.
+    ///
+    /// # Safety
+    /// The region came from this arena and the device will not access it again.
+    unsafe fn release(&self, region: DmaRegion);
+
+    /// Makes the CPU's writes to `range` of `region` visible to the device.
+    fn publish(&self, region: &DmaRegion, range: Range<usize>);
+
+    /// Makes the device's writes to `range` of `region` visible to the CPU.
+    fn acquire(&self, region: &DmaRegion, range: Range<usize>);
+}
+
+mod proof {
+    pub trait Sealed {}
+}
+
+/// Evidence that a device no longer accesses a region; only this crate can make one.
+pub trait LetGo: proof::Sealed {}
+
+/// Gives `region` back to the arena it came from, now that `proof` shows the device let go of it.
+///
+/// This is the only way memory returns: without a proof a region stays quarantined with its owner.
+pub fn release<A: DmaArena + ?Sized, P: LetGo>(arena: &A, region: DmaRegion, _proof: &P) {
+    // SAFETY: the region came from `arena` (the drivers of this crate keep one arena for their whole life), and a
+    // `LetGo` value exists only where the device's use has ended (guaranteed by the module that made it).
+    unsafe { arena.release(region) }
+}
