@@ -19,5 +19,6 @@ pub mod admin;
 pub mod dma;
 pub mod migration;
 pub mod register;
+pub mod ring;
 pub mod time;
 pub mod wire;
