@@ -16,6 +16,7 @@
 extern crate std;
 
 pub mod admin;
+pub mod dirty;
 pub mod dma;
 pub mod migration;
 pub mod register;
