@@ -344,7 +344,7 @@ pub unsafe trait DmaArena {
     fn acquire(&self, region: &DmaRegion, range: Range<usize>);
 }
 
-mod proof {
+pub(crate) mod proof {
     pub trait Sealed {}
 }
 

@@ -19,7 +19,10 @@ pub mod admin;
 pub mod dirty;
 pub mod dma;
 pub mod migration;
+pub mod prp;
 pub mod register;
 pub mod ring;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod time;
 pub mod wire;

@@ -7,7 +7,8 @@
 
 use core::time::Duration;
 
-use crate::dma::{DmaArena, DmaError, DmaRegion};
+use crate::dma::{DmaArena, DmaRegion};
+use crate::prp::PrpError;
 use crate::time::Instant;
 use crate::wire::{AsynchronousEvent, BusAddr, CdqId, CommandId, CompletionQueueEntry, SubmissionQueueEntry};
 
@@ -70,7 +71,7 @@ pub enum SubmitError {
         limit: usize,
     },
     /// The data pointer could not be built.
-    Dma(DmaError),
+    DataPointer(PrpError),
     /// The controller has failed, was removed or is not enabled.
     NotReady,
 }
