@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use super::{Status, StatusCode, SubmissionQueueEntry};
+use super::{DataPointerKind, NamespaceId, Status, StatusCode, SubmissionQueueEntry};
 
 /// One command, apart from its command identifier and its data pointer.
 ///
@@ -79,4 +79,97 @@ impl fmt::Display for InvalidField {
             self.field, self.byte, self.bit, self.value
         )
     }
+}
+
+impl core::error::Error for InvalidField {}
+
+/// A data structure does not fit into the bytes that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooShort {
+    /// Name of the structure.
+    pub structure: &'static str,
+    /// Bytes needed.
+    pub needed: usize,
+    /// Bytes given.
+    pub given: usize,
+}
+
+impl fmt::Display for TooShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} needs {} bytes, only {} are there", self.structure, self.needed, self.given)
+    }
+}
+
+impl core::error::Error for TooShort {}
+
+/// Checks that a command which uses no namespace names none. NVMe Base 2.1 §3.2.1.5.
+///
+/// # Errors
+/// [`InvalidField`] (Invalid Field in Command) if NSID is not zero.
+pub const fn require_no_namespace(entry: &SubmissionQueueEntry) -> Result<(), InvalidField> {
+    match entry.namespace() {
+        NamespaceId::NONE => Ok(()),
+        other => Err(InvalidField::in_dword("NSID", 1, 0, other.get() as u64)),
+    }
+}
+
+/// Checks that the data pointer holds PRPs, as every admin command over PCIe does. NVMe Base 2.1 §4.1.
+///
+/// # Errors
+/// [`InvalidField`] (Invalid Field in Command) if PSDT names an SGL or is reserved.
+pub const fn require_prp(entry: &SubmissionQueueEntry) -> Result<(), InvalidField> {
+    let value = match entry.data_pointer_kind() {
+        DataPointerKind::Prp => return Ok(()),
+        DataPointerKind::SglMetadataAddress => 1,
+        DataPointerKind::SglMetadataSgl => 2,
+        DataPointerKind::Reserved => 3,
+    };
+    Err(InvalidField::in_dword("PSDT", 0, 14, value))
+}
+
+/// A count as a 16-bit zero-based field: 0 becomes the least and more than 65,536 the largest expressible count.
+pub(crate) const fn zero_based_u16(count: u32) -> u32 {
+    let zero_based = count.saturating_sub(1);
+    if zero_based > 0xFFFF { 0xFFFF } else { zero_based }
+}
+
+/// A count as a 32-bit zero-based field: 0 becomes the least and more than 2^32 the largest expressible count.
+pub(crate) const fn zero_based_u32(count: u64) -> u32 {
+    let zero_based = count.saturating_sub(1);
+    if zero_based > u32::MAX as u64 { u32::MAX } else { zero_based as u32 }
+}
+
+/// The count that a 16-bit zero-based field holds; bits 31:16 of `field_z` are dropped.
+pub(crate) const fn count_u16(field_z: u32) -> u32 {
+    (field_z & 0xFFFF).wrapping_add(1)
+}
+
+/// The count that a 32-bit zero-based field holds.
+pub(crate) const fn count_u32(field_z: u32) -> u64 {
+    (field_z as u64).wrapping_add(1)
+}
+
+/// The lower and the upper half of a 64-bit number that spans two dwords.
+pub(crate) const fn split_u64(value: u64) -> (u32, u32) {
+    ((value & 0xFFFF_FFFF) as u32, (value >> 32) as u32)
+}
+
+/// The 64-bit number whose lower half stands in the first of two dwords.
+pub(crate) const fn join_u64(low: u32, high: u32) -> u64 {
+    low as u64 | ((high as u64) << 32)
+}
+
+/// Bits 15:0 of a dword.
+pub(crate) const fn low_u16(dword: u32) -> u16 {
+    (dword & 0xFFFF) as u16
+}
+
+/// Bits 31:16 of a dword.
+pub(crate) const fn high_u16(dword: u32) -> u16 {
+    (dword >> 16) as u16
+}
+
+/// Bits `shift + 7` to `shift` of a dword.
+pub(crate) const fn byte_at(dword: u32, shift: u32) -> u8 {
+    (dword.wrapping_shr(shift) & 0xFF) as u8
 }

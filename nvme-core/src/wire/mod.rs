@@ -6,18 +6,27 @@
 //! Unknown values stay representable where the specification may assign them later. The driver side encodes
 //! what the controller side decodes, and the other way round.
 
+pub mod admin;
 mod command;
 mod cqe;
 mod event;
+pub mod feature;
 mod ids;
+pub mod lba_status;
+pub mod log;
+pub mod nvm;
+pub mod nvm_data;
+pub mod opcode;
+mod open;
 mod sqe;
 mod status;
 
-pub use command::{Command, InvalidField};
+pub use command::{Command, InvalidField, TooShort, require_no_namespace, require_prp};
 pub use cqe::{CompletionQueueEntry, Cqe};
 pub use event::{AsynchronousEvent, CdqEvent, EventType};
 pub use ids::{
     BusAddr, CdqId, CommandId, ControllerId, Lba, ManagerId, NamespaceId, QueueId, TargetIsManager, TrackedId,
 };
+pub use opcode::{AdminOpcode, IoOpcode};
 pub use sqe::{DataPointerKind, Fuse, Sqe, SubmissionQueueEntry};
 pub use status::{Status, StatusCode};
