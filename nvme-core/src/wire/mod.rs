@@ -7,19 +7,23 @@
 //! what the controller side decodes, and the other way round.
 
 pub mod admin;
+pub mod cdq;
 mod command;
 mod cqe;
 mod event;
 pub mod feature;
 mod ids;
+pub mod lba_migration;
 pub mod lba_status;
 pub mod log;
+pub mod migration;
 pub mod nvm;
 pub mod nvm_data;
 pub mod opcode;
 mod open;
 mod sqe;
 mod status;
+pub mod track;
 
 pub use command::{Command, InvalidField, TooShort, require_no_namespace, require_prp};
 pub use cqe::{CompletionQueueEntry, Cqe};
