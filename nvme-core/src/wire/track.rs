@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::command::{count_u32, zero_based_u32};
 use super::{
     BusAddr, CdqId, Command, CompletionQueueEntry, ControllerId, InvalidField, SubmissionQueueEntry,
+    require_no_namespace, require_prp,
 };
 
 /// Width of the action field in CDW10 bits 19:16; only 0 and 1 are assigned.
