@@ -1,2 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Linux host for the NVMe core.
+
+pub mod memory;
+pub mod storage;
+pub mod sync;
+mod sys;

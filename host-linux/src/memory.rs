@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Bus address spaces over process memory.
+//!
+//! An [`AddressSpace`] is what a device sees behind an IOMMU: bus addresses unlike any CPU address, mapped page by
+//! page to the pages of one memfd, with gaps between allocations and nothing else reachable. The driver allocates
+//! from it (`nvme_core::dma::DmaArena`), the embedded controllers reach it through
+//! [`HostMemory`]. A guest's memory is one space that source and destination see alike.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use nvme_controller::host::{HostMemory, MemoryFault};
+use nvme_core::dma::{Direction, DmaError, DmaRegion, Layout, Pool};
+use nvme_core::wire::BusAddr;
+
+use crate::sync::lock;
+use crate::sys::{SharedMapping, describe};
+
+/// Bytes in a page of every address space.
+pub const PAGE: usize = 4096;
+const PAGE_SHIFT: u32 = 12;
+
+/// Page table entry: CPU page number plus one above two bits of rights; zero means not mapped.
+const READ: u32 = 1;
+const WRITE: u32 = 2;
+const RIGHTS_BITS: u32 = 2;
+
+/// Bytes that each pool of an [`AddressSpace`] can hand out; each is rounded up to whole pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Queues and PRP list pages.
+    pub queues: usize,
+    /// Command data.
+    pub data: usize,
+    /// Controller Data Queues and their PRP lists.
+    pub controller_data: usize,
+}
+
+/// What is handed out of one pool at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolUsage {
+    /// Regions not yet given back.
+    pub regions: usize,
+    /// Bytes in those regions, in whole pages.
+    pub bytes: usize,
+}
+
+/// One bus address space over one memfd.
+#[derive(Debug)]
+pub struct AddressSpace {
+    mapping: SharedMapping,
+    /// Bus page number of the first page of the window.
+    base: u64,
+    /// Bus page (from the start of the window) to CPU page and rights.
+    table: Box<[AtomicU32]>,
+    /// CPU page to bus page (from the start of the window), for scattered regions.
+    reverse: Box<[AtomicU32]>,
+    pools: [Mutex<PoolState>; 3],
+}
+
+/// Pages of one pool, CPU and bus side. Pools share neither.
+#[derive(Debug)]
+struct PoolState {
+    cpu: Pages,
+    contiguous: Pages,
+    scattered: Pages,
+    live: BTreeMap<u32, Live>,
+}
+
+#[derive(Debug)]
+struct Live {
+    cpu_pages: u32,
+    bus: Vec<u32>,
+    /// Page after the contiguous run that stays unmapped.
+    guard: Option<u32>,
+}
+
+/// A run of page numbers with next-fit allocation, so that an address just given back is not handed out again soon.
+#[derive(Debug)]
+struct Pages {
+    first: u32,
+    used: Vec<bool>,
+    cursor: usize,
+}
+
+impl Pages {
+    fn new(first: u32, count: u32) -> Self {
+        Self { first, used: vec![false; count as usize], cursor: 0 }
+    }
+
+    /// Takes `count` adjacent pages whose first number, counted from `origin`, is a multiple of `align`.
+    fn take_run(&mut self, count: u32, align: u64, origin: u64) -> Option<u32> {
+        let count = count as usize;
+        let total = self.used.len();
+        for turn in [self.cursor..total, 0..total] {
+            let mut at = turn.start;
+            while at + count <= total {
+                let number = origin + u64::from(self.first) + at as u64;
+                let skip = (number.next_multiple_of(align) - number) as usize;
+                if skip != 0 {
+                    at += skip;
+                    continue;
+                }
+                match self.used[at..at + count].iter().rposition(|used| *used) {
+                    Some(taken) => at += taken + 1,
+                    None => {
+                        self.used[at..at + count].fill(true);
+                        self.cursor = at + count;
+                        return Some(self.first + at as u32);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes one page, never next to the one taken before.
+    fn take_apart(&mut self) -> Option<u32> {
+        let total = self.used.len();
+        let start = (self.cursor + STRIDE) % total;
+        let at = (0..total).map(|step| (start + step) % total).find(|at| !self.used[*at])?;
+        self.used[at] = true;
+        self.cursor = at;
+        Some(self.first + at as u32)
+    }
+
+    fn give_back(&mut self, number: u32) {
+        self.used[(number - self.first) as usize] = false;
+    }
+}
+
+/// Distance between consecutive pages of a scattered region.
+const STRIDE: usize = 7;
+
+/// Number of address spaces made so far: each has a window of its own, so that an address of one means nothing in
+/// another.
+static SPACES: AtomicU64 = AtomicU64::new(0);
+
+impl AddressSpace {
+    /// Makes an address space with nothing mapped; memory is taken from the system as it is used.
+    ///
+    /// # Errors
+    /// The system has no memory or descriptors left.
+    pub fn new(name: &str, capacity: Capacity) -> io::Result<Self> {
+        let mut cpu_first = 0u32;
+        let mut bus_first = 1u32;
+        let mut pool = |bytes: usize| {
+            let pages = u32::try_from(bytes.div_ceil(PAGE).max(1)).unwrap_or(u32::MAX >> 6);
+            let cpu = Pages::new(cpu_first, pages);
+            let window = pages * 2 + 64;
+            let contiguous = Pages::new(bus_first, window);
+            let scattered = Pages::new(bus_first + window + 1, window);
+            cpu_first += pages;
+            bus_first += 2 * window + 2;
+            Mutex::new(PoolState { cpu, contiguous, scattered, live: BTreeMap::new() })
+        };
+        let pools = [pool(capacity.queues), pool(capacity.data), pool(capacity.controller_data)];
+        let mapping = SharedMapping::new(name, cpu_first as usize * PAGE)?;
+        let space = SPACES.fetch_add(1, Ordering::Relaxed);
+        Ok(Self {
+            mapping,
+            base: ((space % 4096) + 1) << 28,
+            table: (0..bus_first).map(|_| AtomicU32::new(0)).collect(),
+            reverse: (0..cpu_first).map(|_| AtomicU32::new(0)).collect(),
+            pools,
+        })
+    }
+
+    /// The descriptor of the memory behind the space.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.mapping.file().as_fd()
+    }
+
+    /// What is handed out of `pool` now. All zeroes means that nothing was lost.
+    #[must_use]
+    pub fn usage(&self, pool: Pool) -> PoolUsage {
+        let state = lock(self.pool(pool));
+        let pages: usize = state.live.values().map(|live| live.cpu_pages as usize).sum();
+        PoolUsage { regions: state.live.len(), bytes: pages * PAGE }
+    }
+
+    fn pool(&self, pool: Pool) -> &Mutex<PoolState> {
+        let [queues, data, controller_data] = &self.pools;
+        match pool {
+            Pool::Queues => queues,
+            Pool::Data => data,
+            Pool::ControllerData => controller_data,
+        }
+    }
+
+    fn address_of(&self, bus_page: u32) -> BusAddr {
+        BusAddr::new((self.base + u64::from(bus_page)) << PAGE_SHIFT)
+    }
+
+    /// Sets pages aside and maps them.
+    pub(crate) fn take(
+        &self,
+        pool: Pool,
+        len: usize,
+        align: usize,
+        direction: Direction,
+        layout: Layout,
+    ) -> Result<DmaRegion, DmaError> {
+        if len == 0 {
+            return Err(DmaError::Empty);
+        }
+        let exhausted = DmaError::Exhausted { pool, bytes: len };
+        let pages = u32::try_from(len.div_ceil(PAGE)).map_err(|_| exhausted)?;
+        let rights = match direction {
+            Direction::ToDevice => READ,
+            Direction::FromDevice => WRITE,
+            Direction::Bidirectional => READ | WRITE,
+        };
+        let mut state = lock(self.pool(pool));
+        let state = &mut *state;
+        let cpu = state.cpu.take_run(pages, 1, 0).ok_or(exhausted)?;
+        let taken = match layout {
+            Layout::Contiguous => {
+                let align = (align.div_ceil(PAGE)) as u64;
+                // One page more than needed stays unmapped, so that an overrun faults.
+                state.contiguous.take_run(pages + 1, align, self.base).map(|first| Live {
+                    cpu_pages: pages,
+                    bus: (first..first + pages).collect(),
+                    guard: Some(first + pages),
+                })
+            }
+            Layout::Scattered => {
+                let bus: Vec<u32> = (0..pages).map_while(|_| state.scattered.take_apart()).collect();
+                if bus.len() == pages as usize {
+                    Some(Live { cpu_pages: pages, bus, guard: None })
+                } else {
+                    bus.iter().for_each(|page| state.scattered.give_back(*page));
+                    None
+                }
+            }
+        };
+        let Some(live) = taken else {
+            (cpu..cpu + pages).for_each(|page| state.cpu.give_back(page));
+            return Err(exhausted);
+        };
+        self.mapping.zero(cpu as usize * PAGE, pages as usize * PAGE);
+        for (cpu_page, bus_page) in (cpu..).zip(&live.bus) {
+            self.reverse[cpu_page as usize].store(*bus_page, Ordering::Relaxed);
+            self.table[*bus_page as usize].store(((cpu_page + 1) << RIGHTS_BITS) | rights, Ordering::Release);
+        }
+        let bus = self.address_of(live.bus[0]);
+        state.live.insert(cpu, live);
+        Ok(describe(self.mapping.pointer(cpu as usize * PAGE), bus, len, pool, direction, layout))
+    }
+
+    fn cpu_page(&self, region: &DmaRegion) -> Option<u32> {
+        let base = self.mapping.pointer(0).as_ptr().addr();
+        let offset = region.cpu_address().as_ptr().addr().checked_sub(base)?;
+        u32::try_from(offset / PAGE).ok().filter(|page| (*page as usize) < self.reverse.len())
+    }
+
+    /// The bus address of a byte of a scattered region.
+    pub(crate) fn scattered_address(&self, region: &DmaRegion, offset: usize) -> Result<BusAddr, DmaError> {
+        let outside = DmaError::OutOfRange { offset, len: 1, region: region.len() };
+        let first = self.cpu_page(region).ok_or(outside)?;
+        let page = self.reverse.get(first as usize + offset / PAGE).ok_or(outside)?;
+        Ok(self.address_of(page.load(Ordering::Relaxed)).plus((offset % PAGE) as u64))
+    }
+
+    /// Unmaps a region and takes its pages back. A region of another space is left alone.
+    pub(crate) fn give_back(&self, region: DmaRegion) {
+        let Some(cpu) = self.cpu_page(&region) else { return };
+        let mut state = lock(self.pool(region.pool()));
+        let Some(live) = state.live.remove(&cpu) else { return };
+        for page in &live.bus {
+            self.table[*page as usize].store(0, Ordering::Release);
+        }
+        let pages = if live.guard.is_some() { &mut state.contiguous } else { &mut state.scattered };
+        live.bus.iter().chain(live.guard.iter()).for_each(|page| pages.give_back(*page));
+        (cpu..cpu + live.cpu_pages).for_each(|page| state.cpu.give_back(page));
+    }
+
+    /// The mapped byte behind `address`, if the device has `rights` there.
+    fn translate(&self, address: u64, rights: u32) -> Option<usize> {
+        let page = (address >> PAGE_SHIFT).checked_sub(self.base)?;
+        let entry = self.table.get(usize::try_from(page).ok()?)?.load(Ordering::Acquire);
+        if entry == 0 || entry & rights != rights {
+            return None;
+        }
+        let cpu = (entry >> RIGHTS_BITS) - 1;
+        Some(cpu as usize * PAGE + (address as usize % PAGE))
+    }
+
+    /// Calls `access` for each piece of the range that lies in one page, after all of it was found to be mapped.
+    fn for_each_page(
+        &self,
+        address: BusAddr,
+        len: usize,
+        rights: u32,
+        mut access: impl FnMut(usize, std::ops::Range<usize>),
+    ) -> Result<(), MemoryFault> {
+        let fault = MemoryFault { address, len };
+        let start = address.get();
+        start.checked_add(len as u64).ok_or(fault)?;
+        let pieces = || {
+            let mut done = 0;
+            std::iter::from_fn(move || {
+                if done == len {
+                    return None;
+                }
+                let at = start + done as u64;
+                let piece = (PAGE - at as usize % PAGE).min(len - done);
+                done += piece;
+                Some((at, done - piece..done))
+            })
+        };
+        if pieces().any(|(at, _)| self.translate(at, rights).is_none()) {
+            return Err(fault);
+        }
+        for (at, range) in pieces() {
+            access(self.translate(at, rights).ok_or(fault)?, range);
+        }
+        Ok(())
+    }
+}
+
+impl HostMemory for AddressSpace {
+    fn read(&self, address: BusAddr, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        self.for_each_page(address, bytes.len(), READ, |at, range| self.mapping.read(at, &mut bytes[range]))
+    }
+
+    fn write(&self, address: BusAddr, bytes: &[u8]) -> Result<(), MemoryFault> {
+        self.for_each_page(address, bytes.len(), WRITE, |at, range| self.mapping.write(at, &bytes[range]))
+    }
+
+    fn write_entry(&self, address: BusAddr, entry: &[u8]) -> Result<(), MemoryFault> {
+        let fault = MemoryFault { address, len: entry.len() };
+        let (payload, last) = entry.split_last_chunk::<4>().ok_or(fault)?;
+        let last_address = address.plus(payload.len() as u64);
+        let at = self.translate(last_address.get(), WRITE).filter(|at| at.is_multiple_of(4)).ok_or(fault)?;
+        HostMemory::write(self, address, payload).map_err(|_| fault)?;
+        self.mapping.write_dword_release(at, *last);
+        Ok(())
+    }
+
+    fn is_host_memory(&self, address: BusAddr, len: u64) -> bool {
+        let Some(last) = len.checked_sub(1).and_then(|rest| address.get().checked_add(rest)) else {
+            return false;
+        };
+        // A range longer than the window cannot be mapped, which bounds the walk.
+        let pages = (last >> PAGE_SHIFT) - (address.get() >> PAGE_SHIFT);
+        pages < self.table.len() as u64
+            && (0..=pages)
+                .all(|page| self.translate(((address.get() >> PAGE_SHIFT) + page) << PAGE_SHIFT, 0).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests of bus address spaces: what a device reaches, and what it does not.
+
+use super::*;
+use nvme_core::dma::DmaArena;
+use proptest::prelude::*;
+
+const CAPACITY: Capacity = Capacity { queues: 16 * PAGE, data: 64 * PAGE, controller_data: 32 * PAGE };
+
+fn space() -> AddressSpace {
+    AddressSpace::new("test", CAPACITY).expect("address space")
+}
+
+fn reaches(space: &AddressSpace, address: u64, len: usize) -> bool {
+    HostMemory::read(space, BusAddr::new(address), &mut vec![0; len]).is_ok()
+}
+
+#[test]
+fn a_device_reaches_its_region_and_nothing_around_it() {
+    let space = space();
+    for pages in [1usize, 2, 5] {
+        let len = pages * PAGE;
+        let region = space.allocate(Pool::Data, len, PAGE, Direction::Bidirectional).expect("region");
+        let bus = region.bus().get();
+        let table = [
+            ("first byte", bus, 1, true),
+            ("all of it", bus, len, true),
+            ("last byte", bus + len as u64 - 1, 1, true),
+            ("byte before", bus - 1, 1, false),
+            ("byte after", bus + len as u64, 1, false),
+            ("across the start", bus - 4, 8, false),
+            ("across the end", bus + len as u64 - 4, 8, false),
+            ("its CPU address", region.cpu_address().as_ptr().addr() as u64, 8, false),
+            ("address zero", 0, 8, false),
+            ("end of the address space", u64::MAX - 3, 8, false),
+        ];
+        for (name, address, len, expected) in table {
+            assert_eq!(reaches(&space, address, len), expected, "{pages} pages: {name}");
+            let host = space.is_host_memory(BusAddr::new(address), len as u64);
+            assert_eq!(host, expected, "{pages} pages: {name}: host memory");
+        }
+        space.give_back(region);
+        assert!(!reaches(&space, bus, 1), "{pages} pages: released memory must fault");
+    }
+    assert_eq!(space.usage(Pool::Data), PoolUsage::default());
+}
+
+#[test]
+fn an_address_means_nothing_in_another_space() {
+    let (one, two) = (space(), space());
+    let region = one.allocate(Pool::Queues, PAGE, PAGE, Direction::Bidirectional).expect("region");
+    let _other = two.allocate(Pool::Queues, PAGE, PAGE, Direction::Bidirectional).expect("region");
+    assert!(reaches(&one, region.bus().get(), 8));
+    assert!(!reaches(&two, region.bus().get(), 8));
+}
+
+#[test]
+fn rights_follow_the_direction() {
+    let space = space();
+    let table = [
+        (Direction::ToDevice, true, false),
+        (Direction::FromDevice, false, true),
+        (Direction::Bidirectional, true, true),
+    ];
+    for (direction, may_read, may_write) in table {
+        let region = space.allocate(Pool::Data, 64, 64, direction).expect("region");
+        let read = HostMemory::read(&space, region.bus(), &mut [0; 16]);
+        let write = HostMemory::write(&space, region.bus(), &[1; 16]);
+        let entry = space.write_entry(region.bus(), &[1; 16]);
+        assert_eq!(
+            (read.is_ok(), write.is_ok(), entry.is_ok()),
+            (may_read, may_write, may_write),
+            "{direction:?}"
+        );
+        assert!(space.is_host_memory(region.bus(), 64), "{direction:?}");
+        space.give_back(region);
+    }
+}
+
+#[test]
+fn scattered_pages_are_one_run_for_the_cpu_and_none_for_the_device() {
+    let space = space();
+    let pages = 9;
+    let region = space
+        .allocate_scattered(Pool::ControllerData, pages * PAGE - 100, Direction::Bidirectional)
+        .expect("region");
+    let addresses: Vec<u64> =
+        (0..pages).map(|page| space.bus_address(&region, page * PAGE).expect("address").get()).collect();
+    assert_eq!(addresses[0], region.bus().get());
+    for (page, pair) in addresses.windows(2).enumerate() {
+        assert_ne!(pair[0] + PAGE as u64, pair[1], "pages {page} and {} follow each other", page + 1);
+        assert!(!reaches(&space, pair[0] + PAGE as u64 - 4, 8), "page {page} runs on");
+    }
+    for (page, address) in addresses.iter().enumerate() {
+        let offset = page * PAGE + 24;
+        HostMemory::write(&space, BusAddr::new(address + 24), &[page as u8 + 1; 8]).expect("device write");
+        let mut bytes = [0; 8];
+        region.read(offset, &mut bytes).expect("CPU read");
+        assert_eq!(bytes, [page as u8 + 1; 8], "page {page}");
+        assert_eq!(space.bus_address(&region, offset).expect("address").get(), address + 24);
+    }
+    assert_eq!(
+        space.bus_address(&region, pages * PAGE - 100),
+        Err(DmaError::OutOfRange { offset: pages * PAGE - 100, len: 1, region: pages * PAGE - 100 })
+    );
+    assert_eq!(space.usage(Pool::ControllerData), PoolUsage { regions: 1, bytes: pages * PAGE });
+    space.give_back(region);
+    assert!(addresses.iter().all(|address| !reaches(&space, *address, 1)));
+}
+
+#[test]
+fn copies_cross_pages_at_odd_offsets() {
+    let space = space();
+    let region = space.allocate(Pool::Data, 4 * PAGE, PAGE, Direction::Bidirectional).expect("region");
+    for (offset, len) in
+        [(0, 4 * PAGE), (1, 1), (PAGE - 3, 7), (PAGE - 8, PAGE + 16), (13, 3 * PAGE), (4095, 2)]
+    {
+        let bytes: Vec<u8> = (0..len).map(|i| (i * 7 + offset) as u8).collect();
+        region.zero(0..4 * PAGE).expect("zero");
+        HostMemory::write(&space, region.bus().plus(offset as u64), &bytes).expect("write");
+        let mut seen = vec![0xEE; 4 * PAGE];
+        region.read(0, &mut seen).expect("read");
+        assert_eq!(seen[offset..offset + len], bytes, "{offset}+{len}");
+        assert!(seen[..offset].iter().chain(&seen[offset + len..]).all(|byte| *byte == 0), "{offset}+{len}");
+        let mut back = vec![0; len];
+        HostMemory::read(&space, region.bus().plus(offset as u64), &mut back).expect("read");
+        assert_eq!(back, bytes, "{offset}+{len}");
+    }
+}
+
+#[test]
+fn a_partly_mapped_write_changes_nothing() {
+    let space = space();
+    let region = space.allocate(Pool::Data, PAGE, PAGE, Direction::Bidirectional).expect("region");
+    let address = region.bus().plus(PAGE as u64 - 8);
+    assert_eq!(HostMemory::write(&space, address, &[9; 16]), Err(MemoryFault { address, len: 16 }));
+    assert_eq!(space.write_entry(address, &[9; 16]), Err(MemoryFault { address, len: 16 }));
+    let mut bytes = [1; 8];
+    region.read(PAGE - 8, &mut bytes).expect("read");
+    assert_eq!(bytes, [0; 8]);
+}
+
+#[test]
+fn pools_are_apart_and_exhaust_by_themselves() {
+    let space = space();
+    let mut taken = Vec::new();
+    while let Ok(region) = space.allocate(Pool::ControllerData, 4 * PAGE, PAGE, Direction::FromDevice) {
+        taken.push(region);
+    }
+    assert_eq!(taken.len(), 8, "32 pages in regions of four");
+    assert_eq!(
+        space.allocate(Pool::ControllerData, 1, 1, Direction::FromDevice),
+        Err(DmaError::Exhausted { pool: Pool::ControllerData, bytes: 1 })
+    );
+    let data = space.allocate(Pool::Data, 64 * PAGE, PAGE, Direction::ToDevice).expect("the other pool");
+    assert_eq!(space.usage(Pool::Queues), PoolUsage::default());
+    taken.into_iter().for_each(|region| space.give_back(region));
+    assert_eq!(space.usage(Pool::ControllerData), PoolUsage::default());
+    assert_eq!(space.usage(Pool::Data), PoolUsage { regions: 1, bytes: 64 * PAGE });
+    space.give_back(data);
+}
+
+#[test]
+fn bad_requests_are_named() {
+    let space = space();
+    let table = [
+        ("empty", 0usize, PAGE, DmaError::Empty),
+        ("alignment 3", 8, 3, DmaError::Alignment { bytes: 3 }),
+        ("too much", 65 * PAGE, PAGE, DmaError::Exhausted { pool: Pool::Data, bytes: 65 * PAGE }),
+        ("huge", usize::MAX, PAGE, DmaError::Exhausted { pool: Pool::Data, bytes: usize::MAX }),
+    ];
+    for (name, len, align, error) in table {
+        assert_eq!(space.allocate(Pool::Data, len, align, Direction::ToDevice), Err(error), "{name}");
+    }
+    assert_eq!(space.usage(Pool::Data), PoolUsage::default());
+}
+
+proptest! {
+    #[test]
+    fn live_regions_never_overlap_and_everything_comes_back(
+        steps in proptest::collection::vec((0usize..4, 1usize..5 * PAGE, 12u32..16), 1..80)
+    ) {
+        let space = space();
+        let mut live: Vec<(DmaRegion, u8)> = Vec::new();
+        for (number, (what, len, align)) in steps.into_iter().enumerate() {
+            let tag = number as u8 | 1;
+            let made = match what {
+                0 => space.allocate(Pool::Data, len, 1 << align, Direction::Bidirectional).ok(),
+                1 => space.allocate_scattered(Pool::Data, len, Direction::Bidirectional).ok(),
+                _ if live.is_empty() => None,
+                _ => {
+                    let (region, _) = live.swap_remove(len % live.len());
+                    space.give_back(region);
+                    None
+                }
+            };
+            if let Some(region) = made {
+                let mut bytes = vec![1; len];
+                region.read(0, &mut bytes).expect("read");
+                prop_assert!(bytes.iter().all(|byte| *byte == 0), "memory handed out is zeroed");
+                if region.layout() == Layout::Contiguous {
+                    prop_assert_eq!(region.bus().get() % (1 << align), 0);
+                }
+                region.write(0, &vec![tag; len]).expect("write");
+                live.push((region, tag));
+            }
+            for (region, tag) in &live {
+                for offset in (0..region.len()).step_by(PAGE) {
+                    let address = space.bus_address(region, offset).expect("address");
+                    let mut byte = [0];
+                    HostMemory::read(&space, address, &mut byte).expect("device read");
+                    prop_assert_eq!(byte[0], *tag);
+                }
+            }
+        }
+        live.into_iter().for_each(|(region, _)| space.give_back(region));
+        prop_assert_eq!(space.usage(Pool::Data), PoolUsage::default());
+    }
+}

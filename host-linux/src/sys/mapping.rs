@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Anonymous shared memory behind a file descriptor, reached by atomic copies only.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// A memfd mapped once, for as long as the value lives. No Rust reference to its bytes ever exists; offsets are
+/// checked by every call.
+#[derive(Debug)]
+pub(crate) struct SharedMapping {
+    base: NonNull<u8>,
+    len: usize,
+    file: OwnedFd,
+}
+
+// SAFETY: the mapping belongs to the value, stays in place until it is dropped, and every access is atomic, so it
+// may move between threads (guaranteed by the private fields and the methods below).
+unsafe impl Send for SharedMapping {}
+// SAFETY: as above; shared access is atomic.
+unsafe impl Sync for SharedMapping {}
+
+impl SharedMapping {
+    /// Maps `len` bytes of fresh, zeroed memory.
+    pub(crate) fn new(name: &str, len: usize) -> io::Result<Self> {
+        let file = memfd_create(name, MemfdFlags::CLOEXEC)?;
+        ftruncate(&file, len as u64)?;
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing; the length is not zero
+        // (guaranteed by the kernel, which refuses zero).
+        let base = unsafe {
+            mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)?
+        };
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
+        Ok(Self { base, len, file })
+    }
+
+    /// The descriptor behind the memory.
+    pub(crate) fn file(&self) -> &OwnedFd {
+        &self.file
+    }
+
+    /// The CPU address of the byte at `offset`; the mapping has at least one byte there.
+    pub(crate) fn pointer(&self, offset: usize) -> NonNull<u8> {
+        assert!(offset < self.len, "offset {offset} is outside a mapping of {} bytes", self.len);
+        // SAFETY: `offset` lies inside the mapping (checked above).
+        unsafe { self.base.add(offset) }
+    }
+
+    fn check(&self, offset: usize, len: usize) {
+        let end = offset.checked_add(len).expect("range ends beyond the address space");
+        assert!(end <= self.len, "range {offset}+{len} is outside a mapping of {} bytes", self.len);
+    }
+
+    fn byte(&self, offset: usize) -> &AtomicU8 {
+        // SAFETY: callers have checked the offset; the memory stays mapped while `self` is borrowed and is only
+        // reached through atomics (guaranteed by this type and by `DmaRegion`).
+        unsafe { AtomicU8::from_ptr(self.base.as_ptr().add(offset)) }
+    }
+
+    fn dword(&self, offset: usize) -> &AtomicU32 {
+        debug_assert!(offset.is_multiple_of(4));
+        // SAFETY: as in `byte`; callers pass multiples of four and the base is page aligned.
+        unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
+    fn qword(&self, offset: usize) -> &AtomicU64 {
+        debug_assert!(offset.is_multiple_of(8));
+        // SAFETY: as in `byte`; callers pass multiples of eight and the base is page aligned.
+        unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(offset).cast()) }
+    }
+
+    /// Copies out of the mapping.
+    pub(crate) fn read(&self, offset: usize, bytes: &mut [u8]) {
+        self.check(offset, bytes.len());
+        let mut at = offset;
+        let head = bytes.len().min(at.wrapping_neg() % 8);
+        let (head, body) = bytes.split_at_mut(head);
+        for byte in head {
+            *byte = self.byte(at).load(Ordering::Relaxed);
+            at += 1;
+        }
+        let (words, tail) = body.as_chunks_mut::<8>();
+        for word in words {
+            *word = self.qword(at).load(Ordering::Relaxed).to_ne_bytes();
+            at += 8;
+        }
+        for byte in tail {
+            *byte = self.byte(at).load(Ordering::Relaxed);
+            at += 1;
+        }
+    }
+
+    /// Copies into the mapping.
+    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
+        self.check(offset, bytes.len());
+        let mut at = offset;
+        let (head, body) = bytes.split_at(bytes.len().min(at.wrapping_neg() % 8));
+        for byte in head {
+            self.byte(at).store(*byte, Ordering::Relaxed);
+            at += 1;
+        }
+        let (words, tail) = body.as_chunks::<8>();
+        for word in words {
+            self.qword(at).store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+            at += 8;
+        }
+        for byte in tail {
+            self.byte(at).store(*byte, Ordering::Relaxed);
+            at += 1;
+        }
+    }
+
+    /// Stores the four bytes at `offset`, a multiple of four, after everything written before.
+    pub(crate) fn write_dword_release(&self, offset: usize, bytes: [u8; 4]) {
+        self.check(offset, 4);
+        assert!(offset.is_multiple_of(4), "offset {offset} is not a multiple of four");
+        self.dword(offset).store(u32::from_ne_bytes(bytes), Ordering::Release);
+    }
+
+    /// Sets `len` bytes, whole pages, to zero.
+    pub(crate) fn zero(&self, offset: usize, len: usize) {
+        self.check(offset, len);
+        for at in (offset..offset + len).step_by(8) {
+            self.qword(at).store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for SharedMapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `new`; whoever holds a `DmaRegion` into it also keeps this value alive
+        // (guaranteed by the address space, which both the driver and the controller borrow or share).
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
