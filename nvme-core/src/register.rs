@@ -4,6 +4,8 @@
 //! Properties are reached by memory mapping (VFIO, firmware), by messages (vfio-user) or by calls
 //! (`EFI_PCI_IO_PROTOCOL`), so access can fail and is a trait. NVMe Base 2.1 §3.1.4, Controller Properties.
 
+use crate::wire::{QueueId, register as property};
+
 /// Byte offset of a property or doorbell from the start of the controller's register space (BAR0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(u32);
@@ -25,6 +27,87 @@ impl Offset {
     #[must_use]
     pub const fn upper_half(self) -> Self {
         Self(self.0.wrapping_add(4))
+    }
+}
+
+/// The properties by the specification's abbreviations, and the doorbells.
+impl Offset {
+    /// Controller Capabilities (CAP), 64 bits.
+    pub const CAP: Self = Self(property::CAP);
+    /// Version (VS).
+    pub const VS: Self = Self(property::VS);
+    /// Interrupt Mask Set (INTMS); undefined with MSI-X.
+    pub const INTMS: Self = Self(property::INTMS);
+    /// Interrupt Mask Clear (INTMC); undefined with MSI-X.
+    pub const INTMC: Self = Self(property::INTMC);
+    /// Controller Configuration (CC).
+    pub const CC: Self = Self(property::CC);
+    /// Controller Status (CSTS).
+    pub const CSTS: Self = Self(property::CSTS);
+    /// NVM Subsystem Reset (NSSR).
+    pub const NSSR: Self = Self(property::NSSR);
+    /// Admin Queue Attributes (AQA).
+    pub const AQA: Self = Self(property::AQA);
+    /// Admin Submission Queue Base Address (ASQ), 64 bits, page aligned.
+    pub const ASQ: Self = Self(property::ASQ);
+    /// Admin Completion Queue Base Address (ACQ), 64 bits, page aligned.
+    pub const ACQ: Self = Self(property::ACQ);
+    /// Controller Memory Buffer Location (CMBLOC).
+    pub const CMBLOC: Self = Self(property::CMBLOC);
+    /// Controller Memory Buffer Size (CMBSZ).
+    pub const CMBSZ: Self = Self(property::CMBSZ);
+    /// Boot Partition Information (BPINFO).
+    pub const BPINFO: Self = Self(property::BPINFO);
+    /// Boot Partition Read Select (BPRSEL).
+    pub const BPRSEL: Self = Self(property::BPRSEL);
+    /// Boot Partition Memory Buffer Location (BPMBL), 64 bits, page aligned.
+    pub const BPMBL: Self = Self(property::BPMBL);
+    /// Controller Memory Buffer Memory Space Control (CMBMSC), 64 bits.
+    pub const CMBMSC: Self = Self(property::CMBMSC);
+    /// Controller Memory Buffer Status (CMBSTS).
+    pub const CMBSTS: Self = Self(property::CMBSTS);
+    /// Controller Memory Buffer Elasticity Buffer Size (CMBEBS).
+    pub const CMBEBS: Self = Self(property::CMBEBS);
+    /// Controller Memory Buffer Sustained Write Throughput (CMBSWTP).
+    pub const CMBSWTP: Self = Self(property::CMBSWTP);
+    /// NVM Subsystem Shutdown (NSSD).
+    pub const NSSD: Self = Self(property::NSSD);
+    /// Controller Ready Timeouts (CRTO).
+    pub const CRTO: Self = Self(property::CRTO);
+    /// Persistent Memory Region Capabilities (PMRCAP).
+    pub const PMRCAP: Self = Self(property::PMRCAP);
+    /// Persistent Memory Region Control (PMRCTL).
+    pub const PMRCTL: Self = Self(property::PMRCTL);
+    /// Persistent Memory Region Status (PMRSTS).
+    pub const PMRSTS: Self = Self(property::PMRSTS);
+    /// Persistent Memory Region Elasticity Buffer Size (PMREBS).
+    pub const PMREBS: Self = Self(property::PMREBS);
+    /// Persistent Memory Region Sustained Write Throughput (PMRSWTP).
+    pub const PMRSWTP: Self = Self(property::PMRSWTP);
+    /// Persistent Memory Region Memory Space Control Lower (PMRMSCL). Together with [`PMRMSCU`](Self::PMRMSCU) two 32-bit properties:
+    /// E14h is no multiple of eight, so the pair must never be read as one 64-bit property.
+    pub const PMRMSCL: Self = Self(property::PMRMSCL);
+    /// Persistent Memory Region Memory Space Control Upper (PMRMSCU): address bits 63:32.
+    pub const PMRMSCU: Self = Self(property::PMRMSCU);
+
+    /// The tail doorbell of submission queue `queue`, where doorbells lie `stride` bytes apart; `None` if that is
+    /// beyond 4 GiB, which no register space reaches.
+    #[must_use]
+    pub const fn sq_tail(queue: QueueId, stride: u32) -> Option<Self> {
+        match property::sq_tail(queue, stride) {
+            Some(bytes) => Some(Self(bytes)),
+            None => None,
+        }
+    }
+
+    /// The head doorbell of completion queue `queue`, where doorbells lie `stride` bytes apart; `None` if that is
+    /// beyond 4 GiB, which no register space reaches.
+    #[must_use]
+    pub const fn cq_head(queue: QueueId, stride: u32) -> Option<Self> {
+        match property::cq_head(queue, stride) {
+            Some(bytes) => Some(Self(bytes)),
+            None => None,
+        }
     }
 }
 

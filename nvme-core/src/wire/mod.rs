@@ -21,6 +21,7 @@ pub mod nvm;
 pub mod nvm_data;
 pub mod opcode;
 mod open;
+pub mod register;
 mod sqe;
 mod status;
 pub mod track;
