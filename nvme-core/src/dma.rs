@@ -155,6 +155,7 @@ impl DmaRegion {
         self.layout
     }
 
+    #[inline]
     fn check(&self, offset: usize, len: usize) -> Result<(), DmaError> {
         match offset.checked_add(len) {
             Some(end) if end <= self.len => Ok(()),
@@ -168,6 +169,7 @@ impl DmaRegion {
         unsafe { AtomicU8::from_ptr(self.cpu.as_ptr().add(offset)) }
     }
 
+    #[inline]
     fn dword(&self, offset: usize) -> Option<&AtomicU32> {
         (offset.is_multiple_of(4) && self.check(offset, 4).is_ok()).then(|| {
             // SAFETY: four bytes at `offset` lie inside (checked here) and are aligned, because the base is aligned
@@ -176,6 +178,7 @@ impl DmaRegion {
         })
     }
 
+    #[inline]
     fn qword(&self, offset: usize) -> Option<&AtomicU64> {
         (offset.is_multiple_of(8) && self.check(offset, 8).is_ok()).then(|| {
             // SAFETY: as in `dword`, for eight bytes.
@@ -260,16 +263,52 @@ impl DmaRegion {
     ///
     /// # Errors
     /// [`DmaError::OutOfRange`] if the word does not lie inside the region or is not aligned.
+    #[inline]
     pub fn read_u32_acquire(&self, offset: usize) -> Result<u32, DmaError> {
         self.dword(offset)
             .map(|word| u32::from_le(word.load(Ordering::Acquire)))
             .ok_or(DmaError::OutOfRange { offset, len: 4, region: self.len })
     }
 
+    /// Copies `N` words of eight bytes, as they lie in memory, to `offset`, a multiple of eight: one check for all.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfRange`] if the words do not lie inside the region or are not aligned; nothing is written.
+    #[inline]
+    pub fn write_words<const N: usize>(&self, offset: usize, words: &[u64; N]) -> Result<(), DmaError> {
+        let len = N.saturating_mul(8);
+        self.check(offset, len)?;
+        if !offset.is_multiple_of(8) {
+            return Err(DmaError::OutOfRange { offset, len, region: self.len });
+        }
+        let mut at = offset;
+        for word in words {
+            // SAFETY: the whole range lies inside (checked above), `at` is a multiple of eight and the base is
+            // aligned to eight (guaranteed by `from_raw_parts`).
+            unsafe { AtomicU64::from_ptr(self.cpu.as_ptr().add(at).cast()) }.store(*word, Ordering::Relaxed);
+            at = at.wrapping_add(8);
+        }
+        Ok(())
+    }
+
+    /// Reads the four bytes at `offset`, a multiple of four, as they lie in memory.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfRange`] if the word does not lie inside the region or is not aligned.
+    #[inline]
+    pub fn read_word(&self, offset: usize) -> Result<u32, DmaError> {
+        self.dword(offset).map(|word| word.load(Ordering::Relaxed)).ok_or(DmaError::OutOfRange {
+            offset,
+            len: 4,
+            region: self.len,
+        })
+    }
+
     /// Writes the little-endian 64-bit word at `offset`, a multiple of eight.
     ///
     /// # Errors
     /// [`DmaError::OutOfRange`] if the word does not lie inside the region or is not aligned.
+    #[inline]
     pub fn write_u64(&self, offset: usize, value: u64) -> Result<(), DmaError> {
         self.qword(offset)
             .map(|word| word.store(value.to_le(), Ordering::Relaxed))

@@ -20,6 +20,7 @@ pub mod dirty;
 pub mod dma;
 pub mod migration;
 pub mod prp;
+pub mod queue;
 pub mod register;
 pub mod ring;
 #[cfg(test)]

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which commands are outstanding and what belongs to them. NVMe Base 2.1 §4.1, Command Identifier.
+//!
+//! A command identifier is the index of a slot together with the slot's generation, so it is never taken from a place
+//! in the submission queue, never reused while its command is outstanding, and a completion that comes twice or too
+//! late is recognised. `FFFFh` is never used.
+
+use core::fmt;
+
+use crate::dma::LetGo;
+use crate::time::Instant;
+use crate::wire::CommandId;
+
+/// No slot.
+const NONE: u16 = u16::MAX;
+/// No time-out, or reported already.
+const NEVER: Instant = Instant::from_micros(u64::MAX);
+
+/// Room for one outstanding command; an array of them is lent to a [`Tracker`].
+#[derive(Debug)]
+pub struct Slot<T> {
+    payload: Option<T>,
+    deadline: Instant,
+    /// The identifier of the command here, or of the next one.
+    id: u16,
+    /// The next free slot, while this one is free.
+    next: u16,
+    /// The time-out has been reported.
+    late: bool,
+}
+
+impl<T> Slot<T> {
+    /// A free slot.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { payload: None, deadline: NEVER, id: 0, next: NONE, late: false }
+    }
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// No outstanding command has this identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownCommand(pub CommandId);
+
+impl fmt::Display for UnknownCommand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a completion names command {}, which is not outstanding; reset the controller", self.0)
+    }
+}
+
+/// A command that has come back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Finished<T> {
+    /// What was submitted with it.
+    pub payload: T,
+    /// Its time-out had been reported before.
+    pub late: bool,
+}
+
+/// The outstanding commands of one submission queue, in slots the caller lends.
+///
+/// Submitting and completing take constant time. A payload moves into its slot and comes back only from
+/// [`complete`](Self::complete) or, with proof that the device let go, from [`drain`](Self::drain).
+#[derive(Debug)]
+pub struct Tracker<'s, T> {
+    slots: &'s mut [Slot<T>],
+    /// Bits of an identifier that hold the slot index.
+    mask: u16,
+    first_free: u16,
+    outstanding: u32,
+    /// No time-out is due before this; may be too early, never too late.
+    earliest: Instant,
+    /// Where the search for time-outs goes on, and the earliest deadline behind that place.
+    scan: usize,
+    scan_earliest: Instant,
+    drained: usize,
+}
+
+impl<'s, T> Tracker<'s, T> {
+    /// Slots that one tracker can use: as many as there are identifiers besides `FFFFh`.
+    pub const MAX_SLOTS: usize = 65_535;
+
+    /// Takes over `slots`, all free afterwards: payloads that an earlier tracker left in them are dropped. Slots
+    /// beyond [`MAX_SLOTS`](Self::MAX_SLOTS) stay unused.
+    #[must_use]
+    pub fn new(slots: &'s mut [Slot<T>]) -> Self {
+        let used = slots.len().min(Self::MAX_SLOTS);
+        let (slots, _) = slots.split_at_mut(used);
+        for (slot, index) in slots.iter_mut().zip(0_u16..) {
+            let after = index.wrapping_add(1);
+            let next = if usize::from(after) < used { after } else { NONE };
+            *slot = Slot { payload: None, deadline: NEVER, id: index, next, late: false };
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "at most 65,536 before the subtraction")]
+        let mask = used.next_power_of_two().wrapping_sub(1) as u16;
+        Self {
+            mask,
+            first_free: if used == 0 { NONE } else { 0 },
+            slots,
+            outstanding: 0,
+            earliest: NEVER,
+            scan: 0,
+            scan_earliest: NEVER,
+            drained: 0,
+        }
+    }
+
+    /// Number of slots.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Commands submitted and not completed, at most [`capacity`](Self::capacity).
+    #[must_use]
+    pub const fn outstanding(&self) -> usize {
+        self.outstanding as usize
+    }
+
+    /// The slot that the command with identifier `id` lives in: an index below [`capacity`](Self::capacity), if the
+    /// identifier is one of this tracker's.
+    #[inline]
+    #[must_use]
+    pub const fn index(&self, id: CommandId) -> usize {
+        (id.get() & self.mask) as usize
+    }
+
+    /// The identifier that the next [`submit`](Self::submit) gives, `None` if no slot is free.
+    #[inline]
+    #[must_use]
+    pub fn peek(&self) -> Option<CommandId> {
+        self.slots.get(usize::from(self.first_free)).map(|slot| CommandId::new(slot.id))
+    }
+
+    /// Takes a slot for a command with `payload` that times out at `deadline`.
+    ///
+    /// # Errors
+    /// The payload, if no slot is free.
+    #[inline]
+    pub fn submit(&mut self, payload: T, deadline: Option<Instant>) -> Result<CommandId, T> {
+        let Some(slot) = self.slots.get_mut(usize::from(self.first_free)) else { return Err(payload) };
+        let deadline = deadline.unwrap_or(NEVER);
+        slot.payload = Some(payload);
+        slot.deadline = deadline;
+        slot.late = false;
+        self.first_free = slot.next;
+        self.outstanding = self.outstanding.wrapping_add(1);
+        if deadline < self.earliest {
+            self.earliest = deadline;
+        }
+        // A search under way has passed this slot already.
+        if usize::from(slot.id & self.mask) < self.scan {
+            self.scan_earliest = self.scan_earliest.min(deadline);
+        }
+        Ok(CommandId::new(slot.id))
+    }
+
+    /// The slot of the outstanding command `id`.
+    #[inline]
+    fn find(&mut self, id: CommandId) -> Result<&mut Slot<T>, UnknownCommand> {
+        let index = self.index(id);
+        match self.slots.get_mut(index) {
+            Some(slot) if slot.id == id.get() && slot.payload.is_some() => Ok(slot),
+            _ => Err(UnknownCommand(id)),
+        }
+    }
+
+    /// Frees the slot of command `id` and gives its payload back.
+    ///
+    /// # Errors
+    /// [`UnknownCommand`] if no such command is outstanding: never submitted, or completed already.
+    #[inline]
+    pub fn complete(&mut self, id: CommandId) -> Result<Finished<T>, UnknownCommand> {
+        let (first_free, mask) = (self.first_free, self.mask);
+        let slot = self.find(id)?;
+        let payload = slot.payload.take().ok_or(UnknownCommand(id))?;
+        slot.next = first_free;
+        slot.id = following(id.get(), mask);
+        let late = slot.late;
+        self.first_free = id.get() & mask;
+        self.outstanding = self.outstanding.wrapping_sub(1);
+        Ok(Finished { payload, late })
+    }
+
+    /// What was submitted with the outstanding command `id`.
+    #[must_use]
+    pub fn get(&self, id: CommandId) -> Option<&T> {
+        self.slots.get(self.index(id)).filter(|slot| slot.id == id.get())?.payload.as_ref()
+    }
+
+    /// As [`get`](Self::get), to change it in place.
+    #[must_use]
+    pub fn get_mut(&mut self, id: CommandId) -> Option<&mut T> {
+        self.find(id).ok()?.payload.as_mut()
+    }
+
+    /// Every outstanding command.
+    pub fn iter(&self) -> impl Iterator<Item = (CommandId, &T)> {
+        self.slots.iter().filter_map(|slot| Some((CommandId::new(slot.id), slot.payload.as_ref()?)))
+    }
+
+    /// As [`iter`](Self::iter), to change payloads in place.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (CommandId, &mut T)> {
+        self.slots.iter_mut().filter_map(|slot| Some((CommandId::new(slot.id), slot.payload.as_mut()?)))
+    }
+
+    /// Reports one command whose deadline has been reached, each once; its slot stays taken. Call it until it returns
+    /// `None`. Constant time while no deadline has been reached, otherwise one walk over the slots for all calls
+    /// together.
+    pub fn expire(&mut self, now: Instant) -> Option<CommandId> {
+        // A second pass only if the first began in the middle and passed slots that were refilled since.
+        for _ in 0..2 {
+            if now < self.earliest || self.earliest == NEVER {
+                return None;
+            }
+            while let Some(slot) = self.slots.get_mut(self.scan) {
+                self.scan = self.scan.wrapping_add(1);
+                if slot.payload.is_none() || slot.late || slot.deadline == NEVER {
+                    continue;
+                }
+                if now.has_reached(slot.deadline) {
+                    slot.late = true;
+                    return Some(CommandId::new(slot.id));
+                }
+                self.scan_earliest = self.scan_earliest.min(slot.deadline);
+            }
+            self.earliest = self.scan_earliest;
+            self.scan = 0;
+            self.scan_earliest = NEVER;
+        }
+        None
+    }
+
+    /// When to call [`expire`](Self::expire) again: never later than the earliest deadline, but it may be earlier,
+    /// because completing a command does not search for the next deadline.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        (self.earliest != NEVER).then_some(self.earliest)
+    }
+
+    /// Gives back one outstanding payload after the other, now that `proof` shows that the device let go of all of
+    /// them; `None` when nothing is outstanding any more. One walk over the slots for all calls together.
+    pub fn drain<P: LetGo>(&mut self, _proof: &P) -> Option<(CommandId, T)> {
+        while let Some(slot) = self.slots.get(self.drained) {
+            let id = CommandId::new(slot.id);
+            self.drained = self.drained.wrapping_add(1);
+            if let Ok(finished) = self.complete(id) {
+                return Some((id, finished.payload));
+            }
+        }
+        self.drained = 0;
+        None
+    }
+
+    /// Gives the slots back. Payloads still in them stay there and are dropped with them.
+    #[must_use]
+    pub fn into_slots(self) -> &'s mut [Slot<T>] {
+        self.slots
+    }
+}
+
+/// The identifier after `id` for the same slot: the next generation, but never `FFFFh`.
+#[inline]
+const fn following(id: u16, mask: u16) -> u16 {
+    let step = mask.wrapping_add(1);
+    let next = id.wrapping_add(step);
+    if next == u16::MAX { next.wrapping_add(step) } else { next }
+}
