@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod cdq;
 mod command;
+pub mod controller_state;
 mod cqe;
 mod event;
 pub mod feature;
