@@ -390,6 +390,35 @@ pub(crate) mod proof {
 /// Evidence that a device no longer accesses a region; only this crate can make one.
 pub trait LetGo: proof::Sealed {}
 
+/// The one command that used a region has ended, or was never submitted.
+#[derive(Debug)]
+pub struct CommandEnded(());
+
+impl CommandEnded {
+    /// For the code that saw the command end.
+    pub(crate) const fn new() -> Self {
+        Self(())
+    }
+}
+
+impl proof::Sealed for CommandEnded {}
+impl LetGo for CommandEnded {}
+
+/// A Controller Data Queue is gone: its deletion, or the suspend that was to delete it, completed with success, or
+/// its creation was refused.
+#[derive(Debug)]
+pub struct CdqReleased(());
+
+impl CdqReleased {
+    /// For the code that saw the completion.
+    pub(crate) const fn new() -> Self {
+        Self(())
+    }
+}
+
+impl proof::Sealed for CdqReleased {}
+impl LetGo for CdqReleased {}
+
 /// Gives `region` back to the arena it came from, now that `proof` shows the device let go of it.
 ///
 /// This is the only way memory returns: without a proof a region stays quarantined with its owner.
