@@ -16,6 +16,7 @@
 extern crate std;
 
 pub mod admin;
+pub mod cdq;
 pub mod dirty;
 pub mod dma;
 pub mod migration;

@@ -41,7 +41,9 @@ impl fmt::Display for CallError {
         match self {
             Self::Status(status) => write!(f, "completed with status {status}"),
             Self::TimedOut => f.write_str("no completion in time; its effect is unknown"),
-            Self::Lost => f.write_str("lost with a reset or failure of the controller; its effect is unknown"),
+            Self::Lost => {
+                f.write_str("lost with a reset or failure of the controller; its effect is unknown")
+            }
             Self::NotSubmitted(error) => write!(f, "not submitted: {error:?}"),
         }
     }
@@ -75,7 +77,9 @@ impl CallResult {
             _ => Ok(()),
         };
         let entry = self.finish(arena)?;
-        copied.map(|()| entry).map_err(|error| CallError::NotSubmitted(SubmitError::DataPointer(error.into())))
+        copied
+            .map(|()| entry)
+            .map_err(|error| CallError::NotSubmitted(SubmitError::DataPointer(error.into())))
     }
 
     /// Gives the data buffer back to `arena`, the one it came from.
@@ -218,8 +222,7 @@ impl AdminRequest {
         bytes: &[u8],
         timeout: Duration,
     ) -> Result<Self, DmaError> {
-        let request =
-            Self::with_buffer(command.encode(), arena, bytes.len(), Direction::ToDevice, timeout)?;
+        let request = Self::with_buffer(command.encode(), arena, bytes.len(), Direction::ToDevice, timeout)?;
         if let AdminData::Buffer { region, .. } = &request.data {
             region.write(0, bytes)?;
             arena.publish(region, 0..bytes.len());

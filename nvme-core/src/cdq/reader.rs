@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading a Controller Data Queue: phase, head and lap.
+
+use super::log::{LogEvent, LogState, LogViolation};
+use super::memory::CdqMemory;
+use crate::dirty::{DirtySet, MarkError};
+use crate::dma::DmaArena;
+use crate::ring::PhaseConsumer;
+use crate::wire::cdq::ENTRY_BYTES;
+use crate::wire::lba_migration::LbaMigrationEntry;
+
+/// Byte of an entry where its last dword starts; the phase tag is the lowest bit of that dword's highest byte.
+const LAST_DWORD: usize = ENTRY_BYTES as usize - 4;
+const PHASE_BIT: u32 = 1 << 24;
+
+/// Reads the entries of one queue as events of one tracked controller.
+///
+/// It owns the head, the lap and with it the phase tag that a new entry carries; nobody else sees queue memory.
+/// After an overflow the entries that are still in the queue, the marker itself among them, stay readable.
+#[derive(Debug)]
+pub struct CdqReader {
+    consumer: PhaseConsumer,
+    state: LogState,
+    pending: Option<LogEvent>,
+    entries: u64,
+    overflows: u64,
+    violations: u64,
+    /// The first rule broken since the flag was last taken.
+    violation: Option<LogViolation>,
+}
+
+/// What one drain found. A batch can hold several markers; each flag says whether one was among them.
+#[must_use = "markers and violations decide how the migration goes on"]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Entries taken.
+    pub entries: u32,
+    /// Blocks reported as changed, counted as often as reported.
+    pub blocks: u64,
+    /// Whether no new entry was left.
+    pub empty: bool,
+    /// The log started, or went on after a suspension.
+    pub started: bool,
+    /// Logging stopped at the host's request.
+    pub stopped: bool,
+    /// The tracked controller is suspended and the log complete up to there.
+    pub suspended: bool,
+    /// Changes were lost: the dirty set has turned into "everything".
+    pub overflowed: bool,
+    /// The log broke its rules: the dirty set has turned into "everything".
+    pub violation: Option<LogViolation>,
+    /// A change lies outside the namespaces that the dirty set knows.
+    pub unknown: Option<MarkError>,
+}
+
+impl CdqReader {
+    /// The reader of a fresh queue of `entries` slots.
+    #[must_use]
+    pub const fn new(entries: u32) -> Self {
+        Self {
+            consumer: PhaseConsumer::new(entries),
+            state: LogState::Idle,
+            pending: None,
+            entries: 0,
+            overflows: 0,
+            violations: 0,
+            violation: None,
+        }
+    }
+
+    /// The slot that the next entry will be found in: every slot before it has been read.
+    #[must_use]
+    pub const fn head(&self) -> u32 {
+        self.consumer.head()
+    }
+
+    /// Where the log stands.
+    #[must_use]
+    pub const fn state(&self) -> LogState {
+        self.state
+    }
+
+    /// Entries read so far.
+    #[must_use]
+    pub const fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Overflow markers read so far.
+    #[must_use]
+    pub const fn overflows(&self) -> u64 {
+        self.overflows
+    }
+
+    /// Entries read so far that broke the rules of the log.
+    #[must_use]
+    pub const fn violations(&self) -> u64 {
+        self.violations
+    }
+
+    /// The first broken rule since the last call: if there is one, everything has to be copied again.
+    #[must_use]
+    pub const fn take_violation(&mut self) -> Option<LogViolation> {
+        self.violation.take()
+    }
+
+    /// Whether a new entry is in the queue.
+    pub fn is_ready<A: DmaArena + ?Sized>(&self, memory: &CdqMemory, arena: &A) -> bool {
+        self.pending.is_some() || self.peek(memory, arena).is_some()
+    }
+
+    /// The next event, `None` if no new entry is in the queue. Never waits; reads at most `limit` entries that carry
+    /// no event, so a call is bounded.
+    pub fn next<A: DmaArena + ?Sized>(
+        &mut self,
+        memory: &CdqMemory,
+        arena: &A,
+        limit: u32,
+    ) -> Option<LogEvent> {
+        if let Some(event) = self.pending.take() {
+            return Some(event);
+        }
+        for _ in 0..limit {
+            let entry = self.entry(memory, arena)?;
+            let decoded = self.decode(&entry);
+            let [first, second] = decoded;
+            if let Some(event) = first {
+                self.pending = second;
+                return Some(event);
+            }
+            if second.is_some() {
+                return second;
+            }
+        }
+        None
+    }
+
+    /// Reads at most `limit` entries into `dirty`.
+    ///
+    /// Overflow, a broken rule, and the start of a log after either turn the set into "everything": what changed in
+    /// between is unknown.
+    #[inline]
+    pub fn drain<A: DmaArena + ?Sized>(
+        &mut self,
+        memory: &CdqMemory,
+        arena: &A,
+        dirty: &mut DirtySet<'_, '_>,
+        limit: u32,
+    ) -> Drained {
+        let mut drained = Drained::default();
+        if let Some(event) = self.pending.take() {
+            self.apply(event, dirty, &mut drained);
+        }
+        while drained.entries < limit {
+            let before = self.state;
+            let Some(entry) = self.entry(memory, arena) else {
+                drained.empty = true;
+                break;
+            };
+            drained.entries = drained.entries.wrapping_add(1);
+            let violations = self.violations;
+            for event in self.decode(&entry).into_iter().flatten() {
+                self.apply(event, dirty, &mut drained);
+                if event == LogEvent::LogStarted && before != LogState::Idle && before != LogState::Suspended {
+                    dirty.mark_all();
+                }
+            }
+            if self.violations != violations {
+                drained.violation = drained.violation.or(self.violation);
+                dirty.mark_all();
+            }
+        }
+        drained
+    }
+
+    #[inline]
+    fn apply(&mut self, event: LogEvent, dirty: &mut DirtySet<'_, '_>, drained: &mut Drained) {
+        match event {
+            LogEvent::Changed { namespace, start, blocks, .. } => {
+                drained.blocks = drained.blocks.saturating_add(blocks);
+                if let Err(error) = dirty.mark(namespace, start, blocks) {
+                    drained.unknown = Some(error);
+                }
+            }
+            LogEvent::AllChanged { namespace } => {
+                if let Err(error) = dirty.mark_namespace(namespace) {
+                    drained.unknown = Some(error);
+                }
+            }
+            LogEvent::LogStarted => drained.started = true,
+            LogEvent::LogStopped => drained.stopped = true,
+            LogEvent::Suspended => drained.suspended = true,
+            LogEvent::Overflowed => {
+                drained.overflowed = true;
+                dirty.mark_all();
+            }
+        }
+    }
+
+    /// The byte offset of the slot at the head, if a new entry is in it.
+    #[inline]
+    fn peek<A: DmaArena + ?Sized>(&self, memory: &CdqMemory, arena: &A) -> Option<usize> {
+        let slots = memory.slots();
+        let offset = (self.consumer.head() as usize).wrapping_mul(ENTRY_BYTES as usize);
+        let end = offset.wrapping_add(ENTRY_BYTES as usize);
+        arena.acquire(slots, offset..end);
+        // The controller writes the dword with the phase tag last; nothing of the entry is read before it.
+        let last = slots.read_u32_acquire(offset.wrapping_add(LAST_DWORD)).ok()?;
+        self.consumer.is_new(last & PHASE_BIT != 0).then_some(offset)
+    }
+
+    /// Copies the next new entry out and moves past it.
+    #[inline]
+    fn entry<A: DmaArena + ?Sized>(&mut self, memory: &CdqMemory, arena: &A) -> Option<[u8; 32]> {
+        let offset = self.peek(memory, arena)?;
+        let mut entry = [0; ENTRY_BYTES as usize];
+        memory.slots().read(offset, &mut entry).ok()?;
+        self.consumer.advance();
+        self.entries = self.entries.wrapping_add(1);
+        Some(entry)
+    }
+
+    #[inline]
+    fn decode(&mut self, entry: &[u8; 32]) -> [Option<LogEvent>; 2] {
+        let decoded = self.state.take(LbaMigrationEntry::parse_bytes(entry));
+        if decoded.violation.is_some() {
+            self.violations = self.violations.wrapping_add(1);
+            self.violation = self.violation.or(decoded.violation);
+        }
+        if self.state == LogState::Overflowed && decoded.events.contains(&Some(LogEvent::Overflowed)) {
+            self.overflows = self.overflows.wrapping_add(1);
+        }
+        decoded.events
+    }
+}
