@@ -19,6 +19,8 @@ pub mod admin;
 pub mod cdq;
 pub mod dirty;
 pub mod dma;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod migration;
 pub mod prp;
 pub mod queue;

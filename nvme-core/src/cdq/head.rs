@@ -8,11 +8,8 @@ use core::time::Duration;
 use crate::admin::{AdminPort, AdminRequest, Call, CallError};
 use crate::ring;
 use crate::time::Instant;
-use crate::wire::admin::SetFeatures;
-use crate::wire::feature::FeatureId;
+use crate::wire::feature::ControllerDataQueueFeature;
 use crate::wire::{CdqId, StatusCode};
-
-const ENABLE_TRIGGER: u32 = 1 << 31;
 
 /// When the head is published. Any rule that applies is enough; a queue never has more than one update on its way.
 ///
@@ -177,11 +174,9 @@ impl HeadPublisher {
             }
             _ => None,
         };
-        let enable = if armed.is_some() { ENABLE_TRIGGER } else { 0 };
-        let mut command =
-            SetFeatures::new(FeatureId::CONTROLLER_DATA_QUEUE, enable | u32::from(queue.get()));
-        command.dword12 = target;
-        command.dword13 = armed.map_or(0, |armed| armed.slot);
+        let feature =
+            ControllerDataQueueFeature { queue, head: target, tail_trigger: armed.map(|armed| armed.slot) };
+        let command = feature.to_set_features();
         if self.call.start(AdminRequest::without_data(&command, self.policy.timeout)).is_ok() {
             self.update = Some(Update { head: target, armed });
             // An update without the trigger disarms it.
@@ -192,7 +187,8 @@ impl HeadPublisher {
     /// Whether nothing is on its way and the trigger, if the policy wants it, is armed ahead of the head.
     pub(super) fn may_sleep(&self, head: u32) -> bool {
         !self.is_busy()
-            && (self.policy.wake_after.is_none() || self.armed.is_some_and(|armed| !self.is_behind(armed, head)))
+            && (self.policy.wake_after.is_none()
+                || self.armed.is_some_and(|armed| !self.is_behind(armed, head)))
     }
 
     const fn is_behind(&self, armed: Armed, head: u32) -> bool {

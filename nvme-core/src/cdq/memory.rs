@@ -51,7 +51,10 @@ impl fmt::Display for CdqMemoryError {
                 write!(f, "a queue of {entries} entries: choose {MIN_ENTRIES} to {limit}")
             }
             Self::TooManyPages { pages, limit } => {
-                write!(f, "a queue over {pages} pages where the controller takes {limit}: make it smaller or contiguous")
+                write!(
+                    f,
+                    "a queue over {pages} pages where the controller takes {limit}: make it smaller or contiguous"
+                )
             }
             Self::Arena(error) => write!(f, "no memory for the queue: {error:?}"),
             Self::List(error) => write!(f, "no PRP list for the queue: {error:?}"),
@@ -269,15 +272,30 @@ mod tests {
     fn what_cannot_be_is_refused_and_nothing_leaks() {
         let limits = MemoryLimits { ranges: 2, list_entries: 3 };
         let rows = [
-            ("no entries", 0, QueueLayout::Contiguous, CdqMemoryError::Entries { entries: 0, limit: MAX_ENTRIES }),
-            ("one entry", 1, QueueLayout::PrpList, CdqMemoryError::Entries { entries: 1, limit: MAX_ENTRIES }),
+            (
+                "no entries",
+                0,
+                QueueLayout::Contiguous,
+                CdqMemoryError::Entries { entries: 0, limit: MAX_ENTRIES },
+            ),
+            (
+                "one entry",
+                1,
+                QueueLayout::PrpList,
+                CdqMemoryError::Entries { entries: 1, limit: MAX_ENTRIES },
+            ),
             (
                 "more than CDQSIZE",
                 MAX_ENTRIES + 1,
                 QueueLayout::Contiguous,
                 CdqMemoryError::Entries { entries: MAX_ENTRIES + 1, limit: MAX_ENTRIES },
             ),
-            ("too many ranges", 385, QueueLayout::PrpList, CdqMemoryError::TooManyPages { pages: 4, limit: 2 }),
+            (
+                "too many ranges",
+                385,
+                QueueLayout::PrpList,
+                CdqMemoryError::TooManyPages { pages: 4, limit: 2 },
+            ),
         ];
         let arena = TestArena::new();
         for (name, entries, layout, error) in rows {
@@ -288,7 +306,10 @@ mod tests {
         made.release(&arena, &TestProof);
         arena.fail_after(1);
         let made = CdqMemory::allocate(&arena, 64, QueueLayout::PrpList, PAGE, MemoryLimits::default());
-        assert!(matches!(made, Err(CdqMemoryError::Arena(DmaError::Exhausted { .. }))), "no memory for the list");
+        assert!(
+            matches!(made, Err(CdqMemoryError::Arena(DmaError::Exhausted { .. }))),
+            "no memory for the list"
+        );
         assert_eq!(arena.live_total(), 0);
     }
 }

@@ -24,5 +24,7 @@ mod tests;
 pub use head::{HeadPolicy, HeadUpdateFailed};
 pub use log::{LogEvent, LogState, LogViolation};
 pub use memory::{CdqMemory, CdqMemoryError, MemoryLimits, Quarantined, QueueLayout};
-pub use queue::{CdqCreation, CdqDeletion, CdqFailure, CdqFigures, CdqOptions, ControllerDataQueue, QueuePoll};
+pub use queue::{
+    CdqCreation, CdqDeletion, CdqFailure, CdqFigures, CdqOptions, ControllerDataQueue, QueuePoll,
+};
 pub use reader::{CdqReader, Drained};

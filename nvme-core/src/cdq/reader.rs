@@ -161,7 +161,8 @@ impl CdqReader {
             let violations = self.violations;
             for event in self.decode(&entry).into_iter().flatten() {
                 self.apply(event, dirty, &mut drained);
-                if event == LogEvent::LogStarted && before != LogState::Idle && before != LogState::Suspended {
+                if event == LogEvent::LogStarted && before != LogState::Idle && before != LogState::Suspended
+                {
                     dirty.mark_all();
                 }
             }
