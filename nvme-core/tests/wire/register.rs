@@ -206,6 +206,41 @@ fn configuration_and_status_stand_at_their_bits() {
 }
 
 #[test]
+fn memory_flags_stand_at_their_bits() {
+    flags_stand_at! {
+        MemoryBufferLocation(u32):
+        queue_mixed_memory / with_queue_mixed_memory = 3;
+        queue_discontiguous / with_queue_discontiguous = 4;
+        data_pointer_mixed_locations / with_data_pointer_mixed_locations = 5;
+        data_pointer_independent / with_data_pointer_independent = 6;
+        metadata_mixed_memory / with_metadata_mixed_memory = 7;
+        queue_dword_alignment / with_queue_dword_alignment = 8;
+    }
+    flags_stand_at! {
+        MemoryBufferSize(u32):
+        submission_queues / with_submission_queues = 0;
+        completion_queues / with_completion_queues = 1;
+        lists / with_lists = 2;
+        read_data / with_read_data = 3;
+        write_data / with_write_data = 4;
+    }
+    flags_stand_at! {
+        MemoryBufferSpaceControl(u64):
+        registers_enabled / with_registers_enabled = 0;
+        space_enabled / with_space_enabled = 1;
+    }
+    flags_stand_at! { MemoryBufferStatus(u32): base_address_invalid / with_base_address_invalid = 0; }
+    flags_stand_at! { ElasticityBuffer(u32): read_bypass / with_read_bypass = 4; }
+    flags_stand_at! { BootPartitionInformation(u32): active_partition / with_active_partition = 31; }
+    flags_stand_at! {
+        PersistentMemoryCapabilities(u32):
+        read_data / with_read_data = 3;
+        write_data / with_write_data = 4;
+    }
+    flags_stand_at! { PersistentMemoryControl(u32): enabled / with_enabled = 0; }
+}
+
+#[test]
 fn other_properties_stand_at_their_bits() {
     fields_stand_at! {
         Version(u32):
@@ -247,6 +282,16 @@ fn other_properties_stand_at_their_bits() {
         space_enabled / with_space_enabled = true => 2, 2;
     }
     fields_stand_at! {
+        ElasticityBuffer(u32):
+        unit / with_unit = 2 => 2, 0xF;
+        size / with_size = 0xFF_FFFF => 0xFFFF_FF00, 0xFFFF_FF00;
+    }
+    fields_stand_at! {
+        SustainedWriteThroughput(u32):
+        unit / with_unit = 3 => 3, 0xF;
+        value / with_value = 1 => 0x100, 0xFFFF_FF00;
+    }
+    fields_stand_at! {
         BootPartitionReadSelect(u32):
         size / with_size = 0x3FF => 0x3FF, 0x3FF;
         offset / with_offset = 0xF_FFFF => 0x3FFF_FC00, 0x3FFF_FC00;
@@ -260,6 +305,8 @@ fn other_properties_stand_at_their_bits() {
     fields_stand_at! {
         PersistentMemoryCapabilities(u32):
         base_indicator / with_base_indicator = 2 => 2 << 5, 7 << 5;
+        timeout_unit / with_timeout_unit = 1 => 1 << 8, 3 << 8;
+        write_barriers / with_write_barriers = 0xF => 0xF << 10, 0xF << 10;
         timeout / with_timeout = 9 => 9 << 16, 0xFF << 16;
         memory_space / with_memory_space = true => 1 << 24, 1 << 24;
     }
