@@ -13,6 +13,7 @@ pub mod controller_state;
 mod cqe;
 mod event;
 pub mod feature;
+pub mod identify;
 mod ids;
 pub mod lba_migration;
 pub mod lba_status;
