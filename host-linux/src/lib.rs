@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Linux host for the NVMe core.
 
+pub mod config;
 pub mod endpoint;
 pub mod guest;
+pub mod images;
 pub mod journal;
 pub mod memory;
+pub mod platform;
+pub mod report;
 pub mod storage;
 pub mod sync;
 mod sys;

@@ -2,7 +2,7 @@
 //! Small pieces of thread coordination: locks that survive a panicked holder, a wake-up signal, and the token that
 //! stands for a guest's running processor.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,13 +55,26 @@ impl Signal {
 pub struct RunToken {
     /// Set while the platform wants or has the token.
     paused: AtomicBool,
+    /// How often the guest was stopped.
+    stops: AtomicU64,
     running: Mutex<()>,
     resumed: Condvar,
 }
 
 /// The guest runs while it holds this.
 #[derive(Debug)]
-pub struct Running<'a>(#[expect(dead_code, reason = "held for its lifetime")] MutexGuard<'a, ()>);
+pub struct Running<'a> {
+    stops: u64,
+    _guard: MutexGuard<'a, ()>,
+}
+
+impl Running<'_> {
+    /// How often the guest was stopped before.
+    #[must_use]
+    pub const fn stops(&self) -> u64 {
+        self.stops
+    }
+}
 
 impl RunToken {
     /// A token of a guest that may run.
@@ -77,16 +90,19 @@ impl RunToken {
             .resumed
             .wait_while(guard, |()| self.paused.load(Ordering::Acquire))
             .unwrap_or_else(PoisonError::into_inner);
-        Running(guard)
+        Running { stops: self.stops.load(Ordering::Relaxed), _guard: guard }
     }
 
-    /// Stops the guest: returns once it no longer runs.
+    /// Stops the guest: returns once it no longer runs. Stopping a stopped guest changes nothing.
     pub fn pause(&self) {
-        self.paused.store(true, Ordering::Release);
+        let before = self.paused.swap(true, Ordering::AcqRel);
         drop(lock(&self.running));
+        if !before {
+            self.stops.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
-    /// Lets the guest go on.
+    /// Lets the guest go on; without effect if it is not stopped.
     pub fn resume(&self) {
         let guard = lock(&self.running);
         self.paused.store(false, Ordering::Release);
@@ -99,7 +115,6 @@ impl RunToken {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
 
     #[test]
     fn a_notification_before_the_wait_is_kept_and_used_once() {
@@ -133,12 +148,14 @@ mod tests {
                 their_count.fetch_add(1, Ordering::Relaxed);
             }
         });
-        for _ in 0..20 {
+        for stop in 1..=20 {
+            token.pause();
             token.pause();
             let before = count.load(Ordering::Relaxed);
             std::thread::sleep(Duration::from_millis(1));
             assert_eq!(count.load(Ordering::Relaxed), before, "the guest ran while paused");
             token.resume();
+            assert_eq!(token.enter().stops(), stop);
         }
         guest.join().expect("guest");
     }

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a migration run is asked to do, and the limits of each number.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::guest::Pattern;
+
+/// Bytes in a namespace.
+pub const SIZE_LIMITS: RangeInclusive<u64> = 1 << 20..=1 << 40;
+/// Commands in flight in each I/O queue pair. The queue has one entry more.
+pub const QUEUE_DEPTH_LIMITS: RangeInclusive<u64> = 1..=1023;
+/// I/O queue pairs of the guest.
+pub const IO_QUEUES_LIMITS: RangeInclusive<u64> = 1..=16;
+/// Entries of the Controller Data Queue. With two entries, of which one is never used, logging could not even begin.
+pub const CDQ_ENTRIES_LIMITS: RangeInclusive<u64> = 3..=1 << 20;
+/// Delta rounds before the last one.
+pub const MAX_ROUNDS_LIMITS: RangeInclusive<u64> = 1..=1000;
+/// Stop time to aim for, in microseconds.
+pub const STOP_TIME_LIMITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+/// How long the guest runs before and after.
+pub const RUN_TIME_LIMITS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
+/// Bytes in one command of the guest.
+pub const IO_SIZE_LIMITS: RangeInclusive<u64> = 512..=128 << 10;
+
+/// Where the two namespaces are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Namespaces {
+    /// In memory; the source is filled with generated data.
+    Memory {
+        /// Bytes in each.
+        size: u64,
+    },
+    /// In two files of equal length; the source's content is migrated.
+    Images {
+        /// The source's file.
+        source: PathBuf,
+        /// The destination's file, which is overwritten.
+        destination: PathBuf,
+    },
+}
+
+/// How the Controller Data Queue lies in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum CdqLayout {
+    /// One run of bus addresses.
+    #[default]
+    Contiguous,
+    /// Scattered pages named by a PRP list.
+    PrpList,
+}
+
+/// What a migration run is asked to do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MigrateConfig {
+    /// Where the namespaces are.
+    pub namespaces: Namespaces,
+    /// Bytes in a logical block: 512 or 4096.
+    pub block_size: u32,
+    /// Commands in flight in each of the guest's I/O queue pairs.
+    pub queue_depth: u16,
+    /// I/O queue pairs of the guest.
+    pub io_queues: u16,
+    /// Bytes in one command of the guest; at least one block is used.
+    pub io_size: u32,
+    /// Write commands a second, at most; `None` for no limit.
+    pub write_rate: Option<u64>,
+    /// Write commands in the whole run, at most; `None` for no limit.
+    pub writes: Option<u64>,
+    /// Order in which the guest touches blocks.
+    pub pattern: Pattern,
+    /// Reads among the guest's commands, in percent.
+    pub read_percent: u8,
+    /// Blocks that the guest may write, as a list for [`parse_extents`](crate::guest::parse_extents); `None` for all.
+    pub write_extents: Option<PathBuf>,
+    /// Entries of the Controller Data Queue.
+    pub cdq_entries: u32,
+    /// How it lies in memory.
+    pub cdq_layout: CdqLayout,
+    /// Entries consumed between two head updates; `None` for a quarter of the queue.
+    pub head_every: Option<u32>,
+    /// Delta rounds before the last one, at most.
+    pub max_rounds: u32,
+    /// Stop time to aim for.
+    pub stop_time_limit: Duration,
+    /// Cancel once this step has completed.
+    pub cancel_after: Option<String>,
+    /// Cancel if convergence is not reached.
+    pub strict: bool,
+    /// Seed of the generated data and of the guest's choices.
+    pub seed: u64,
+    /// How long the guest runs before the migration begins.
+    pub run_before: Duration,
+    /// How long the guest runs after it.
+    pub run_after: Duration,
+    /// Where each acknowledged write is logged.
+    pub guest_log: Option<PathBuf>,
+    /// The journal; `None` for the usual place beside the destination image. Without images there is none unless
+    /// one is named.
+    pub journal: Option<PathBuf>,
+    /// Shell command to run while nothing runs: the destination holds everything and is not resumed yet.
+    pub at_stop: Option<String>,
+}
+
+impl Default for MigrateConfig {
+    /// The main job: 256 MiB in memory, two queue pairs of depth 64, random reads and writes without pause.
+    fn default() -> Self {
+        Self {
+            namespaces: Namespaces::Memory { size: 256 << 20 },
+            block_size: 4096,
+            queue_depth: 64,
+            io_queues: 2,
+            io_size: 4096,
+            write_rate: None,
+            writes: None,
+            pattern: Pattern::Random,
+            read_percent: 50,
+            write_extents: None,
+            cdq_entries: 16_384,
+            cdq_layout: CdqLayout::Contiguous,
+            head_every: None,
+            max_rounds: 30,
+            stop_time_limit: Duration::from_millis(300),
+            cancel_after: None,
+            strict: false,
+            seed: 1,
+            run_before: Duration::from_millis(500),
+            run_after: Duration::from_millis(500),
+            guest_log: None,
+            journal: None,
+            at_stop: None,
+        }
+    }
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The switch from source to destination: the guest's registers, its processor, the journal.
+//!
+//! The order makes the journal exact. From [`before_resume`](Platform::before_resume) on the guest sees no
+//! completions; the destination acknowledges its resume; the journal names the destination; only then does the guest
+//! go on. So whatever was acknowledged to the guest is on the image that the journal names, at every moment.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use nvme_core::migration::Platform;
+use nvme_core::register::RegisterIo;
+use nvme_core::wire::ControllerId;
+
+use crate::endpoint::{AccessError, Attachment, Endpoint};
+use crate::journal::{Journal, Side};
+use crate::sync::RunToken;
+
+/// Why the switch could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlatformError {
+    /// A controller's registers cannot be reached.
+    Registers(AccessError),
+    /// The journal cannot be written.
+    Journal(io::ErrorKind),
+    /// The command to run at stop could not be started.
+    AtStop(io::ErrorKind),
+    /// The command run at stop ended with this status; none if a signal ended it.
+    AtStopStatus(Option<i32>),
+}
+
+impl fmt::Display for PlatformError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Registers(error) => write!(f, "registers: {error}"),
+            Self::Journal(kind) => write!(f, "the journal cannot be written: {kind}"),
+            Self::AtStop(kind) => write!(f, "the command to run at stop cannot be started: {kind}"),
+            Self::AtStopStatus(Some(status)) => {
+                write!(f, "the command run at stop failed with status {status}")
+            }
+            Self::AtStopStatus(None) => f.write_str("the command run at stop was ended by a signal"),
+        }
+    }
+}
+
+impl std::error::Error for PlatformError {}
+
+impl From<AccessError> for PlatformError {
+    fn from(error: AccessError) -> Self {
+        Self::Registers(error)
+    }
+}
+
+/// The switch of one guest between two embedded controllers.
+#[derive(Debug)]
+pub struct HostPlatform<R> {
+    endpoint: Arc<Endpoint<R>>,
+    token: Arc<RunToken>,
+    journal: Option<Journal>,
+    at_stop: Option<String>,
+}
+
+impl<R: RegisterIo<Error = AccessError>> HostPlatform<R> {
+    /// The platform of the guest that uses `endpoint` and runs while it holds `token`.
+    pub fn new(
+        endpoint: Arc<Endpoint<R>>,
+        token: Arc<RunToken>,
+        journal: Option<Journal>,
+        at_stop: Option<String>,
+    ) -> Self {
+        Self { endpoint, token, journal, at_stop }
+    }
+
+    /// Where the guest runs.
+    pub fn side(&self) -> Side {
+        match self.endpoint.attachment() {
+            Attachment::Destination => Side::Destination,
+            Attachment::Source | Attachment::Held => Side::Source,
+        }
+    }
+
+    /// Makes the journal tell how the run ended; without effect if there is none.
+    ///
+    /// # Errors
+    /// The journal cannot be written.
+    pub fn conclude(&mut self, step: &str) -> io::Result<()> {
+        let side = self.side();
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.update(side, step))
+    }
+
+    fn record(&mut self, side: Side, step: &str) -> Result<(), PlatformError> {
+        match &mut self.journal {
+            Some(journal) => journal.update(side, step).map_err(|error| PlatformError::Journal(error.kind())),
+            None => Ok(()),
+        }
+    }
+
+    fn run_at_stop(&self) -> Result<(), PlatformError> {
+        let Some(text) = &self.at_stop else { return Ok(()) };
+        let failed = |error: io::Error| PlatformError::AtStop(error.kind());
+        // Standard output may carry the report.
+        let output = io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(text).stdin(Stdio::null()).stdout(Stdio::from(output));
+        if let Some(journal) = &self.journal {
+            let record = journal.record();
+            command.env("NVME_LM_SOURCE", &record.source).env("NVME_LM_DESTINATION", &record.destination);
+        }
+        let status = command.status().map_err(failed)?;
+        if status.success() { Ok(()) } else { Err(PlatformError::AtStopStatus(status.code())) }
+    }
+}
+
+impl<R: RegisterIo<Error = AccessError>> Platform for HostPlatform<R> {
+    type Error = PlatformError;
+
+    fn source_suspended(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
+        self.endpoint.hold();
+        Ok(())
+    }
+
+    fn restore_properties(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
+        Ok(self.endpoint.restore_properties()?)
+    }
+
+    fn before_resume(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
+        self.token.pause();
+        self.run_at_stop()
+    }
+
+    fn destination_resumed(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
+        // Even if the journal cannot be written the guest has no other place to run.
+        let recorded = self.record(Side::Destination, "resumed on the destination; the guest runs there");
+        let attached = self.endpoint.attach(Attachment::Destination);
+        self.token.resume();
+        recorded?;
+        Ok(attached?)
+    }
+
+    fn source_resumed(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
+        let recorded = self.record(Side::Source, "rolled back; the guest runs on the source");
+        let attached = self.endpoint.attach(Attachment::Source);
+        self.token.resume();
+        recorded?;
+        Ok(attached?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nvme_core::register::Offset;
+    use std::path::PathBuf;
+    use std::sync::Mutex;
+
+    use crate::sync::lock;
+
+    /// One side that notes its writes in a list shared by both.
+    #[derive(Clone, Debug)]
+    struct SideRegisters(char, Arc<Mutex<Vec<(char, u32)>>>);
+
+    impl RegisterIo for SideRegisters {
+        type Error = AccessError;
+
+        fn read32(&self, _offset: Offset) -> Result<u32, AccessError> {
+            Ok(u32::from(self.0))
+        }
+
+        fn write32(&self, _offset: Offset, value: u32) -> Result<(), AccessError> {
+            lock(&self.1).push((self.0, value));
+            Ok(())
+        }
+    }
+
+    struct Bench {
+        _dir: tempfile::TempDir,
+        journal: PathBuf,
+        writes: Arc<Mutex<Vec<(char, u32)>>>,
+        endpoint: Arc<Endpoint<SideRegisters>>,
+        token: Arc<RunToken>,
+        platform: HostPlatform<SideRegisters>,
+    }
+
+    fn bench(at_stop: Option<&str>) -> Bench {
+        let dir = tempfile::tempdir().expect("directory");
+        let (source, destination) = (dir.path().join("s"), dir.path().join("d"));
+        std::fs::write(&source, "same").expect("source");
+        std::fs::write(&destination, "same").expect("destination");
+        let path = Journal::beside(&destination);
+        let journal = Journal::create(&path, &source, &destination, "t".into()).expect("journal");
+        let writes = Arc::<Mutex<Vec<(char, u32)>>>::default();
+        let side = |name| SideRegisters(name, Arc::clone(&writes));
+        let endpoint = Arc::new(Endpoint::new(side('s'), side('d')));
+        let token = Arc::new(RunToken::new());
+        let platform = HostPlatform::new(
+            Arc::clone(&endpoint),
+            Arc::clone(&token),
+            Some(journal),
+            at_stop.map(String::from),
+        );
+        Bench { _dir: dir, journal: path, writes, endpoint, token, platform }
+    }
+
+    const ID: ControllerId = ControllerId::new(2);
+
+    #[test]
+    fn r10_the_guest_goes_on_only_after_the_journal_names_its_side() {
+        for (destination, side, name) in [(true, Side::Destination, 'd'), (false, Side::Source, 's')] {
+            let mut bench = bench(None);
+            let write = |value| bench.endpoint.write32(Offset::new(0x1008), value).expect("write");
+            write(1);
+            bench.platform.source_suspended(ID).expect("suspended");
+            write(2);
+            bench.platform.before_resume(ID).expect("before");
+            assert_eq!(*lock(&bench.writes), [('s', 1)], "held");
+            let (token, journal) = (Arc::clone(&bench.token), bench.journal.clone());
+            let guest = std::thread::spawn(move || {
+                let running = token.enter();
+                (running.stops(), Journal::read(&journal).expect("journal").authoritative)
+            });
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(!guest.is_finished(), "the guest must not run yet");
+            assert_eq!(Journal::read(&bench.journal).expect("journal").authoritative, Side::Source);
+            if destination {
+                bench.platform.destination_resumed(ID).expect("resumed");
+            } else {
+                bench.platform.source_resumed(ID).expect("resumed");
+            }
+            assert_eq!(guest.join().expect("guest"), (1, side));
+            assert_eq!(*lock(&bench.writes), [('s', 1), (name, 2)]);
+            assert_eq!(bench.platform.side(), side);
+            bench.platform.conclude("done").expect("conclude");
+            let record = Journal::read(&bench.journal).expect("journal");
+            assert_eq!((record.authoritative, record.step.as_str()), (side, "done"));
+        }
+    }
+
+    #[test]
+    fn the_command_at_stop_sees_both_images_and_may_refuse() {
+        let table = [
+            ("equal", "cmp \"$NVME_LM_SOURCE\" \"$NVME_LM_DESTINATION\"", Ok(())),
+            ("status", "exit 7", Err(PlatformError::AtStopStatus(Some(7)))),
+            ("signal", "kill -9 $$", Err(PlatformError::AtStopStatus(None))),
+        ];
+        for (name, text, expected) in table {
+            let mut bench = bench(Some(text));
+            bench.platform.source_suspended(ID).expect("suspended");
+            assert_eq!(bench.platform.before_resume(ID), expected, "{name}");
+            bench.platform.source_resumed(ID).expect("rolled back");
+            drop(bench.token.enter());
+        }
+    }
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The result of a run, as data; the same whether printed as tables or as JSON. Times are in microseconds.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::CdqLayout;
+use crate::guest::Pattern;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The namespace was migrated, and both it and everything the guest wrote were verified.
+    Verified,
+    /// Some block is not what it must be, or the guest saw an error.
+    VerificationFailed,
+    /// The migration failed and was rolled back, or the guest could not go on.
+    MigrationFailed,
+    /// The migration was cancelled as asked; the guest runs on at the source and was verified.
+    Cancelled,
+    /// The migration was cancelled because it did not converge; the guest runs on at the source and was verified.
+    NotConverged,
+}
+
+impl Verdict {
+    /// The program's exit status.
+    #[must_use]
+    pub const fn exit_status(self) -> u8 {
+        match self {
+            Self::Verified => 0,
+            Self::VerificationFailed | Self::MigrationFailed => 1,
+            Self::Cancelled => 3,
+            Self::NotConverged => 4,
+        }
+    }
+}
+
+/// Options that matter for reading the figures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Setup {
+    /// The source image; absent if in memory.
+    pub source_image: Option<PathBuf>,
+    /// The destination image; absent if in memory.
+    pub destination_image: Option<PathBuf>,
+    /// Bytes in the namespace.
+    pub size: u64,
+    /// Bytes in a logical block.
+    pub block_size: u32,
+    /// Commands in flight in each I/O queue pair.
+    pub queue_depth: u16,
+    /// I/O queue pairs of the guest.
+    pub io_queues: u16,
+    /// Bytes in one command of the guest.
+    pub io_size: u32,
+    /// Order in which the guest touches blocks.
+    pub pattern: Pattern,
+    /// Reads among the guest's commands, in percent.
+    pub read_percent: u8,
+    /// Write commands a second, at most.
+    pub write_rate: Option<u64>,
+    /// Seed of all data and choices.
+    pub seed: u64,
+}
+
+/// What one pass over dirty blocks did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundReport {
+    /// 0 for the first copy of everything, then counting up; the last one runs while the guest is stopped.
+    pub round: u32,
+    /// Controller Data Queue entries consumed.
+    pub entries: u64,
+    /// Blocks brought to the destination.
+    pub blocks: u64,
+    /// Bytes brought to the destination.
+    pub bytes: u64,
+    /// How long it took.
+    pub duration_us: u64,
+}
+
+/// Figures of the Controller Data Queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CdqReport {
+    /// Slots in the queue.
+    pub capacity: u32,
+    /// How it lies in memory.
+    pub layout: CdqLayout,
+    /// Pages that the PRP list names; 0 if contiguous.
+    pub list_entries: u32,
+    /// Entries consumed, markers included.
+    pub entries: u64,
+    /// Set Features commands that moved the head.
+    pub head_updates: u64,
+    /// Asynchronous events about the queue.
+    pub events: u64,
+    /// Most entries found waiting at once.
+    pub highest_fill: u32,
+    /// Times the queue became full and logging began anew.
+    pub overflows: u64,
+}
+
+/// How the decision to stop the guest came about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConvergenceReport {
+    /// Whether the rest was expected to take no longer than the stop time limit.
+    pub reached: bool,
+    /// The same in words.
+    pub statement: String,
+    /// Stop time aimed for.
+    pub limit_us: u64,
+    /// Last estimate of the stop time.
+    pub estimate_us: Option<u64>,
+}
+
+/// What the guest did and found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestReport {
+    /// Commands completed before Suspend was sent.
+    pub commands_before: u64,
+    /// Commands completed after the guest's controller went on.
+    pub commands_after: u64,
+    /// Commands in flight at the switch, which completed on the side that went on.
+    pub in_flight: u64,
+    /// Read commands completed.
+    pub reads: u64,
+    /// Write commands acknowledged.
+    pub writes: u64,
+    /// Admin commands completed.
+    pub admin: u64,
+    /// Asynchronous Event Requests outstanding at the end.
+    pub event_requests: u64,
+    /// Blocks checked while reading back at random.
+    pub blocks_read: u64,
+    /// Different blocks written, all of which were verified before the migration began.
+    pub verified_before: u64,
+    /// Different blocks written, all of which were verified after it.
+    pub verified_after: u64,
+    /// What went wrong first, if anything did.
+    pub error: Option<String>,
+}
+
+/// Both namespaces side by side at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComparisonReport {
+    /// Blocks compared.
+    pub blocks: u64,
+    /// Blocks equal on both sides.
+    pub equal: u64,
+    /// Blocks that differ because the guest wrote them since the switch; their content was verified.
+    pub written_since: u64,
+    /// Blocks that differ without a reason.
+    pub wrong: u64,
+    /// First of them.
+    pub first_wrong: Option<u64>,
+}
+
+/// Memory and queues left behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftoverReport {
+    /// Bytes of device memory still in use by Controller Data Queues.
+    pub controller_data: u64,
+    /// Bytes of device memory still in use after everything was shut down.
+    pub bytes: u64,
+}
+
+/// The result of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// The same in words, with the reason.
+    pub statement: String,
+    /// Where the guest runs now: `source` or `destination`.
+    pub guest_runs_on: crate::journal::Side,
+    /// Options that matter for reading the figures.
+    pub setup: Setup,
+    /// Last step that completed.
+    pub last_step: String,
+    /// All passes over dirty blocks.
+    pub rounds: Vec<RoundReport>,
+    /// Figures of the Controller Data Queue.
+    pub cdq: CdqReport,
+    /// Bytes brought to the destination in all.
+    pub total_bytes: u64,
+    /// From the moment Suspend was sent until the guest's controller was resumed; absent if it never stopped.
+    pub stop_time_us: Option<u64>,
+    /// From the first step to the last.
+    pub duration_us: u64,
+    /// How the decision to stop the guest came about.
+    pub convergence: ConvergenceReport,
+    /// What the guest did and found.
+    pub guest: GuestReport,
+    /// Both namespaces side by side; absent if the migration did not complete.
+    pub comparison: Option<ComparisonReport>,
+    /// Memory left behind.
+    pub leftovers: LeftoverReport,
+    /// The journal, if there is one.
+    pub journal: Option<PathBuf>,
+}
