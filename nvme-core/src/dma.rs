@@ -419,6 +419,14 @@ impl CdqReleased {
 impl proof::Sealed for CdqReleased {}
 impl LetGo for CdqReleased {}
 
+/// Gives back a region that its owner has in hand: fresh from the arena, or returned with a completion.
+///
+/// A region that backs a queue is not one of these, even where a host kept it and named it by its address only; the
+/// caller of [`attach`](crate::controller::attach) has promised that such a region is not given back early.
+pub fn give_back<A: DmaArena + ?Sized>(arena: &A, region: DmaRegion) {
+    release(arena, region, &CommandEnded::new());
+}
+
 /// Gives `region` back to the arena it came from, now that `proof` shows the device let go of it.
 ///
 /// This is the only way memory returns: without a proof a region stays quarantined with its owner.

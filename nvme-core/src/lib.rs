@@ -17,6 +17,7 @@ extern crate std;
 
 pub mod admin;
 pub mod cdq;
+pub mod controller;
 pub mod dirty;
 pub mod dma;
 #[cfg(test)]

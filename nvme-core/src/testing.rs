@@ -14,6 +14,8 @@ use std::vec::Vec;
 use crate::dma::{Direction, DmaArena, DmaError, DmaRegion, Layout, LetGo, Pool};
 use crate::wire::BusAddr;
 
+pub(crate) mod device;
+
 /// Bytes of the pages that scattered memory comes in.
 pub(crate) const PAGE: usize = 4096;
 

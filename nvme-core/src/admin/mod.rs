@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Admin commands: the port through which every step machine sends them.
+//! Admin commands: the port through which every step machine sends them, and the queue behind it.
 
 mod call;
+mod events;
 mod port;
+mod queue;
+mod work;
 
 pub use call::{Call, CallError, CallResult};
 pub use port::{
     AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, SubmitError,
 };
+pub use queue::AdminQueue;
+pub use work::{AdminSlot, AdminWork};

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an admin queue keeps for each outstanding command.
+
+use crate::dma::DmaRegion;
+use crate::queue::Slot;
+use crate::wire::CompletionQueueEntry;
+
+/// Room for one admin command; an array of them is lent when a controller is enabled.
+pub type AdminSlot = Slot<AdminWork>;
+
+/// The content of an [`AdminSlot`].
+#[derive(Debug)]
+pub struct AdminWork {
+    pub(super) role: Role,
+    pub(super) stage: Stage,
+    /// The data, which the device may be using until the command is completed.
+    pub(super) data: Option<DmaRegion>,
+    /// Bytes of `data` that the command transfers.
+    pub(super) len: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// A command somebody will take.
+    Command,
+    /// A command nobody is interested in any more.
+    Abandoned,
+    /// An Asynchronous Event Request.
+    Event,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stage {
+    /// With the controller.
+    Outstanding,
+    /// With the controller; its time-out has to be told.
+    TimedOut,
+    /// With the controller; its owner has been told that it timed out or is lost.
+    Told,
+    /// The controller has let go of it without a completion.
+    Lost,
+    /// Completed; the number tells the order of events.
+    Completed(CompletionQueueEntry, u64),
+}
+
+impl AdminWork {
+    /// Whether nobody will ask for it: it goes as soon as the device lets go of it.
+    pub(super) const fn is_unclaimed(&self) -> bool {
+        matches!(self.role, Role::Abandoned) || matches!(self.stage, Stage::Told)
+    }
+}
