@@ -2,7 +2,7 @@
 //! Controller Data Queue command: creating and deleting queues. NVMe Base 2.1 §5.1.4, Controller Data Queue command.
 
 use super::{
-    CdqId, Command, CompletionQueueEntry, ControllerId, InvalidField, SubmissionQueueEntry,
+    AdminOpcode, CdqId, Command, CompletionQueueEntry, ControllerId, InvalidField, SubmissionQueueEntry,
     require_no_namespace, require_prp,
 };
 
@@ -79,6 +79,18 @@ impl CreateControllerDataQueue {
         }
     }
 
+    /// Checks that the queue is a User Data Migration Queue, the only type this crate knows.
+    ///
+    /// # Errors
+    /// Another Queue Type: Invalid Field in Command.
+    pub const fn require_user_data_migration(&self) -> Result<(), InvalidField> {
+        if self.queue_type.is_user_data_migration() {
+            Ok(())
+        } else {
+            Err(InvalidField::in_dword("QT", 10, 16, self.queue_type.get() as u64))
+        }
+    }
+
     /// Size of the queue in bytes.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
@@ -122,7 +134,7 @@ pub enum ControllerDataQueueCommand {
 }
 
 impl Command for ControllerDataQueueCommand {
-    const OPCODE: u8 = 0x45;
+    const OPCODE: u8 = AdminOpcode::CONTROLLER_DATA_QUEUE.get();
 
     fn encode(&self) -> SubmissionQueueEntry {
         let dwords = match self {

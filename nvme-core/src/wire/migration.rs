@@ -8,8 +8,8 @@
 
 use super::command::{count_u32, join_u64, split_u64, zero_based_u32};
 use super::{
-    Command, CompletionQueueEntry, ControllerId, InvalidField, SubmissionQueueEntry, require_no_namespace,
-    require_prp,
+    AdminOpcode, Command, CompletionQueueEntry, ControllerId, InvalidField, SubmissionQueueEntry,
+    require_no_namespace, require_prp,
 };
 
 const UUID_INDEX: u32 = 0x7F;
@@ -133,7 +133,7 @@ impl MigrationSend {
 }
 
 impl Command for MigrationSend {
-    const OPCODE: u8 = 0x41;
+    const OPCODE: u8 = AdminOpcode::MIGRATION_SEND.get();
 
     fn encode(&self) -> SubmissionQueueEntry {
         let target = u32::from(self.controller().get());
@@ -247,7 +247,7 @@ impl MigrationReceive {
 }
 
 impl Command for MigrationReceive {
-    const OPCODE: u8 = 0x42;
+    const OPCODE: u8 = AdminOpcode::MIGRATION_RECEIVE.get();
 
     fn encode(&self) -> SubmissionQueueEntry {
         let (low, high) = split_u64(self.offset);

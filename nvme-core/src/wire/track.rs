@@ -12,8 +12,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::command::{count_u32, zero_based_u32};
 use super::{
-    BusAddr, CdqId, Command, CompletionQueueEntry, ControllerId, InvalidField, SubmissionQueueEntry,
-    require_no_namespace, require_prp,
+    AdminOpcode, BusAddr, CdqId, Command, CompletionQueueEntry, ControllerId, InvalidField,
+    SubmissionQueueEntry, require_no_namespace, require_prp,
 };
 
 /// Width of the action field in CDW10 bits 19:16; only 0 and 1 are assigned.
@@ -43,7 +43,7 @@ pub enum TrackSend {
 }
 
 impl Command for TrackSend {
-    const OPCODE: u8 = 0x3D;
+    const OPCODE: u8 = AdminOpcode::TRACK_SEND.get();
 
     fn encode(&self) -> SubmissionQueueEntry {
         let (select, start, cdw11) = match *self {
@@ -106,7 +106,7 @@ impl TrackReceive {
 }
 
 impl Command for TrackReceive {
-    const OPCODE: u8 = 0x3E;
+    const OPCODE: u8 = AdminOpcode::TRACK_RECEIVE.get();
 
     fn encode(&self) -> SubmissionQueueEntry {
         SubmissionQueueEntry::new(Self::OPCODE).with_dwords([
