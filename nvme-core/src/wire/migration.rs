@@ -402,6 +402,31 @@ mod tests {
         }
     }
 
+    fn refuses_sgls_and_namespaces<C: Command + core::fmt::Debug>() {
+        use zerocopy::IntoBytes;
+        for kind in 1..=3_u8 {
+            let mut entry = SubmissionQueueEntry::new(C::OPCODE);
+            entry.as_mut_bytes()[1] |= kind << 6;
+            let error = C::decode(&entry).unwrap_err();
+            assert_eq!((error.field, error.value), ("PSDT", u64::from(kind)), "{:#x}", C::OPCODE);
+            assert_eq!(error.status, StatusCode::INVALID_FIELD);
+        }
+        for nsid in [NamespaceId::new(1), NamespaceId::ALL] {
+            let entry = SubmissionQueueEntry::new(C::OPCODE).with_namespace(nsid);
+            let error = C::decode(&entry).unwrap_err();
+            assert_eq!((error.field, error.status), ("NSID", StatusCode::INVALID_FIELD), "{:#x}", C::OPCODE);
+        }
+    }
+
+    #[test]
+    fn every_migration_command_refuses_sgls_and_namespaces() {
+        refuses_sgls_and_namespaces::<MigrationSend>();
+        refuses_sgls_and_namespaces::<MigrationReceive>();
+        refuses_sgls_and_namespaces::<crate::wire::track::TrackSend>();
+        refuses_sgls_and_namespaces::<crate::wire::track::TrackReceive>();
+        refuses_sgls_and_namespaces::<crate::wire::cdq::ControllerDataQueueCommand>();
+    }
+
     #[test]
     fn completion_says_whether_the_target_was_suspended() {
         for suspended in [false, true] {
