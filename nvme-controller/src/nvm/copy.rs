@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Copy, source range format 0. NVM Command Set 1.1 §3.3.2, Copy command.
+
+use nvme_core::wire::nvm::Copy;
+use nvme_core::wire::nvm_data::{CopySource, CopySourceData};
+use nvme_core::wire::{Command, Lba, StatusCode, SubmissionQueueEntry};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::transfer::Extent;
+use crate::host::{BlockStorage, HostMemory, Interrupts};
+use crate::log::Change;
+use crate::outcome::{Done, Outcome, Refusal};
+use crate::prp::DataPointer;
+use crate::quirk::Quirks;
+use crate::subsystem::Subsystem;
+
+const SOURCE_BYTES: u64 = size_of::<CopySourceData>() as u64;
+
+impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
+    pub(super) fn copy(&mut self, index: usize, entry: &SubmissionQueueEntry) -> Outcome {
+        let command = Copy::decode(entry)?;
+        let namespace = self.namespace_of(command.namespace)?;
+        if command.descriptor_format != 0 {
+            return Err(StatusCode::INVALID_FIELD.into());
+        }
+        if (command.protection_read | command.protection_write) & 0x7 != 0 {
+            return Err(StatusCode::INVALID_PROTECTION_INFORMATION.into());
+        }
+        let page_shift =
+            self.controllers.get(index).ok_or(StatusCode::INTERNAL_ERROR)?.registers.page_shift();
+        let bytes = u64::from(command.ranges).saturating_mul(SOURCE_BYTES);
+        let mut check = DataPointer::new(entry, bytes, page_shift)?;
+        let mut pointer = check.clone();
+        // Everything is checked before the first block is written, and again when it is used.
+        let mut total = 0_u64;
+        for _ in 0..command.ranges {
+            total = total.saturating_add(u64::from(self.next_source(index, namespace, &mut check)?.blocks));
+        }
+        self.namespaces
+            .get(namespace)
+            .ok_or(StatusCode::INTERNAL_ERROR)?
+            .check(command.destination, total)
+            .map_err(|code| Refusal::from(code).at(command.destination))?;
+
+        let mut touched = 0_u64;
+        let mut result = Ok(());
+        for number in 0..command.ranges {
+            result = match self.next_source(index, namespace, &mut pointer) {
+                Ok(source) if touched.saturating_add(u64::from(source.blocks)) <= total => {
+                    let to = Lba::new(command.destination.get().saturating_add(touched));
+                    self.copy_range(namespace, &source, to, &mut touched)
+                }
+                Ok(_) => Err(StatusCode::INVALID_FIELD.into()),
+                Err(refusal) => Err(refusal),
+            };
+            if let Err(refusal) = &mut result {
+                // Dword 0 names the lowest source range that was not copied.
+                refusal.result = (u32::from(number), 0);
+                break;
+            }
+        }
+        if command.force_unit_access && result.is_ok() {
+            let target = self.namespaces.get_mut(namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
+            result = target.storage.flush().map_err(|error| StatusCode::from(error).into());
+        }
+        if !self.config.quirks.contains(Quirks::COPY_NOT_LOGGED) {
+            self.log_change(index, Change::written(command.namespace, command.destination, touched));
+        }
+        result?;
+        Ok(Done::Result(u32::from(command.ranges), 0))
+    }
+
+    fn copy_range(
+        &mut self,
+        namespace: usize,
+        source: &CopySource,
+        to: Lba,
+        touched: &mut u64,
+    ) -> Result<(), Refusal> {
+        let target = self.namespaces.get_mut(namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
+        let blocks = u64::from(source.blocks);
+        let block_bytes = target.block_bytes();
+        let extent = Extent {
+            namespace,
+            start: source.start,
+            blocks,
+            block_bytes,
+            bytes: blocks.saturating_mul(block_bytes as u64),
+        };
+        let mut to = to.get();
+        for (from, blocks, bytes) in extent.pieces(Self::blocks_at_once(&extent, self.scratch.len())) {
+            let piece = self.scratch.get_mut(..bytes).ok_or(StatusCode::INTERNAL_ERROR)?;
+            target
+                .storage
+                .read(from, piece)
+                .map_err(|error| Refusal::from(StatusCode::from(error)).at(from))?;
+            *touched = touched.saturating_add(blocks);
+            let at = Lba::new(to);
+            target.storage.write(at, piece).map_err(|error| Refusal::from(StatusCode::from(error)).at(at))?;
+            to = to.saturating_add(blocks);
+        }
+        Ok(())
+    }
+
+    fn next_source(
+        &mut self,
+        index: usize,
+        namespace: usize,
+        pointer: &mut DataPointer,
+    ) -> Result<CopySource, Refusal> {
+        let controller = self.controllers.get(index).ok_or(StatusCode::INTERNAL_ERROR)?;
+        let mut data = CopySourceData::new_zeroed();
+        pointer.read(&controller.dma, data.as_mut_bytes())?;
+        let source = CopySource::from(data);
+        self.namespaces
+            .get(namespace)
+            .ok_or(StatusCode::INTERNAL_ERROR)?
+            .check(source.start, u64::from(source.blocks))
+            .map_err(|code| Refusal::from(code).at(source.start))?;
+        Ok(source)
+    }
+}
