@@ -22,6 +22,7 @@ pub mod dirty;
 pub mod dma;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod io;
 pub mod migration;
 pub mod prp;
 pub mod queue;

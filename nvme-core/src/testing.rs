@@ -15,6 +15,7 @@ use crate::dma::{Direction, DmaArena, DmaError, DmaRegion, Layout, LetGo, Pool};
 use crate::wire::BusAddr;
 
 pub(crate) mod device;
+pub(crate) mod life;
 
 /// Bytes of the pages that scattered memory comes in.
 pub(crate) const PAGE: usize = 4096;

@@ -33,6 +33,8 @@ pub struct AdminQueue<'d, 's, R: ?Sized, A: DmaArena> {
     list_bytes: usize,
     page_size: usize,
     max_transfer: usize,
+    /// What the controller states, apart from what the list pages allow.
+    data_limit: usize,
     events: Events,
 }
 
@@ -125,6 +127,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
             list_bytes,
             page_size,
             max_transfer: options.max_transfer,
+            data_limit: usize::MAX,
             events: Events::new(options.events),
         })
     }
@@ -158,10 +161,24 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         self.core.link.fail(self.epoch, fault)
     }
 
-    /// Sets the longest data transfer in bytes to what Identify Controller states (MDTS); it can only shrink what the
-    /// queue was made for.
+    /// Sets the longest data transfer in bytes to what Identify Controller states (MDTS), for this queue and for I/O queues
+    /// created afterwards; it can only shrink what the queue was made for.
     pub fn limit_transfer(&mut self, bytes: usize) {
         self.max_transfer = self.max_transfer.min(bytes);
+        self.data_limit = bytes;
+    }
+
+    /// The controller's own limit of a data transfer in bytes, as far as it is known.
+    pub(crate) const fn data_limit(&self) -> usize {
+        self.data_limit
+    }
+
+    pub(crate) const fn core(&self) -> Core<'d, R, A> {
+        self.core
+    }
+
+    pub(crate) const fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// Commands outstanding or completed and not taken, event requests included.

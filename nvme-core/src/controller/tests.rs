@@ -11,65 +11,14 @@ use crate::admin::{
 use crate::dma::{Direction, DmaArena, Pool};
 use crate::testing::TestArena;
 use crate::testing::device::{Device, Manners, SUCCESS};
-use crate::time::{Instant, Step};
+use crate::testing::life::{attach_to, disabled, ready, run, slots};
+use crate::time::Instant;
 use crate::wire::admin::{Identify, IdentifyStructure, KeepAlive};
 use crate::wire::register::{ShutdownStatus, Version};
 use crate::wire::{
     AsynchronousEvent, CdqEvent, CdqId, Command, CommandId, CompletionQueueEntry, EventType, QueueId, Status,
     StatusCode,
 };
-
-type TestReady<'d, 'a, 's> = Ready<'d, 's, Device<'a>, TestArena>;
-
-/// Runs a machine to its end, jumping to each time it waits for; the result and the time that passed.
-fn run(now: &mut Instant, mut poll: impl FnMut(Instant) -> Result<Step, Fault>) -> Result<(), Fault> {
-    for _ in 0..200_000 {
-        match poll(*now)? {
-            Step::Again => {}
-            Step::Wait(until) => {
-                assert!(until > *now, "waits for a time that has not come");
-                *now = until;
-            }
-            Step::Done => return Ok(()),
-        }
-    }
-    panic!("the machine does not end");
-}
-
-fn slots(count: usize) -> Vec<AdminSlot> {
-    (0..count).map(|_| AdminSlot::new()).collect()
-}
-
-fn attach_to<'d, 'a, 's>(
-    device: &'d Device<'a>,
-    arena: &'d TestArena,
-    link: &'d Link,
-) -> Disabling<'d, 's, Device<'a>, TestArena> {
-    // SAFETY: the device is a fake of this test and has no other driver; nothing is released early.
-    unsafe { attach(device, arena, link) }.unwrap()
-}
-
-fn disabled<'d, 'a, 's>(
-    device: &'d Device<'a>,
-    arena: &'d TestArena,
-    link: &'d Link,
-) -> Disabled<'d, 's, Device<'a>, TestArena> {
-    let mut machine = attach_to(device, arena, link);
-    run(&mut Instant::ZERO.clone(), |now| machine.poll(now)).unwrap();
-    machine.finish().unwrap()
-}
-
-fn ready<'d, 'a, 's>(
-    device: &'d Device<'a>,
-    arena: &'d TestArena,
-    link: &'d Link,
-    options: &EnableOptions,
-    slots: &'s mut [AdminSlot],
-) -> TestReady<'d, 'a, 's> {
-    let mut machine = disabled(device, arena, link).enable(options, slots).unwrap();
-    run(&mut Instant::ZERO.clone(), |now| machine.poll(now)).unwrap();
-    machine.finish().unwrap()
-}
 
 fn keep_alive(timeout_ms: u64) -> AdminRequest {
     AdminRequest {

@@ -75,6 +75,8 @@ pub(crate) struct State<'a> {
     pub(crate) requests: Vec<CommandId>,
     /// Most event requests accepted.
     pub(crate) request_limit: usize,
+    /// Commands are neither answered nor carried out.
+    pub(crate) silent: bool,
     /// Overrides the answers to queue management too, if set.
     handler: Option<Handler<'a>>,
     asq: u64,
@@ -111,6 +113,7 @@ impl<'a> Device<'a> {
                 doorbells: Vec::new(),
                 requests: Vec::new(),
                 request_limit: 4,
+                silent: false,
                 handler: None,
                 asq: 0,
                 acq: 0,
@@ -160,6 +163,25 @@ impl<'a> Device<'a> {
         true
     }
 
+    /// The commands fetched since the last call, of one queue.
+    pub(crate) fn take_commands(&self, queue: u16) -> Vec<SubmissionQueueEntry> {
+        let mut state = self.state.borrow_mut();
+        let (taken, kept) = state.commands.drain(..).partition(|(q, _)| q.get() == queue);
+        state.commands = kept;
+        let taken: Vec<(QueueId, SubmissionQueueEntry)> = taken;
+        taken.into_iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// Whether any I/O queue exists.
+    pub(crate) fn io_queues(&self) -> (usize, usize) {
+        let state = self.state.borrow();
+        let count = |keys: Vec<u16>| keys.into_iter().filter(|id| *id != 0).count();
+        (
+            count(state.submissions.keys().copied().collect()),
+            count(state.completions.keys().copied().collect()),
+        )
+    }
+
     fn fetch(&self, queue: u16) {
         loop {
             let entry = {
@@ -175,6 +197,9 @@ impl<'a> Device<'a> {
                 state.commands.push((QueueId::new(queue), entry));
                 entry
             };
+            if self.state.borrow().silent {
+                continue;
+            }
             let mut handler = self.state.borrow_mut().handler.take();
             let mut answer = handler.as_mut().and_then(|handler| handler(QueueId::new(queue), &entry));
             let handled = handler.is_some();

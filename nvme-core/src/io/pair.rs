@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One I/O submission queue with its completion queue. NVMe Base 2.1 §3.3.1.
+
+use core::ops::Range;
+
+use crate::admin::SubmitError;
+use crate::controller::{Core, Fault, Quiesced};
+use crate::dma::{self, CommandEnded, Direction, DmaArena, DmaRegion, LetGo};
+use crate::prp::{self, DataPointer, ListMemory};
+use crate::queue::{CompletionRing, Slot, SubmissionRing, Tracker};
+use crate::register::{Offset, RegisterIo};
+use crate::time::Instant;
+use crate::wire::register::{cq_head, sq_tail};
+use crate::wire::{CommandId, CompletionQueueEntry, QueueId, SubmissionQueueEntry};
+
+/// Room for one command of a queue pair; an array of them is lent when the pair is created.
+pub type IoSlot<T> = Slot<IoWork<T>>;
+
+/// The content of an [`IoSlot`]: the tag and the buffer of an outstanding command.
+#[derive(Debug)]
+pub struct IoWork<T> {
+    tag: T,
+    buffer: Option<Buffer>,
+}
+
+/// The data of a command: part of a region, which stays with the queue pair until the command has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Buffer {
+    region: DmaRegion,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// The bytes `range` of `region`; whether they lie inside is checked when the command is submitted.
+    #[must_use]
+    pub const fn new(region: DmaRegion, range: Range<usize>) -> Self {
+        Self { region, start: range.start, end: range.end }
+    }
+
+    /// All of `region`.
+    #[must_use]
+    pub const fn whole(region: DmaRegion) -> Self {
+        let end = region.len();
+        Self { region, start: 0, end }
+    }
+
+    /// The memory.
+    #[must_use]
+    pub const fn region(&self) -> &DmaRegion {
+        &self.region
+    }
+
+    /// Which of the region's bytes the command transfers.
+    #[must_use]
+    pub const fn range(&self) -> Range<usize> {
+        self.start..self.end
+    }
+
+    /// The same memory with other bytes, for the next command.
+    #[must_use]
+    pub fn with_range(self, range: Range<usize>) -> Self {
+        Self { region: self.region, start: range.start, end: range.end }
+    }
+
+    /// The region, to be used otherwise or given back.
+    #[must_use]
+    pub fn into_region(self) -> DmaRegion {
+        self.region
+    }
+}
+
+/// A command that was not submitted, whole.
+#[derive(Debug)]
+pub struct Rejected<T> {
+    /// The reason.
+    pub error: SubmitError,
+    /// The data.
+    pub buffer: Option<Buffer>,
+    /// The tag.
+    pub tag: T,
+}
+
+/// A command that the controller completed.
+#[must_use = "the data buffer is inside"]
+#[derive(Debug)]
+pub struct Completed<T> {
+    /// The completion; look at the status.
+    pub entry: CompletionQueueEntry,
+    /// What was submitted with the command.
+    pub tag: T,
+    /// Its data.
+    pub buffer: Option<Buffer>,
+    /// Its time-out had been reported before.
+    pub late: bool,
+}
+
+/// A command that ended without a completion, by a reset or the deletion of its queue; whether it took effect is unknown.
+#[must_use = "the data buffer is inside"]
+#[derive(Debug)]
+pub struct Lost<T> {
+    /// Its identifier.
+    pub id: CommandId,
+    /// What was submitted with the command.
+    pub tag: T,
+    /// Its data.
+    pub buffer: Option<Buffer>,
+}
+
+/// An I/O queue pair.
+///
+/// It may be used on another thread than the admin queue. All calls take constant time for each command.
+pub struct IoQueuePair<'d, 's, R: ?Sized, A: DmaArena, T> {
+    core: Core<'d, R, A>,
+    epoch: u32,
+    id: QueueId,
+    submission: SubmissionRing,
+    completion: CompletionRing,
+    tracker: Tracker<'s, IoWork<T>>,
+    lists: DmaRegion,
+    list_bytes: usize,
+    page_size: usize,
+    max_transfer: usize,
+}
+
+/// What a queue pair is made of.
+pub(super) struct Parts<'d, 's, R: ?Sized, A: DmaArena, T> {
+    pub(super) core: Core<'d, R, A>,
+    pub(super) epoch: u32,
+    pub(super) id: QueueId,
+    pub(super) submission: SubmissionRing,
+    pub(super) completion: CompletionRing,
+    pub(super) slots: &'s mut [IoSlot<T>],
+    pub(super) lists: DmaRegion,
+    pub(super) list_bytes: usize,
+    pub(super) page_size: usize,
+    pub(super) max_transfer: usize,
+}
+
+impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> IoQueuePair<'d, 's, R, A, T> {
+    pub(super) fn new(parts: Parts<'d, 's, R, A, T>) -> Self {
+        let Parts {
+            core,
+            epoch,
+            id,
+            submission,
+            completion,
+            slots,
+            lists,
+            list_bytes,
+            page_size,
+            max_transfer,
+        } = parts;
+        let tracker = Tracker::new(slots);
+        Self { core, epoch, id, submission, completion, tracker, lists, list_bytes, page_size, max_transfer }
+    }
+
+    /// The identifier of both queues.
+    #[must_use]
+    pub const fn id(&self) -> QueueId {
+        self.id
+    }
+
+    /// Longest data transfer in bytes.
+    #[must_use]
+    pub const fn max_transfer(&self) -> usize {
+        self.max_transfer
+    }
+
+    /// Memory page size in bytes (CC.MPS).
+    #[must_use]
+    pub const fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    /// Commands submitted and not ended.
+    #[must_use]
+    pub const fn outstanding(&self) -> usize {
+        self.tracker.outstanding()
+    }
+
+    /// Commands that can be submitted now: the smaller of the free slots and the free ring entries.
+    #[must_use]
+    pub fn free(&self) -> usize {
+        let slots = self.tracker.capacity().saturating_sub(self.tracker.outstanding());
+        slots.min(self.submission.free() as usize)
+    }
+
+    pub(super) const fn submission(&self) -> &SubmissionRing {
+        &self.submission
+    }
+
+    pub(super) const fn completion(&self) -> &CompletionRing {
+        &self.completion
+    }
+
+    /// Whether the controller still works and the pair still exists.
+    ///
+    /// # Errors
+    /// The [`Fault`].
+    #[inline]
+    pub fn check(&self) -> Result<(), Fault> {
+        self.core.link.check(self.epoch)
+    }
+
+    #[cold]
+    fn doorbell_failed(&self, offset: Option<u32>) -> Fault {
+        let offset = Offset::new(offset.unwrap_or(u32::MAX));
+        self.core.link.fail(self.epoch, Fault::RegisterAccess(offset))
+    }
+
+    #[inline]
+    fn data_pointer(&self, buffer: &Buffer, id: CommandId) -> Result<DataPointer, SubmitError> {
+        let range = buffer.range();
+        let len = range.end.saturating_sub(range.start);
+        if len > self.max_transfer {
+            return Err(SubmitError::TooLong { bytes: len, limit: self.max_transfer });
+        }
+        let start = self.tracker.index(id).wrapping_mul(self.list_bytes);
+        let list = ListMemory { region: &self.lists, range: start..start.wrapping_add(self.list_bytes) };
+        let pointer = prp::build(self.core.arena, &buffer.region, range.clone(), self.page_size, list)
+            .map_err(SubmitError::DataPointer)?;
+        if buffer.region.direction() != Direction::FromDevice {
+            self.core.arena.publish(&buffer.region, range);
+        }
+        Ok(pointer)
+    }
+
+    /// Puts one command into the ring; [`ring`](Self::ring) tells the controller. Command identifier and data pointer of
+    /// `entry` are filled in. The command is reported as timed out by [`expire`](Self::expire) once `deadline` is reached.
+    ///
+    /// # Errors
+    /// [`Rejected`] with everything given back: [`SubmitError::Busy`] if no slot or ring entry is free.
+    #[inline]
+    pub fn submit(
+        &mut self,
+        entry: &SubmissionQueueEntry,
+        buffer: Option<Buffer>,
+        tag: T,
+        deadline: Option<Instant>,
+    ) -> Result<CommandId, Rejected<T>> {
+        if self.check().is_err() {
+            return Err(Rejected { error: SubmitError::NotReady, buffer, tag });
+        }
+        let Some(id) = self.tracker.peek() else {
+            return Err(Rejected { error: SubmitError::Busy, buffer, tag });
+        };
+        let pointer = match &buffer {
+            None => DataPointer::NONE,
+            Some(data) => match self.data_pointer(data, id) {
+                Ok(pointer) => pointer,
+                Err(error) => return Err(Rejected { error, buffer, tag }),
+            },
+        };
+        let entry = entry.with_command_id(id).with_prps(pointer.prp1, pointer.prp2);
+        if self.submission.push(&entry).is_err() {
+            return Err(Rejected { error: SubmitError::Busy, buffer, tag });
+        }
+        self.tracker.submit(IoWork { tag, buffer }, deadline).map_err(|IoWork { tag, buffer }| Rejected {
+            error: SubmitError::Busy,
+            buffer,
+            tag,
+        })
+    }
+
+    /// Tells the controller of everything submitted since the last call, with one doorbell write.
+    ///
+    /// # Errors
+    /// The [`Fault`], if the controller has failed or the doorbell cannot be written.
+    #[inline]
+    pub fn ring(&mut self) -> Result<(), Fault> {
+        self.check()?;
+        self.submission
+            .ring(self.core.registers, self.core.arena)
+            .map_err(|_| self.doorbell_failed(sq_tail(self.id, self.core.capabilities.doorbell_stride())))
+    }
+
+    /// Takes one completion; `None` if there is none now. Call it until then, then [`acknowledge`](Self::acknowledge).
+    ///
+    /// # Errors
+    /// The [`Fault`]: the controller broke a rule, failed or is gone. Outstanding commands stay until it is disabled.
+    #[inline]
+    pub fn poll(&mut self) -> Result<Option<Completed<T>>, Fault> {
+        self.check()?;
+        self.pop()
+    }
+
+    #[inline]
+    pub(super) fn pop(&mut self) -> Result<Option<Completed<T>>, Fault> {
+        let Some(entry) = self.completion.pop(self.core.arena) else { return Ok(None) };
+        match self.settle(&entry) {
+            Ok(completed) => Ok(Some(completed)),
+            Err(fault) => Err(self.core.link.fail(self.epoch, fault)),
+        }
+    }
+
+    #[inline]
+    fn settle(&mut self, entry: &CompletionQueueEntry) -> Result<Completed<T>, Fault> {
+        if entry.submission_queue() != self.id {
+            return Err(Fault::WrongSubmissionQueue(entry.submission_queue()));
+        }
+        self.submission.set_head(entry.submission_head())?;
+        let finished = self.tracker.complete(entry.command_id())?;
+        let IoWork { tag, buffer } = finished.payload;
+        if let Some(data) = &buffer
+            && data.region.direction() != Direction::ToDevice
+        {
+            self.core.arena.acquire(&data.region, data.range());
+        }
+        Ok(Completed { entry: *entry, tag, buffer, late: finished.late })
+    }
+
+    /// Tells the controller that all completions taken have been consumed, with one doorbell write.
+    ///
+    /// # Errors
+    /// The [`Fault`], if the controller has failed or the doorbell cannot be written.
+    #[inline]
+    pub fn acknowledge(&mut self) -> Result<(), Fault> {
+        self.check()?;
+        self.completion
+            .ring(self.core.registers)
+            .map_err(|_| self.doorbell_failed(cq_head(self.id, self.core.capabilities.doorbell_stride())))
+    }
+
+    /// Reports one command whose deadline has been reached, each once; call it until `None`. The command keeps its slot
+    /// and its buffer, and may still complete. Constant time while nothing is due.
+    pub fn expire(&mut self, now: Instant) -> Option<(CommandId, &T)> {
+        let id = self.tracker.expire(now)?;
+        self.tracker.get(id).map(|work| (id, &work.tag))
+    }
+
+    /// When to call [`expire`](Self::expire) again; it may be too early, never too late.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.tracker.next_deadline()
+    }
+
+    /// Gives back one outstanding command after the other, each once, now that the controller is disabled; `None` when
+    /// there is none left, or if `proof` is about another controller.
+    pub fn drain(&mut self, proof: &Quiesced<'_>) -> Option<Lost<T>> {
+        if proof.concerns(self.core.link) { self.drain_proved(proof) } else { None }
+    }
+
+    pub(super) fn drain_proved<P: LetGo>(&mut self, proof: &P) -> Option<Lost<T>> {
+        let (id, IoWork { tag, buffer }) = self.tracker.drain(proof)?;
+        Some(Lost { id, tag, buffer })
+    }
+
+    /// Releases all memory of the pair, with the buffers of commands that were not [drained](Self::drain), and gives the
+    /// slots back, now that the controller is disabled.
+    ///
+    /// # Errors
+    /// The pair, if `proof` is about another controller.
+    pub fn retire(self, proof: &Quiesced<'_>) -> Result<&'s mut [IoSlot<T>], Self> {
+        if proof.concerns(self.core.link) { Ok(self.retire_proved(proof)) } else { Err(self) }
+    }
+
+    pub(super) fn retire_proved<P: LetGo>(mut self, proof: &P) -> &'s mut [IoSlot<T>] {
+        let arena = self.core.arena;
+        while let Some(lost) = self.drain_proved(proof) {
+            if let Some(buffer) = lost.buffer {
+                dma::release(arena, buffer.into_region(), proof);
+            }
+        }
+        for region in [self.submission.into_memory(), self.completion.into_memory(), self.lists] {
+            dma::release(arena, region, proof);
+        }
+        self.tracker.into_slots()
+    }
+}
+
+impl<T> Completed<T> {
+    /// Gives the buffer back to `arena`, the one it came from, and keeps the rest.
+    pub fn release<A: DmaArena + ?Sized>(self, arena: &A) -> (CompletionQueueEntry, T) {
+        if let Some(buffer) = self.buffer {
+            dma::release(arena, buffer.into_region(), &CommandEnded::new());
+        }
+        (self.entry, self.tag)
+    }
+}
+
+/// A queue pair whose creation or deletion has an unknown end: the controller may still use its memory, so it waits here
+/// until the controller is disabled.
+pub struct QuarantinedQueuePair<'d, 's, R: ?Sized, A: DmaArena, T>(pub(super) IoQueuePair<'d, 's, R, A, T>);
+
+impl<'s, R: RegisterIo + ?Sized, A: DmaArena, T> QuarantinedQueuePair<'_, 's, R, A, T> {
+    /// As [`IoQueuePair::drain`].
+    pub fn drain(&mut self, proof: &Quiesced<'_>) -> Option<Lost<T>> {
+        self.0.drain(proof)
+    }
+
+    /// As [`IoQueuePair::retire`].
+    ///
+    /// # Errors
+    /// The pair, if `proof` is about another controller.
+    pub fn retire(self, proof: &Quiesced<'_>) -> Result<&'s mut [IoSlot<T>], Self> {
+        self.0.retire(proof).map_err(Self)
+    }
+}
