@@ -3,13 +3,18 @@
 
 mod call;
 mod events;
+mod initialize;
 mod port;
 mod queue;
 mod work;
 
 pub use call::{Call, CallError, CallResult};
+pub use initialize::{Initialize, InitializeError, InitializeOptions, Initialized, Inquiry};
 pub use port::{
     AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, SubmitError,
 };
 pub use queue::AdminQueue;
 pub use work::{AdminSlot, AdminWork};
+
+#[cfg(test)]
+mod tests;

@@ -134,7 +134,7 @@ pub trait AdminPort {
     /// Memory page size in bytes (CC.MPS).
     fn page_size(&self) -> usize;
 
-    /// Longest data transfer in bytes (MDTS); `usize::MAX` if the controller states no limit.
+    /// Longest data transfer in bytes: what the controller (MDTS) and the port's own memory for PRP lists both allow.
     fn max_transfer(&self) -> usize;
 
     /// Submits one command and rings the doorbell.

@@ -12,7 +12,7 @@ use crate::prp::{self, DataPointer, ListMemory, PrpError};
 use crate::queue::{CompletionRing, SubmissionRing, Tracker};
 use crate::register::{Offset, RegisterIo};
 use crate::time::Instant;
-use crate::wire::register::{cq_head, sq_tail};
+use crate::wire::register::{Capabilities, cq_head, sq_tail};
 use crate::wire::{
     AsynchronousEvent, BusAddr, CommandId, CompletionQueueEntry, QueueId, SubmissionQueueEntry,
 };
@@ -146,6 +146,12 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
 
     pub(crate) const fn completion_base(&self) -> BusAddr {
         self.completion.memory().bus()
+    }
+
+    /// What the controller can do (CAP).
+    #[must_use]
+    pub const fn capabilities(&self) -> Capabilities {
+        self.core.capabilities
     }
 
     /// Whether the controller still works and this queue is still its admin queue.
