@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Links without start files, standard libraries or dynamic linking, so that anything that needs them is an error.
+
+fn main() {
+    for argument in ["-nostdlib", "-nostartfiles", "-static"] {
+        println!("cargo::rustc-link-arg-bins={argument}");
+    }
+}
