@@ -42,6 +42,24 @@ pub trait HostMemory {
     fn is_host_memory(&self, address: BusAddr, len: u64) -> bool;
 }
 
+impl<T: HostMemory + ?Sized> HostMemory for &T {
+    fn read(&self, address: BusAddr, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        (**self).read(address, bytes)
+    }
+
+    fn write(&self, address: BusAddr, bytes: &[u8]) -> Result<(), MemoryFault> {
+        (**self).write(address, bytes)
+    }
+
+    fn write_entry(&self, address: BusAddr, entry: &[u8]) -> Result<(), MemoryFault> {
+        (**self).write_entry(address, entry)
+    }
+
+    fn is_host_memory(&self, address: BusAddr, len: u64) -> bool {
+        (**self).is_host_memory(address, len)
+    }
+}
+
 /// Why a storage access failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StorageError {

@@ -5,6 +5,11 @@
 
 use core::arch::{asm, global_asm};
 
+use nvme_core::controller::{AttachError, Disabling, Link, attach};
+use nvme_core::register::RegisterIo;
+
+use crate::memory::Memory;
+
 global_asm!(
     ".global _start",
     "_start:",
@@ -98,4 +103,25 @@ pub unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
         i += 1;
     }
     0
+}
+
+/// Compares `n` bytes for equality, as the compiler calls it.
+///
+/// # Safety
+/// As C's `bcmp`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
+    // SAFETY: the caller guarantees the same as for `memcmp`.
+    unsafe { memcmp(a, b, n) }
+}
+
+/// Takes over the controller behind `registers`.
+pub fn attach_embedded<'d, 's, R: RegisterIo>(
+    registers: &'d R,
+    memory: &'d Memory,
+    link: &'d Link,
+) -> Result<Disabling<'d, 's, R, Memory>, AttachError> {
+    // SAFETY: the controller is embedded in this program, nothing else drives it, it reaches no memory but `memory`,
+    // and that memory is only released through the driver.
+    unsafe { attach(registers, memory, link) }
 }
