@@ -73,7 +73,8 @@ pub(crate) struct PageList {
 }
 
 impl PageList {
-    /// Reads a whole list for `pages` queue pages and checks every entry, and with `host_only` every page.
+    /// Reads a whole list for `pages` queue pages and checks every entry, and with `host_only` that every page and
+    /// every page of the list is host memory.
     pub(crate) fn walk<M: HostMemory>(
         memory: &M,
         first: BusAddr,
@@ -94,9 +95,15 @@ impl PageList {
         if host_only && !memory.is_host_memory(first, page_size) {
             return Err(ListError::Unreachable);
         }
+        let mut list_page = first;
         for index in 0..pages {
             let page = list.entry(memory, index)?;
-            if host_only && !memory.is_host_memory(page, page_size) {
+            let next_list_page = list.list_page != list_page;
+            list_page = list.list_page;
+            if host_only
+                && (!memory.is_host_memory(page, page_size)
+                    || (next_list_page && !memory.is_host_memory(list_page, page_size)))
+            {
                 return Err(ListError::Unreachable);
             }
         }
