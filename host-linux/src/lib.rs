@@ -2,6 +2,8 @@
 //! Linux host for the NVMe core.
 
 pub mod config;
+pub mod driver;
+pub mod embedded;
 pub mod endpoint;
 pub mod guest;
 pub mod images;

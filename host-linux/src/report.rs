@@ -128,8 +128,8 @@ pub struct GuestReport {
     pub writes: u64,
     /// Admin commands completed.
     pub admin: u64,
-    /// Asynchronous Event Requests outstanding at the end.
-    pub event_requests: u64,
+    /// Asynchronous events reported to it.
+    pub events: u64,
     /// Blocks checked while reading back at random.
     pub blocks_read: u64,
     /// Different blocks written, all of which were verified before the migration began.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What each block must hold: acknowledged versions, writes in flight, and content found at the start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use nvme_core::wire::Lba;
@@ -52,10 +52,14 @@ pub struct Ledger {
     acknowledged: Vec<u32>,
     /// Newest version issued: one above the acknowledged one while a write is in flight.
     issued: Vec<u32>,
+    /// Blocks with a write in flight.
+    in_flight: HashSet<u64>,
     /// Fingerprints of blocks whose first content the guest has read.
     found: HashMap<u64, u64>,
     /// Blocks the guest has rewritten with what they held.
-    rewritten: HashMap<u64, ()>,
+    rewritten: HashSet<u64>,
+    /// Blocks written since the mark, if there is one.
+    since_mark: Option<HashSet<u64>>,
 }
 
 impl Ledger {
@@ -68,8 +72,10 @@ impl Ledger {
             initial,
             acknowledged: vec![0; blocks],
             issued: vec![0; blocks],
+            in_flight: HashSet::new(),
             found: HashMap::new(),
-            rewritten: HashMap::new(),
+            rewritten: HashSet::new(),
+            since_mark: None,
         }
     }
 
@@ -94,6 +100,10 @@ impl Ledger {
         debug_assert!(!self.is_in_flight(lba));
         let issued = &mut self.issued[Self::index(lba)];
         *issued += 1;
+        self.in_flight.insert(lba.get());
+        if let Some(changed) = &mut self.since_mark {
+            changed.insert(lba.get());
+        }
         u64::from(*issued)
     }
 
@@ -101,7 +111,15 @@ impl Ledger {
     pub fn acknowledge(&mut self, lba: Lba) -> u64 {
         let index = Self::index(lba);
         self.acknowledged[index] = self.issued[index];
+        self.in_flight.remove(&lba.get());
         u64::from(self.acknowledged[index])
+    }
+
+    /// Takes a write back that was issued and never submitted.
+    pub fn withdraw(&mut self, lba: Lba) {
+        let index = Self::index(lba);
+        self.issued[index] = self.acknowledged[index];
+        self.in_flight.remove(&lba.get());
     }
 
     /// The newest acknowledged version: the oldest that a read submitted now may return.
@@ -112,7 +130,7 @@ impl Ledger {
 
     /// Notes that the guest has written the block with what it held.
     pub fn rewrite(&mut self, lba: Lba) {
-        self.rewritten.insert(lba.get(), ());
+        self.rewritten.insert(lba.get());
     }
 
     /// Checks a block that a read returned, submitted when `oldest` was acknowledged.
@@ -147,27 +165,22 @@ impl Ledger {
             .enumerate()
             .filter(|(_, version)| **version != 0)
             .map(|(index, _)| Lba::new(index as u64))
-            .chain(self.rewritten.keys().map(|lba| Lba::new(*lba)))
+            .chain(self.rewritten.iter().map(|lba| Lba::new(*lba)))
             .collect();
         written.sort_unstable();
         written.dedup();
         written
     }
 
-    /// A copy of the newest issued versions, to tell later which blocks were written since.
-    #[must_use]
-    pub fn snapshot(&self) -> Vec<u32> {
-        self.acknowledged.clone()
+    /// Remembers from now on which blocks are written, those with a write in flight included.
+    pub fn mark(&mut self) {
+        self.since_mark = Some(self.in_flight.clone());
     }
 
-    /// Whether a write of the block was in flight at the time of `snapshot` or was issued since.
+    /// Whether a write of the block was in flight at the mark or was issued since; `false` without a mark.
     #[must_use]
-    pub fn changed_since(&self, snapshot: &[u32], lba: Lba) -> bool {
-        let index = Self::index(lba);
-        match (snapshot.get(index), self.issued.get(index)) {
-            (Some(then), Some(now)) => then != now,
-            _ => true,
-        }
+    pub fn is_changed_since_mark(&self, lba: Lba) -> bool {
+        self.since_mark.as_ref().is_some_and(|changed| changed.contains(&lba.get()))
     }
 }
 
@@ -221,17 +234,17 @@ mod tests {
     }
 
     #[test]
-    fn changes_since_a_snapshot_include_writes_in_flight_then() {
+    fn changes_since_a_mark_include_writes_in_flight_then() {
         let mut ledger = Ledger::new(4, 7, InitialContent::Generated);
         for lba in [0, 1] {
             ledger.issue(Lba::new(lba));
         }
         ledger.acknowledge(Lba::new(0));
-        let snapshot = ledger.snapshot();
+        assert!(!ledger.is_changed_since_mark(Lba::new(0)), "no mark yet");
+        ledger.mark();
         ledger.acknowledge(Lba::new(1));
         ledger.issue(Lba::new(2));
-        let changed: Vec<bool> = (0..5).map(|lba| ledger.changed_since(&snapshot, Lba::new(lba))).collect();
-        assert_eq!(changed[..4], [false, true, true, false]);
-        assert!(changed[4], "a block beyond the record counts as changed");
+        let changed: Vec<bool> = (0..4).map(|lba| ledger.is_changed_since_mark(Lba::new(lba))).collect();
+        assert_eq!(changed, [false, true, true, false]);
     }
 }

@@ -3,9 +3,17 @@
 //! block what it must hold.
 
 pub mod content;
+mod engine;
 mod ledger;
 pub mod log;
 mod pattern;
+mod thread;
+#[cfg(test)]
+mod tests;
+mod workload;
 
+pub use engine::GuestError;
 pub use ledger::{InitialContent, Ledger, Mismatch};
 pub use pattern::{Chooser, ExtentError, Pattern, WriteContent, WriteExtent, parse_extents};
+pub use thread::{Guest, GuestSetup};
+pub use workload::WorkloadOptions;

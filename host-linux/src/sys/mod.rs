@@ -3,7 +3,9 @@
 #![allow(unsafe_code, reason = "memory mappings and the core's memory contracts meet here and nowhere else")]
 
 mod arena;
+mod attach;
 mod mapping;
 
 pub(crate) use arena::describe;
+pub(crate) use attach::attach_embedded;
 pub(crate) use mapping::SharedMapping;

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Bringing controllers up and down with a thread that may wait: what every driver in this program begins and ends
+//! with.
+
+use std::fmt;
+use std::time::Duration;
+
+use nvme_core::admin::{AdminPort, AdminRequest, AdminSlot, Call, CallError, SubmitError};
+use nvme_core::controller::{AttachError, EnableError, EnableOptions, Fault, Link, Ready, Shutdown};
+use nvme_core::dma::{DmaError, DmaRegion, release};
+use nvme_core::io::{
+    CreateIoQueuePair, CreateOutcome, DeleteIoQueuePair, DeleteOutcome, IoQueueError, IoQueueOptions,
+    IoQueuePair, IoSlot,
+};
+use nvme_core::register::RegisterIo;
+use nvme_core::time::{Instant, Step};
+use nvme_core::wire::feature::NumberOfQueues;
+use nvme_core::wire::identify::{ControllerIdentity, NamespaceIdentity};
+use nvme_core::wire::{Command, CompletionQueueEntry, NamespaceId, QueueId, Status};
+
+use crate::endpoint::AccessError;
+use crate::memory::AddressSpace;
+use crate::sync::Signal;
+use crate::sys::attach_embedded;
+
+/// Time-out of admin commands. A suspended guest's commands wait for the switch, so it is generous.
+pub(crate) const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest sleep while waiting for an interrupt.
+const NAP: Duration = Duration::from_millis(5);
+const IDENTIFY_BYTES: usize = 4096;
+
+/// Why a controller could not be driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DriverError {
+    /// It could not be taken over.
+    Attach(AttachError),
+    /// It could not be enabled as asked.
+    Enable(EnableError),
+    /// An I/O queue pair is not possible as asked.
+    Create(IoQueueError),
+    /// It broke a rule, failed or is gone.
+    Fault(Fault),
+    /// An admin command did not succeed.
+    Admin(&'static str, CallError),
+    /// An I/O command was not submitted.
+    Submit(SubmitError),
+    /// An I/O command ended with this status.
+    Io(&'static str, Status),
+    /// An I/O command did not complete in time.
+    TimedOut(&'static str),
+    /// A structure that the controller returned is not one.
+    Malformed(&'static str),
+    /// Memory for the driver could not be had.
+    Memory(DmaError),
+    /// The controller grants fewer I/O queue pairs than are needed.
+    Queues {
+        /// Queue pairs needed.
+        needed: u16,
+        /// Queue pairs granted.
+        granted: u16,
+    },
+}
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attach(error) => error.fmt(f),
+            Self::Enable(error) => error.fmt(f),
+            Self::Create(error) => error.fmt(f),
+            Self::Fault(fault) => fault.fmt(f),
+            Self::Admin(what, error) => write!(f, "{what}: {error}"),
+            Self::Submit(error) => write!(f, "an I/O command was not submitted: {error:?}"),
+            Self::Io(what, status) => write!(f, "{what} completed with status {status}"),
+            Self::TimedOut(what) => write!(f, "{what} did not complete in time"),
+            Self::Malformed(what) => write!(f, "{what} returned by the controller is malformed"),
+            Self::Memory(error) => write!(f, "no device memory: {error:?}"),
+            Self::Queues { needed, granted } => {
+                write!(f, "the controller grants {granted} I/O queue pairs where {needed} are needed")
+            }
+        }
+    }
+}
+
+impl std::error::Error for DriverError {}
+
+impl From<Fault> for DriverError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<DmaError> for DriverError {
+    fn from(error: DmaError) -> Self {
+        Self::Memory(error)
+    }
+}
+
+/// Time for the core: microseconds since the clock was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock(std::time::Instant);
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        Instant::from_micros(u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+/// What a driver needs to wait: a clock, and the signal that its controller's interrupts raise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiter<'a> {
+    pub(crate) clock: Clock,
+    pub(crate) signal: &'a Signal,
+}
+
+impl Waiter<'_> {
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Polls a step machine to its end.
+    fn run<E>(&self, mut poll: impl FnMut(Instant) -> Result<Step, E>) -> Result<(), E> {
+        loop {
+            match poll(self.now())? {
+                Step::Again => {}
+                Step::Wait(until) => {
+                    self.signal.wait(until.since(self.now()).min(NAP));
+                }
+                Step::Done => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits a little, or for an interrupt.
+    pub(crate) fn nap(&self) {
+        self.signal.wait(NAP);
+    }
+}
+
+/// A controller in use.
+pub(crate) type Controller<'d, 's, R> = Ready<'d, 's, R, AddressSpace>;
+
+/// Takes a controller over and enables it.
+pub(crate) fn bring_up<'d, 's, R: RegisterIo<Error = AccessError>>(
+    registers: &'d R,
+    arena: &'d AddressSpace,
+    link: &'d Link,
+    slots: &'s mut [AdminSlot],
+    options: &EnableOptions,
+    waiter: Waiter<'_>,
+) -> Result<Controller<'d, 's, R>, DriverError> {
+    let mut disabling = attach_embedded(registers, arena, link).map_err(DriverError::Attach)?;
+    waiter.run(|now| disabling.poll(now))?;
+    let disabled = disabling.finish().map_err(|_| Fault::NotDisabledInTime)?;
+    let mut enabling =
+        disabled.enable(options, slots).map_err(|rejected| DriverError::Enable(rejected.error))?;
+    waiter.run(|now| enabling.poll(now))?;
+    Ok(enabling.finish().map_err(|_| Fault::NotReadyInTime)?)
+}
+
+/// Sends one admin command and waits for it, with the controller's other work going on. Returns the completion and the
+/// first bytes of the data in `bytes`.
+pub(crate) fn admin<R: RegisterIo<Error = AccessError>>(
+    controller: &mut Controller<'_, '_, R>,
+    what: &'static str,
+    request: AdminRequest,
+    bytes: &mut [u8],
+    waiter: Waiter<'_>,
+) -> Result<CompletionQueueEntry, DriverError> {
+    let mut call = Call::new();
+    // A fresh call has room.
+    let _ = call.start(request);
+    loop {
+        let now = waiter.now();
+        controller.poll(now)?;
+        if let Some(result) = call.poll(controller.admin(), now) {
+            let arena = controller.admin().arena();
+            return result.read(arena, bytes).map_err(|error| DriverError::Admin(what, error));
+        }
+        waiter.nap();
+    }
+}
+
+fn identify<R: RegisterIo<Error = AccessError>>(
+    controller: &mut Controller<'_, '_, R>,
+    what: &'static str,
+    command: &impl Command,
+    waiter: Waiter<'_>,
+) -> Result<Vec<u8>, DriverError> {
+    let arena = controller.admin().arena();
+    let request = AdminRequest::receiving(command, arena, IDENTIFY_BYTES, ADMIN_TIMEOUT)?;
+    let mut bytes = vec![0; IDENTIFY_BYTES];
+    admin(controller, what, request, &mut bytes, waiter)?;
+    Ok(bytes)
+}
+
+/// Learns what the controller is, keeps to its transfer limit and requests its events.
+pub(crate) fn identify_controller<R: RegisterIo<Error = AccessError>>(
+    controller: &mut Controller<'_, '_, R>,
+    waiter: Waiter<'_>,
+) -> Result<ControllerIdentity, DriverError> {
+    use nvme_core::wire::admin::{Identify, IdentifyStructure};
+    const WHAT: &str = "Identify Controller";
+    let bytes = identify(controller, WHAT, &Identify::new(IdentifyStructure::CONTROLLER), waiter)?;
+    let identity = ControllerIdentity::parse(&bytes).map_err(|_| DriverError::Malformed(WHAT))?;
+    let page = u64::from(controller.capabilities().min_page_size());
+    if let Some(limit) = identity.max_transfer_bytes(page) {
+        controller.admin().limit_transfer(usize::try_from(limit).unwrap_or(usize::MAX));
+    }
+    controller.admin().request_events(identity.event_request_limit);
+    Ok(identity)
+}
+
+/// Learns what a namespace is.
+pub(crate) fn identify_namespace<R: RegisterIo<Error = AccessError>>(
+    controller: &mut Controller<'_, '_, R>,
+    namespace: NamespaceId,
+    waiter: Waiter<'_>,
+) -> Result<NamespaceIdentity, DriverError> {
+    use nvme_core::wire::admin::{Identify, IdentifyStructure};
+    const WHAT: &str = "Identify Namespace";
+    let command = Identify { namespace, ..Identify::new(IdentifyStructure::NAMESPACE) };
+    let bytes = identify(controller, WHAT, &command, waiter)?;
+    NamespaceIdentity::parse(&bytes).ok().flatten().ok_or(DriverError::Malformed(WHAT))
+}
+
+/// Asks for `count` I/O queue pairs.
+pub(crate) fn request_queues<R: RegisterIo<Error = AccessError>>(
+    controller: &mut Controller<'_, '_, R>,
+    count: u16,
+    waiter: Waiter<'_>,
+) -> Result<(), DriverError> {
+    const WHAT: &str = "Set Features, Number of Queues";
+    let wanted = NumberOfQueues { submission: count, completion: count };
+    let request = AdminRequest::without_data(&wanted.to_set_features(), ADMIN_TIMEOUT);
+    let entry = admin(controller, WHAT, request, &mut [], waiter)?;
+    let allocated = NumberOfQueues::from_dword(entry.dw0()).map_err(|_| DriverError::Malformed(WHAT))?;
+    let granted = wanted.granted(allocated);
+    let granted = granted.submission.min(granted.completion);
+    if granted < count { Err(DriverError::Queues { needed: count, granted }) } else { Ok(()) }
+}
+
+/// An I/O queue pair in use.
+pub(crate) type QueuePair<'d, 's, R, T> = IoQueuePair<'d, 's, R, AddressSpace, T>;
+
+/// Creates an I/O queue pair with one interrupt vector of its own.
+pub(crate) fn create_pair<'d, 's, R: RegisterIo<Error = AccessError>, T>(
+    controller: &mut Controller<'d, '_, R>,
+    id: QueueId,
+    max_transfer: usize,
+    slots: &'s mut [IoSlot<T>],
+    waiter: Waiter<'_>,
+) -> Result<QueuePair<'d, 's, R, T>, DriverError> {
+    // One entry of a ring always stays empty.
+    let entries = u32::try_from(slots.len()).unwrap_or(u32::MAX).saturating_add(1);
+    let options =
+        IoQueueOptions { interrupt_vector: Some(id.get()), max_transfer, ..IoQueueOptions::new(id, entries) };
+    let mut creation = CreateIoQueuePair::new(controller.admin(), &options, slots)
+        .map_err(|(error, _)| DriverError::Create(error))?;
+    while creation.poll(controller.admin(), waiter.now()) != Step::Done {
+        waiter.nap();
+        controller.poll(waiter.now())?;
+    }
+    match creation.finish() {
+        Ok(CreateOutcome::Created(pair)) => Ok(pair),
+        Ok(CreateOutcome::Refused { error, .. } | CreateOutcome::Quarantined { error, .. }) => {
+            Err(DriverError::Admin("the creation of an I/O queue pair", error))
+        }
+        Err(_) => Err(DriverError::TimedOut("the creation of an I/O queue pair")),
+    }
+}
+
+/// Deletes an I/O queue pair that has no commands outstanding.
+pub(crate) fn delete_pair<R: RegisterIo<Error = AccessError>, T>(
+    controller: &mut Controller<'_, '_, R>,
+    pair: QueuePair<'_, '_, R, T>,
+    waiter: Waiter<'_>,
+) -> Result<(), DriverError> {
+    let mut deletion = DeleteIoQueuePair::new(pair, ADMIN_TIMEOUT);
+    while deletion.poll(controller.admin(), waiter.now()) != Step::Done {
+        waiter.nap();
+        controller.poll(waiter.now())?;
+    }
+    match deletion.finish() {
+        Ok(DeleteOutcome::Deleted { .. }) => Ok(()),
+        Ok(DeleteOutcome::Quarantined { error, .. }) => {
+            Err(DriverError::Admin("the deletion of an I/O queue pair", error))
+        }
+        Err(_) => Err(DriverError::TimedOut("the deletion of an I/O queue pair")),
+    }
+}
+
+/// Shuts a controller down and disables it; its memory goes back, `buffers` with it. I/O queues are to be deleted
+/// before.
+pub(crate) fn bring_down<R: RegisterIo<Error = AccessError>>(
+    controller: Controller<'_, '_, R>,
+    arena: &AddressSpace,
+    buffers: impl IntoIterator<Item = DmaRegion>,
+    waiter: Waiter<'_>,
+) -> Result<(), DriverError> {
+    let mut down = controller.shutdown(Shutdown::Normal, Duration::from_secs(5), waiter.now());
+    let shut = waiter.run(|now| down.poll(now));
+    // Only a disable takes the controller's memory away from it, however the shutdown went.
+    let mut disabling = down.disable();
+    waiter.run(|now| disabling.poll(now))?;
+    let disabled = disabling.finish().map_err(|_| Fault::NotDisabledInTime)?;
+    for region in buffers {
+        release(arena, region, &disabled.quiesced());
+    }
+    disabled.detach();
+    Ok(shut?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use nvme_core::dma::Pool;
+    use nvme_core::wire::ControllerId;
+
+    use crate::embedded::{ControllerRole, ControllerSetup, EmbeddedSubsystem, NAMESPACE, SubsystemSetup};
+    use crate::memory::{Capacity, PoolUsage};
+    use crate::storage::FileStorage;
+
+    #[test]
+    fn controllers_come_up_tell_who_they_are_and_leave_no_memory_behind() {
+        for block_size in [512u32, 4096] {
+            let memory = || {
+                let capacity = Capacity { queues: 4 << 20, data: 1 << 20, controller_data: 1 << 20 };
+                Arc::new(AddressSpace::new("test", capacity).expect("address space"))
+            };
+            let controllers: Vec<ControllerSetup> =
+                [(1, ControllerRole::Managing), (7, ControllerRole::Migratable)]
+                    .into_iter()
+                    .map(|(id, role)| ControllerSetup {
+                        id: ControllerId::new(id),
+                        role,
+                        io_queues: 3,
+                        memory: memory(),
+                        interrupts: Arc::default(),
+                    })
+                    .collect();
+            let subsystem = EmbeddedSubsystem::start(SubsystemSetup {
+                name: "test".into(),
+                serial_number: "T1".into(),
+                namespace: FileStorage::memory("test", 1 << 20).expect("memory"),
+                block_size,
+                unique_id: [7; 16],
+                controllers: controllers.clone(),
+            })
+            .expect("subsystem");
+            for setup in &controllers {
+                let registers = subsystem.controller(setup.id).expect("controller");
+                let link = Link::new();
+                let mut slots: Vec<AdminSlot> = (0..16).map(|_| AdminSlot::new()).collect();
+                let waiter = Waiter { clock: Clock::new(), signal: &setup.interrupts };
+                let options = EnableOptions::default();
+                let mut controller = bring_up(&registers, &setup.memory, &link, &mut slots, &options, waiter)
+                    .expect("bring up");
+                let identity = identify_controller(&mut controller, waiter).expect("identify");
+                assert_eq!(identity.controller, setup.id);
+                assert_eq!(identity.is_manager(), setup.role == ControllerRole::Managing);
+                let namespace = identify_namespace(&mut controller, NAMESPACE, waiter).expect("identify");
+                assert_eq!((namespace.block_bytes(), namespace.bytes()), (block_size, 1 << 20));
+                request_queues(&mut controller, 3, waiter).expect("queues");
+                assert_ne!(setup.memory.usage(Pool::Queues), PoolUsage::default());
+                bring_down(controller, &setup.memory, [], waiter).expect("bring down");
+                for pool in [Pool::Queues, Pool::Data, Pool::ControllerData] {
+                    assert_eq!(setup.memory.usage(pool), PoolUsage::default(), "{pool:?} of {:?}", setup.id);
+                }
+            }
+        }
+    }
+}

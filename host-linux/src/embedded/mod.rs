@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! NVM subsystems inside this process, each served by a thread of its own.
+
+mod service;
+mod subsystem;
+
+pub use service::EmbeddedController;
+pub use subsystem::{
+    ControllerRole, ControllerSetup, EmbeddedSubsystem, NAMESPACE, StartError, SubsystemSetup,
+};

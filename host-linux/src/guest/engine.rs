@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The guest's commands on their way: queue pairs, buffers, admin commands and events.
+
+use std::fmt;
+use std::time::Duration;
+
+use nvme_core::admin::{AdminPort, AdminRequest, Call, CallError, EventFilter, SubmitError};
+use nvme_core::dma::{Direction, DmaArena, DmaRegion, Pool};
+use nvme_core::io::{Buffer, Completed, IoSlot};
+use nvme_core::register::RegisterIo;
+use nvme_core::time::Instant;
+use nvme_core::wire::admin::{FeatureSelect, GetFeatures, GetLogPage};
+use nvme_core::wire::feature::FeatureId;
+use nvme_core::wire::log::LogPageId;
+use nvme_core::wire::nvm::{Read, Write};
+use nvme_core::wire::{Command, QueueId};
+
+use super::ledger::Mismatch;
+use super::workload::{Operation, Purpose, Workload};
+use crate::driver::{
+    ADMIN_TIMEOUT, Controller, DriverError, QueuePair, Waiter, bring_down, create_pair, delete_pair,
+};
+use crate::embedded::NAMESPACE;
+use crate::endpoint::AccessError;
+use crate::memory::AddressSpace;
+
+/// Time-out of I/O commands; a suspension must not reach it.
+const IO_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time between two admin commands.
+const ADMIN_INTERVAL: Duration = Duration::from_millis(10);
+const HEALTH_LOG_BYTES: usize = 512;
+
+/// Why the guest cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GuestError {
+    /// Its controller does not work.
+    Driver(DriverError),
+    /// A block does not hold what it must.
+    Mismatch(Mismatch),
+    /// Its log cannot be written.
+    Log(String),
+    /// The namespace is not the one it was told of.
+    Namespace {
+        /// Bytes in a block and blocks it was told.
+        expected: (u32, u64),
+        /// Bytes in a block and blocks found.
+        found: (u32, u64),
+    },
+    /// Its thread could not be started or ended early.
+    Thread(String),
+}
+
+impl fmt::Display for GuestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Driver(error) => error.fmt(f),
+            Self::Mismatch(mismatch) => mismatch.fmt(f),
+            Self::Log(error) => write!(f, "guest log: {error}"),
+            Self::Namespace { expected, found } => write!(
+                f,
+                "the namespace has {} blocks of {} bytes, not {} of {}",
+                found.1, found.0, expected.1, expected.0
+            ),
+            Self::Thread(error) => write!(f, "guest thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for GuestError {}
+
+impl<E: Into<DriverError>> From<E> for GuestError {
+    fn from(error: E) -> Self {
+        Self::Driver(error.into())
+    }
+}
+
+struct Queue<'d, 's, R> {
+    pair: QueuePair<'d, 's, R, Operation>,
+    /// Second halves of rewrites that found no room.
+    waiting: Vec<(Operation, DmaRegion)>,
+}
+
+pub(super) struct Engine<'d, 's, R> {
+    controller: Controller<'d, 's, R>,
+    arena: &'d AddressSpace,
+    queues: Vec<Queue<'d, 's, R>>,
+    /// Buffers of no command.
+    idle: Vec<DmaRegion>,
+    bytes: Vec<u8>,
+    call: Call,
+    call_due: Instant,
+    calls: u64,
+    events: u64,
+}
+
+impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
+    /// Creates the queue pairs, one for each element of `slots`, and a buffer for each command.
+    pub(super) fn new(
+        mut controller: Controller<'d, 's, R>,
+        arena: &'d AddressSpace,
+        slots: &'s mut [Vec<IoSlot<Operation>>],
+        command_bytes: usize,
+        waiter: Waiter<'_>,
+    ) -> Result<Self, GuestError> {
+        let mut queues = Vec::new();
+        let mut idle = Vec::new();
+        for (id, slots) in (1..).zip(slots) {
+            for _ in 0..slots.len() {
+                idle.push(arena.allocate_scattered(Pool::Data, command_bytes, Direction::Bidirectional)?);
+            }
+            let pair = create_pair(&mut controller, QueueId::new(id), command_bytes, slots, waiter)?;
+            queues.push(Queue { pair, waiting: Vec::new() });
+        }
+        Ok(Self {
+            controller,
+            arena,
+            queues,
+            idle,
+            bytes: vec![0; command_bytes],
+            call: Call::new(),
+            call_due: Instant::ZERO,
+            calls: 0,
+            events: 0,
+        })
+    }
+
+    /// Commands submitted and not completed, and halves that wait.
+    pub(super) fn outstanding(&self) -> usize {
+        self.queues.iter().map(|queue| queue.pair.outstanding() + queue.waiting.len()).sum()
+    }
+
+    /// Admin commands completed.
+    pub(super) const fn admin_commands(&self) -> u64 {
+        self.calls
+    }
+
+    /// Events reported to the guest.
+    pub(super) const fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Takes every completion there is; returns how many. Nothing counts as acknowledged before the log has it.
+    pub(super) fn collect(&mut self, workload: &mut Workload, now: Instant) -> Result<u64, GuestError> {
+        let mut count = 0;
+        for queue in &mut self.queues {
+            while let Some(completed) = queue.pair.poll()? {
+                count += 1;
+                let Completed { entry, tag, buffer, .. } = completed;
+                let what =
+                    if tag.purpose.is_write() { "a write of the guest" } else { "a read of the guest" };
+                if !entry.status().is_success() {
+                    return Err(GuestError::Driver(DriverError::Io(what, entry.status())));
+                }
+                let Some(region) = buffer.map(Buffer::into_region) else { continue };
+                if !tag.purpose.is_write() {
+                    let len = (tag.blocks as usize * workload.block_bytes()).min(self.bytes.len());
+                    region.read(0, &mut self.bytes[..len])?;
+                }
+                match workload.complete(tag, &self.bytes).map_err(GuestError::Mismatch)? {
+                    // The buffer holds what is to be written back.
+                    Some(second) => queue.waiting.push((second, region)),
+                    None => self.idle.push(region),
+                }
+            }
+            queue.pair.acknowledge()?;
+            if let Some((_, tag)) = queue.pair.expire(now) {
+                let what =
+                    if tag.purpose.is_write() { "a write of the guest" } else { "a read of the guest" };
+                return Err(GuestError::Driver(DriverError::TimedOut(what)));
+            }
+        }
+        workload.commit_log().map_err(|error| GuestError::Log(error.to_string()))?;
+        Ok(count)
+    }
+
+    /// Submits second halves, and new commands if `fresh`; returns how many.
+    pub(super) fn submit(
+        &mut self,
+        workload: &mut Workload,
+        fresh: bool,
+        now: Instant,
+    ) -> Result<u64, GuestError> {
+        let mut count = 0;
+        let wall = std::time::Instant::now();
+        for queue in &mut self.queues {
+            for (operation, region) in std::mem::take(&mut queue.waiting) {
+                match send(&mut queue.pair, operation, region, workload.block_bytes(), now)? {
+                    None => count += 1,
+                    Some(back) => queue.waiting.push(back),
+                }
+            }
+            while fresh && queue.waiting.is_empty() && queue.pair.free() > 0 {
+                let Some(region) = self.idle.pop() else { break };
+                let Some(operation) = workload.next(wall, &mut self.bytes) else {
+                    self.idle.push(region);
+                    break;
+                };
+                if operation.purpose == Purpose::Write {
+                    let len = operation.blocks as usize * workload.block_bytes();
+                    region.write(0, &self.bytes[..len])?;
+                }
+                if let Some((operation, region)) =
+                    send(&mut queue.pair, operation, region, workload.block_bytes(), now)?
+                {
+                    workload.withdraw(&operation);
+                    self.idle.push(region);
+                    break;
+                }
+                count += 1;
+            }
+            queue.pair.ring()?;
+        }
+        Ok(count)
+    }
+
+    /// Goes on with admin commands, one after the other, and takes events.
+    pub(super) fn administrate(&mut self, now: Instant) -> Result<(), GuestError> {
+        self.controller.poll(now)?;
+        if let Some(result) = self.call.poll(self.controller.admin(), now) {
+            result.finish(self.arena).map_err(|error| admin_error(self.calls, error))?;
+            self.calls += 1;
+            self.call_due = now.after(ADMIN_INTERVAL);
+        }
+        if self.call.is_idle() && now.has_reached(self.call_due) {
+            let request = if self.calls.is_multiple_of(2) {
+                let command = GetFeatures::new(FeatureId::NUMBER_OF_QUEUES, FeatureSelect::Current);
+                AdminRequest::without_data(&command, ADMIN_TIMEOUT)
+            } else {
+                let command = GetLogPage::new(LogPageId::SMART_HEALTH_INFORMATION, HEALTH_LOG_BYTES as u64 / 4);
+                AdminRequest::receiving(&command, self.arena, HEALTH_LOG_BYTES, ADMIN_TIMEOUT)?
+            };
+            // The call is idle, so it takes the request.
+            let _ = self.call.start(request);
+        }
+        while self.controller.admin().take_event(EventFilter::Any).is_some() {
+            self.events += 1;
+        }
+        Ok(())
+    }
+
+    /// Deletes the queues and disables the controller; all memory goes back. No I/O command is outstanding.
+    pub(super) fn end(mut self, waiter: Waiter<'_>) -> Result<(), GuestError> {
+        while !self.call.is_idle() {
+            let now = waiter.now();
+            self.controller.poll(now)?;
+            match self.call.poll(self.controller.admin(), now) {
+                Some(result) => {
+                    result.finish(self.arena).map_err(|error| admin_error(self.calls, error))?;
+                    self.calls += 1;
+                }
+                None => waiter.nap(),
+            }
+        }
+        for queue in self.queues {
+            delete_pair(&mut self.controller, queue.pair, waiter)?;
+        }
+        Ok(bring_down(self.controller, self.arena, self.idle, waiter)?)
+    }
+}
+
+fn admin_error(number: u64, error: CallError) -> GuestError {
+    let what =
+        if number.is_multiple_of(2) { "Get Features of the guest" } else { "Get Log Page of the guest" };
+    GuestError::Driver(DriverError::Admin(what, error))
+}
+
+/// Puts one command into the ring; gives it back if there is no room.
+fn send<R: RegisterIo<Error = AccessError>>(
+    pair: &mut QueuePair<'_, '_, R, Operation>,
+    operation: Operation,
+    region: DmaRegion,
+    block_bytes: usize,
+    now: Instant,
+) -> Result<Option<(Operation, DmaRegion)>, GuestError> {
+    let blocks = operation.blocks as u32;
+    let entry = if operation.purpose.is_write() {
+        Write::new(NAMESPACE, operation.lba, blocks).encode()
+    } else {
+        Read::new(NAMESPACE, operation.lba, blocks).encode()
+    };
+    let len = operation.blocks as usize * block_bytes;
+    let buffer = Buffer::new(region, 0..len);
+    match pair.submit(&entry, Some(buffer), operation, Some(now.after(IO_TIMEOUT))) {
+        Ok(_) => Ok(None),
+        Err(rejected) => match (rejected.error, rejected.buffer) {
+            (SubmitError::Busy, Some(buffer)) => Ok(Some((rejected.tag, buffer.into_region()))),
+            (error, _) => Err(GuestError::Driver(DriverError::Admin(
+                "a command of the guest",
+                CallError::NotSubmitted(error),
+            ))),
+        },
+    }
+}

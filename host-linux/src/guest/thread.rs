@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The guest's thread: its processor, as it were.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, channel, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nvme_core::admin::AdminSlot;
+use nvme_core::controller::{EnableOptions, Link};
+use nvme_core::io::IoSlot;
+use nvme_core::register::RegisterIo;
+
+use super::engine::{Engine, GuestError};
+use super::ledger::Ledger;
+use super::log::GuestLog;
+use super::workload::{Workload, WorkloadOptions};
+use crate::driver::{Clock, Waiter, bring_up, identify_controller, identify_namespace, request_queues};
+use crate::embedded::NAMESPACE;
+use crate::endpoint::{AccessError, Endpoint};
+use crate::memory::AddressSpace;
+use crate::report::GuestReport;
+use crate::sync::{RunToken, Signal};
+
+/// Admin commands outstanding, events included.
+const ADMIN_SLOTS: usize = 16;
+/// Longest sleep: rate limits and admin commands go by time.
+const NAP: Duration = Duration::from_millis(1);
+
+/// What the guest is made of and how it behaves.
+#[derive(Debug)]
+pub struct GuestSetup<R> {
+    /// Its controller.
+    pub endpoint: Arc<Endpoint<R>>,
+    /// Its memory.
+    pub memory: Arc<AddressSpace>,
+    /// Raised when its controller interrupts.
+    pub interrupts: Arc<Signal>,
+    /// Its processor.
+    pub token: Arc<RunToken>,
+    /// I/O queue pairs.
+    pub io_queues: u16,
+    /// Commands in flight in each.
+    pub queue_depth: u16,
+    /// What it does.
+    pub workload: WorkloadOptions,
+    /// Where acknowledged writes are logged.
+    pub log: Option<PathBuf>,
+}
+
+/// What others may see of a running guest.
+#[derive(Debug, Default)]
+struct Shared {
+    commands: AtomicU64,
+    failed: AtomicBool,
+}
+
+enum Control {
+    /// Verify each block written so far; the number of blocks is sent back.
+    Verify(SyncSender<u64>),
+    /// Verify as well, then shut down.
+    Finish,
+}
+
+/// A running guest. Dropping it leaves the thread running until its controller stops.
+#[derive(Debug)]
+pub struct Guest {
+    thread: JoinHandle<Result<(GuestReport, Ledger), GuestError>>,
+    shared: Arc<Shared>,
+    control: std::sync::mpsc::Sender<Control>,
+    interrupts: Arc<Signal>,
+}
+
+impl Guest {
+    /// Starts the guest's thread, and waits until its controller is in use.
+    ///
+    /// # Errors
+    /// [`GuestError`]: why it is not.
+    pub fn start<R>(setup: GuestSetup<R>) -> Result<Self, GuestError>
+    where
+        R: RegisterIo<Error = AccessError> + Send + Sync + 'static,
+    {
+        let shared = Arc::<Shared>::default();
+        let interrupts = Arc::clone(&setup.interrupts);
+        let (control, requests) = channel();
+        let (started, ready) = sync_channel(1);
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("guest".into())
+            .spawn(move || {
+                let result = run(&setup, &theirs, &requests, &started);
+                theirs.failed.store(result.is_err(), Ordering::Release);
+                result
+            })
+            .map_err(|error| GuestError::Thread(error.to_string()))?;
+        let guest = Self { thread, shared, control, interrupts };
+        match ready.recv() {
+            Ok(()) => Ok(guest),
+            Err(_) => Err(guest.join().err().unwrap_or(GuestError::Thread("it ended at once".into()))),
+        }
+    }
+
+    /// I/O commands completed so far.
+    #[must_use]
+    pub fn commands(&self) -> u64 {
+        self.shared.commands.load(Ordering::Relaxed)
+    }
+
+    /// Whether the guest met an error and has ended; [`finish`](Self::finish) tells which.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Acquire) || self.thread.is_finished()
+    }
+
+    fn ask(&self, request: Control) {
+        // If the guest has ended there is nobody to hear it, which the answer shows.
+        let _ = self.control.send(request);
+        self.interrupts.notify();
+    }
+
+    /// Has the guest read back each block it wrote so far; returns how many, or `None` if it failed meanwhile.
+    #[must_use]
+    pub fn verify(&self) -> Option<u64> {
+        let (reply, answer) = sync_channel(1);
+        self.ask(Control::Verify(reply));
+        answer.recv().ok()
+    }
+
+    /// Has the guest read back each block it wrote, and shut its controller down.
+    ///
+    /// # Errors
+    /// The first thing that went wrong since its start.
+    pub fn finish(self) -> Result<(GuestReport, Ledger), GuestError> {
+        self.ask(Control::Finish);
+        self.join()
+    }
+
+    fn join(self) -> Result<(GuestReport, Ledger), GuestError> {
+        self.thread.join().unwrap_or_else(|_| Err(GuestError::Thread("it panicked".into())))
+    }
+}
+
+/// A verification under way.
+enum Sweep {
+    /// Other commands end first.
+    Draining,
+    /// This many blocks are being read.
+    Reading(u64),
+}
+
+fn run<R: RegisterIo<Error = AccessError>>(
+    setup: &GuestSetup<R>,
+    shared: &Shared,
+    requests: &Receiver<Control>,
+    started: &SyncSender<()>,
+) -> Result<(GuestReport, Ledger), GuestError> {
+    let waiter = Waiter { clock: Clock::new(), signal: &setup.interrupts };
+    let link = Link::new();
+    let mut admin_slots: Vec<AdminSlot> = (0..ADMIN_SLOTS).map(|_| AdminSlot::new()).collect();
+    let mut io_slots: Vec<Vec<IoSlot<_>>> =
+        (0..setup.io_queues).map(|_| (0..setup.queue_depth).map(|_| IoSlot::new()).collect()).collect();
+
+    let options = EnableOptions::default();
+    let mut controller =
+        bring_up(&*setup.endpoint, &setup.memory, &link, &mut admin_slots, &options, waiter)?;
+    identify_controller(&mut controller, waiter)?;
+    let namespace = identify_namespace(&mut controller, NAMESPACE, waiter)?;
+    let expected = (setup.workload.block_size, setup.workload.blocks);
+    let found = (namespace.block_bytes(), namespace.blocks);
+    if expected != found {
+        return Err(GuestError::Namespace { expected, found });
+    }
+    request_queues(&mut controller, setup.io_queues, waiter)?;
+    let log = setup.log.as_deref().map(GuestLog::create).transpose();
+    let log = log.map_err(|error| GuestError::Log(error.to_string()))?;
+    let mut workload = Workload::new(setup.workload.clone(), log, std::time::Instant::now());
+    let command_bytes = workload.command_bytes();
+    let mut engine = Engine::new(controller, &setup.memory, &mut io_slots, command_bytes, waiter)?;
+    let _ = started.send(());
+
+    let mut report = GuestReport::default();
+    let mut commands = 0;
+    let mut stops = 0;
+    let mut request: Option<Control> = None;
+    let mut sweep: Option<Sweep> = None;
+    loop {
+        let mut busy = {
+            let running = setup.token.enter();
+            if running.stops() != stops {
+                // The first look around after the switch: nothing has been seen of the new side yet.
+                stops = running.stops();
+                report.commands_before = commands;
+                report.in_flight = engine.outstanding() as u64;
+                workload.ledger_mut().mark();
+            }
+            let now = waiter.now();
+            let collected = engine.collect(&mut workload, now)?;
+            commands += collected;
+            shared.commands.store(commands, Ordering::Relaxed);
+            let submitted = engine.submit(&mut workload, !matches!(sweep, Some(Sweep::Draining)), now)?;
+            engine.administrate(now)?;
+            collected + submitted > 0
+        };
+        match sweep {
+            None => {
+                if request.is_none() {
+                    request = match requests.try_recv() {
+                        Ok(request) => Some(request),
+                        Err(TryRecvError::Empty) => None,
+                        // Nobody is left to ask for anything.
+                        Err(TryRecvError::Disconnected) => Some(Control::Finish),
+                    };
+                }
+                if request.is_some() {
+                    sweep = Some(Sweep::Draining);
+                    busy = true;
+                }
+            }
+            Some(Sweep::Draining) if engine.outstanding() == 0 => {
+                sweep = Some(Sweep::Reading(workload.begin_sweep()));
+                busy = true;
+            }
+            Some(Sweep::Reading(blocks)) if workload.sweep_is_issued() && engine.outstanding() == 0 => {
+                sweep = None;
+                workload.end_sweep();
+                match request.take() {
+                    Some(Control::Verify(reply)) => {
+                        report.verified_before = blocks;
+                        // Whoever asked may have given up.
+                        let _ = reply.send(blocks);
+                    }
+                    Some(Control::Finish) | None => {
+                        report.verified_after = blocks;
+                        break;
+                    }
+                }
+            }
+            Some(_) => {}
+        }
+        if !busy {
+            setup.interrupts.wait(NAP);
+        }
+    }
+    let counts = workload.counts();
+    report.commands_after = if stops == 0 { 0 } else { commands - report.commands_before };
+    if stops == 0 {
+        report.commands_before = commands;
+    }
+    report.reads = counts.reads;
+    report.writes = counts.writes;
+    report.blocks_read = counts.blocks_read;
+    report.admin = engine.admin_commands();
+    report.events = engine.events();
+    engine.end(waiter)?;
+    Ok((report, workload.into_ledger()))
+}
