@@ -226,7 +226,8 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
                 let command = GetFeatures::new(FeatureId::NUMBER_OF_QUEUES, FeatureSelect::Current);
                 AdminRequest::without_data(&command, ADMIN_TIMEOUT)
             } else {
-                let command = GetLogPage::new(LogPageId::SMART_HEALTH_INFORMATION, HEALTH_LOG_BYTES as u64 / 4);
+                let command =
+                    GetLogPage::new(LogPageId::SMART_HEALTH_INFORMATION, HEALTH_LOG_BYTES as u64 / 4);
                 AdminRequest::receiving(&command, self.arena, HEALTH_LOG_BYTES, ADMIN_TIMEOUT)?
             };
             // The call is idle, so it takes the request.

@@ -7,9 +7,9 @@ mod engine;
 mod ledger;
 pub mod log;
 mod pattern;
-mod thread;
 #[cfg(test)]
 mod tests;
+mod thread;
 mod workload;
 
 pub use engine::GuestError;

@@ -10,7 +10,9 @@ use nvme_core::dma::Pool;
 use nvme_core::wire::ControllerId;
 
 use super::*;
-use crate::embedded::{ControllerRole, ControllerSetup, EmbeddedController, EmbeddedSubsystem, SubsystemSetup};
+use crate::embedded::{
+    ControllerRole, ControllerSetup, EmbeddedController, EmbeddedSubsystem, SubsystemSetup,
+};
 use crate::endpoint::Endpoint;
 use crate::images;
 use crate::memory::{AddressSpace, Capacity, PoolUsage};

@@ -113,10 +113,6 @@ impl Workload {
         self.counts
     }
 
-    pub(crate) const fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
     pub(crate) fn ledger_mut(&mut self) -> &mut Ledger {
         &mut self.ledger
     }
@@ -411,9 +407,9 @@ mod tests {
         let mut workload = Workload::new(WorkloadOptions { read_percent: 0, ..options() }, None, now);
         let mut bytes = vec![0; workload.command_bytes()];
         let operation = workload.next(now, &mut bytes).expect("a write");
-        assert!(workload.ledger().is_in_flight(operation.lba));
+        assert!(workload.ledger.is_in_flight(operation.lba));
         workload.withdraw(&operation);
-        assert!(!workload.ledger().is_in_flight(operation.lba));
+        assert!(!workload.ledger.is_in_flight(operation.lba));
         assert_eq!(workload.begin_sweep(), 0);
     }
 }
