@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{BLOCK, GUEST, MANAGER, NSID, Options, Rig, code, id_of, pattern};
+use harness::{GUEST, MANAGER, NSID, Rig, id_of, pattern};
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
 use nvme_core::wire::identify::{ControllerIdentity, NamespaceIdentity};
 use nvme_core::wire::nvm::{Read, Write};
@@ -47,5 +47,4 @@ fn what_is_written_is_read_back_through_every_shape_of_prps() {
         assert!(read == data, "{name}");
         assert!(rig.media(0, 7, blocks as u64) == data, "{name}");
     }
-    let _ = (BLOCK, Options::default(), code(0, 2));
 }

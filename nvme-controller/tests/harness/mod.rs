@@ -4,6 +4,8 @@
 #![allow(unreachable_pub, reason = "shared by test files as a module")]
 #![allow(missing_docs, reason = "test code")]
 
+pub mod lm;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -91,6 +93,15 @@ impl Memory {
             done += 1;
         }
         Ok(())
+    }
+
+    /// Addresses of the queue entries written, oldest first.
+    pub fn trace(&self) -> Vec<u64> {
+        self.0.entries.borrow().clone()
+    }
+
+    pub fn clear_trace(&self) {
+        self.0.entries.borrow_mut().clear();
     }
 
     pub fn get(&self, address: BusAddr, len: usize) -> Vec<u8> {
