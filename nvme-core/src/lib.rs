@@ -24,6 +24,7 @@ pub mod dma;
 pub(crate) mod fake;
 pub mod io;
 pub mod migration;
+pub mod mmio;
 pub mod prp;
 pub mod queue;
 pub mod register;
