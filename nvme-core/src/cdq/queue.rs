@@ -223,6 +223,14 @@ impl ControllerDataQueue {
         self.head.is_busy()
     }
 
+    /// Whether the controller knows about every entry read, except the one that a strict controller keeps.
+    #[must_use]
+    pub const fn is_published(&self) -> bool {
+        let behind =
+            crate::ring::distance(self.head.acknowledged(), self.reader.head(), self.memory.entries());
+        !self.head.is_busy() && behind <= self.head.keeps_one() as u32
+    }
+
     /// Counts so far.
     #[must_use]
     pub const fn figures(&self) -> CdqFigures {

@@ -104,12 +104,12 @@ pub trait Platform {
     fn destination_resumed(&mut self, destination: ControllerId) -> Result<(), Self::Error>;
 
     /// The migration rolls back: see to it that the destination controller, which may hold the guest's state, never
-    /// runs with it, for example by disabling it. Called before the source is resumed, if the destination was given
-    /// anything. The default does nothing, which is right where only a resume command ends a suspension; a reset of
+    /// runs with it, for example by disabling it. Called before the source is resumed, if state had been set, in whole
+    /// or in part. The default does nothing, which is right where only a resume command ends a suspension; a reset of
     /// the destination's managing controller ends it, too.
     ///
     /// # Errors
-    /// Reported; the source is resumed all the same unless state had been set.
+    /// Reported, and the source is not resumed: both might run.
     fn destination_forgotten(&mut self, destination: ControllerId) -> Result<(), Self::Error> {
         let _ = destination;
         Ok(())

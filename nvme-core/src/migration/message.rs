@@ -39,6 +39,7 @@ impl Piece {
 
 /// What the source asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there is no allocator to box a page with")]
 pub enum Request {
     /// The first request: which messages are spoken, and what can you take?
     Hello {
@@ -69,6 +70,7 @@ pub enum Request {
 
 /// What the destination answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there is no allocator to box a page with")]
 pub enum Reply {
     /// To Hello: the Supported Controller State Formats, as the destination's managing controller returned them.
     Formats(IdentifyPage),
@@ -103,4 +105,5 @@ pub struct ReplyMessage {
     pub reply: Reply,
 }
 
-const _: () = assert!(size_of::<RequestMessage>() <= PAGE_BYTES + 64 && size_of::<ReplyMessage>() <= PAGE_BYTES + 64);
+const _: () =
+    assert!(size_of::<RequestMessage>() <= PAGE_BYTES + 64 && size_of::<ReplyMessage>() <= PAGE_BYTES + 64);

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Copying while the guest runs: the baseline, the rounds, and what to do when the log overflows.
+
+use core::time::Duration;
+
+use super::baseline::{REPORT_BYTES, Wanted};
+use super::{Advance, Purpose, SourceHalf, command};
+use crate::admin::AdminPort;
+use crate::cdq::ControllerDataQueue;
+use crate::migration::failure::{Failure, MigrationCommand};
+use crate::migration::host::{DataMover, Extent, ExtentKind, MoverProgress};
+use crate::migration::options::{Convergence, ConvergencePolicy, Round};
+use crate::migration::quirks::Quirks;
+use crate::migration::step::MigrationStep;
+use crate::time::Instant;
+use crate::wire::StatusCode;
+
+/// Extents offered to the mover in one poll.
+const EXTENTS_PER_POLL: u32 = 32;
+/// Rounds in a row after which no less is dirty than before, and no further one is made.
+const STALLED_ROUNDS: u32 = 2;
+
+/// The mover's account.
+#[derive(Debug, Default)]
+pub(super) struct Mover {
+    base: Option<MoverProgress>,
+    latest: MoverProgress,
+    accepted: u64,
+    /// An extent that the mover had no room for.
+    pending: Option<Extent>,
+    /// How long blocks were being moved.
+    moving: Duration,
+}
+
+impl Mover {
+    /// Blocks and bytes brought over since the migration began.
+    pub(super) fn moved(&self) -> (u64, u64) {
+        let base = self.base.unwrap_or_default();
+        (self.latest.blocks.saturating_sub(base.blocks), self.latest.bytes.saturating_sub(base.bytes))
+    }
+
+    /// Blocks accepted, or offered and not accepted yet.
+    pub(super) fn on_their_way(&self) -> u64 {
+        if self.pending.is_none() && self.latest.in_flight == 0 {
+            return 0;
+        }
+        let pending = self.pending.map_or(0, |extent| extent.blocks);
+        self.accepted.saturating_sub(self.moved().0).saturating_add(pending)
+    }
+
+    const fn is_idle(&self) -> bool {
+        self.pending.is_none() && self.latest.in_flight == 0
+    }
+
+    /// How long so many blocks would take at the pace so far; `None` if there is no pace yet.
+    fn time_for(&self, blocks: u64) -> Option<Duration> {
+        if blocks == 0 {
+            return Some(Duration::ZERO);
+        }
+        let micros = u128::from(blocks).saturating_mul(self.moving.as_micros());
+        let micros = micros.checked_div(u128::from(self.moved().0))?;
+        Some(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
+    }
+}
+
+/// A round that is being made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenRound {
+    began: Instant,
+    entries: u64,
+    blocks: u64,
+    bytes: u64,
+    /// Blocks that were dirty when it began.
+    dirty: u64,
+    /// Every block of the sweep has been offered.
+    swept: bool,
+}
+
+/// How far the log is restarted after an overflow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recovery {
+    None,
+    Draining,
+    Stopping,
+    Starting,
+}
+
+impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
+    fn entries_read(&self) -> u64 {
+        self.queue.as_ref().map_or(self.figures, ControllerDataQueue::figures).entries
+    }
+
+    fn open_round(&mut self, now: Instant) -> OpenRound {
+        if let Some(round) = self.round {
+            return round;
+        }
+        let (blocks, bytes) = self.mover.moved();
+        let round = OpenRound {
+            began: now,
+            entries: self.entries_read(),
+            blocks,
+            bytes,
+            dirty: self.dirty.dirty_blocks(),
+            swept: false,
+        };
+        self.dirty.restart();
+        self.cut = false;
+        self.round = Some(round);
+        round
+    }
+
+    fn close_round(&mut self, now: Instant, cut_short: bool) {
+        let Some(open) = self.round.take() else { return };
+        let (blocks, bytes) = self.mover.moved();
+        let duration = now.since(open.began);
+        self.mover.moving = self.mover.moving.saturating_add(duration);
+        let round = Round {
+            number: self.made,
+            entries: self.entries_read().saturating_sub(open.entries),
+            blocks: blocks.saturating_sub(open.blocks),
+            bytes: bytes.saturating_sub(open.bytes),
+            duration,
+            dirty_blocks: self.dirty.dirty_blocks(),
+            cut_short,
+        };
+        let place = usize::try_from(self.made).ok().and_then(|made| self.rounds.get_mut(made));
+        if let Some(place) = place {
+            *place = round;
+        }
+        self.made = self.made.saturating_add(1);
+    }
+
+    fn move_on<V: DataMover<Error = M> + ?Sized>(
+        &mut self,
+        now: Instant,
+        mover: &mut V,
+    ) -> Result<(), Failure<M, H>> {
+        let progress = mover.poll(now).map_err(Failure::Mover)?;
+        self.mover.base.get_or_insert(progress);
+        self.mover.latest = progress;
+        Ok(())
+    }
+
+    /// Offers an extent; `false` if the mover has no room for it now.
+    fn offer<V: DataMover<Error = M> + ?Sized>(
+        &mut self,
+        mover: &mut V,
+        extent: Extent,
+    ) -> Result<bool, Failure<M, H>> {
+        if mover.start(extent).map_err(Failure::Mover)? {
+            self.mover.accepted = self.mover.accepted.saturating_add(extent.blocks);
+            Ok(true)
+        } else {
+            self.mover.pending = Some(extent);
+            Ok(false)
+        }
+    }
+
+    /// Offers dirty extents; `true` once the sweep has ended.
+    fn sweep<V: DataMover<Error = M> + ?Sized>(&mut self, mover: &mut V) -> Result<bool, Failure<M, H>> {
+        for _ in 0..EXTENTS_PER_POLL {
+            let extent = match self.mover.pending.take() {
+                Some(extent) => extent,
+                None => match self.dirty.take(self.options.extent_blocks) {
+                    Some(dirty) => Extent {
+                        namespace: dirty.namespace,
+                        start: dirty.start,
+                        blocks: dirty.blocks,
+                        kind: ExtentKind::Copy,
+                    },
+                    None => return Ok(true),
+                },
+            };
+            if !self.offer(mover, extent)? {
+                break;
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) fn copy_baseline<P, V>(
+        &mut self,
+        now: Instant,
+        port: &mut P,
+        mover: &mut V,
+    ) -> Result<Advance, Failure<M, H>>
+    where
+        P: AdminPort + ?Sized,
+        V: DataMover<Error = M> + ?Sized,
+    {
+        if self.first() {
+            self.move_on(now, mover)?;
+            let reports = self.manager_or(|manager, _| manager.reports_allocation())?;
+            if reports && self.options.unallocated_reads_zero {
+                self.baseline.ask_for_reports();
+            }
+        }
+        self.open_round(now);
+        self.pump(now, port, false)?;
+        if self.cut {
+            // Everything is dirty, so the rounds copy all that this pass has not brought over.
+            self.baseline.finish();
+            self.close_round(now, true);
+            return Ok(Advance::Next(MigrationStep::DeltaRounds));
+        }
+        if !self.call.is_idle() {
+            let Some(result) = self.call.poll(port, now) else {
+                self.move_on(now, mover)?;
+                return Ok(Advance::Wait);
+            };
+            let mut report = [0; REPORT_BYTES];
+            let read = result.read(port.arena(), &mut report).is_ok();
+            self.baseline.report(self.dirty.maps(), read.then_some(&report[..]));
+        }
+        let mut ended = false;
+        for _ in 0..EXTENTS_PER_POLL {
+            let wanted = match self.mover.pending.take() {
+                Some(extent) => Wanted::Extent(extent),
+                None => self.baseline.wanted(self.dirty.maps(), self.options.extent_blocks),
+            };
+            match wanted {
+                Wanted::Extent(extent) => {
+                    if !self.offer(mover, extent)? {
+                        break;
+                    }
+                }
+                Wanted::Report(namespace, start) => {
+                    let request = self.manager_or(|manager, _| {
+                        manager.allocated_blocks(port.arena(), namespace, start, REPORT_BYTES)
+                    })?;
+                    match request {
+                        Ok(request) => self.send(request, Purpose::Other),
+                        Err(error) => return Err(Failure::Data(error)),
+                    }
+                    break;
+                }
+                Wanted::Nothing => {
+                    ended = true;
+                    break;
+                }
+            }
+        }
+        self.move_on(now, mover)?;
+        if ended && self.mover.is_idle() {
+            self.baseline.finish();
+            self.close_round(now, false);
+            return Ok(Advance::Next(MigrationStep::DeltaRounds));
+        }
+        Ok(if ended { Advance::Wait } else { Advance::Again })
+    }
+
+    pub(super) fn copy_rounds<P, V>(
+        &mut self,
+        now: Instant,
+        port: &mut P,
+        mover: &mut V,
+    ) -> Result<Advance, Failure<M, H>>
+    where
+        P: AdminPort + ?Sized,
+        V: DataMover<Error = M> + ?Sized,
+    {
+        if self.first() {
+            self.convergence = None;
+        }
+        self.move_on(now, mover)?;
+        if !self.call.is_idle() && self.recovery == Recovery::None {
+            // A report that the baseline asked for and does not need any more.
+            match self.call.poll(port, now) {
+                Some(result) => drop(result.finish(port.arena())),
+                None => return Ok(Advance::Wait),
+            }
+        }
+        if self.lost {
+            self.close_interrupted(now);
+            if self.deltas >= self.options.max_rounds {
+                return self.give_up(Convergence::Overflowed);
+            }
+            return self.recover(now, port);
+        }
+        self.pump(now, port, false)?;
+        if self.cut && self.round.is_some() {
+            self.close_interrupted(now);
+            return if self.deltas >= self.options.max_rounds {
+                self.give_up(Convergence::Overflowed)
+            } else {
+                Ok(Advance::Again)
+            };
+        }
+        let Some(round) = self.round else {
+            if self.is_converged() {
+                self.convergence = Some(Convergence::Reached);
+                return Ok(Advance::Next(MigrationStep::SuspendDestination));
+            }
+            if self.deltas >= self.options.max_rounds.max(1) {
+                return self.give_up(Convergence::RoundsExhausted);
+            }
+            if self.stalled >= STALLED_ROUNDS {
+                return self.give_up(Convergence::Stalled);
+            }
+            self.open_round(now);
+            return Ok(Advance::Again);
+        };
+        let swept = round.swept || self.sweep(mover)?;
+        self.round = Some(OpenRound { swept, ..round });
+        self.move_on(now, mover)?;
+        if !swept {
+            return Ok(Advance::Again);
+        }
+        if !self.mover.is_idle() {
+            return Ok(Advance::Wait);
+        }
+        let shrank = self.dirty.dirty_blocks() < round.dirty;
+        self.stalled = if shrank { 0 } else { self.stalled.saturating_add(1) };
+        self.deltas = self.deltas.saturating_add(1);
+        self.close_round(now, false);
+        Ok(Advance::Again)
+    }
+
+    fn close_interrupted(&mut self, now: Instant) {
+        if self.round.is_some() {
+            self.deltas = self.deltas.saturating_add(1);
+            self.close_round(now, true);
+        }
+        self.cut = false;
+    }
+
+    fn is_converged(&self) -> bool {
+        self.mover
+            .time_for(self.dirty.dirty_blocks())
+            .is_some_and(|expected| expected <= self.options.stop_time_limit)
+    }
+
+    /// The limits are reached: goes on all the same or not, as the options say.
+    fn give_up(&mut self, why: Convergence) -> Result<Advance, Failure<M, H>> {
+        self.convergence = Some(why);
+        match self.options.convergence {
+            ConvergencePolicy::Force => Ok(Advance::Next(MigrationStep::SuspendDestination)),
+            ConvergencePolicy::Cancel => {
+                Err(Failure::NotConverged { dirty_blocks: self.dirty.dirty_blocks() })
+            }
+        }
+    }
+
+    /// Restarts the log after an overflow: drain, publish the head, start logging, take everything for dirty. What
+    /// was copied before does not count, because changes between the last entry and the restart are unknown.
+    fn recover<P: AdminPort + ?Sized>(
+        &mut self,
+        now: Instant,
+        port: &mut P,
+    ) -> Result<Advance, Failure<M, H>> {
+        let Some(id) = self.queue.as_ref().map(ControllerDataQueue::id) else {
+            return Err(Failure::OutOfTurn);
+        };
+        match self.recovery {
+            Recovery::None => {
+                self.deadline = now.after(self.options.timeouts.command);
+                self.recovery = Recovery::Draining;
+                Ok(Advance::Again)
+            }
+            Recovery::Draining => {
+                let empty = self.pump(now, port, true)?;
+                let published = self.queue.as_ref().is_some_and(ControllerDataQueue::is_published);
+                if !(empty && published) {
+                    return if now.has_reached(self.deadline) {
+                        Err(Failure::NoRecovery)
+                    } else {
+                        Ok(Advance::Again)
+                    };
+                }
+                let stops = self.options.quirks.contains(Quirks::STOP_BEFORE_RESTART);
+                let request = self.manager_or(|manager, _| manager.log_user_data(id, !stops))?;
+                self.send(request, Purpose::Other);
+                self.recovery = if stops { Recovery::Stopping } else { Recovery::Starting };
+                Ok(Advance::Again)
+            }
+            Recovery::Stopping => {
+                let Some(result) = self.call.poll(port, now) else { return Ok(Advance::Wait) };
+                result.finish(port.arena()).map_err(|error| command(MigrationCommand::StopLog, error))?;
+                let request = self.manager_or(|manager, _| manager.log_user_data(id, true))?;
+                self.send(request, Purpose::Other);
+                self.recovery = Recovery::Starting;
+                Ok(Advance::Again)
+            }
+            Recovery::Starting => {
+                let Some(result) = self.call.poll(port, now) else { return Ok(Advance::Wait) };
+                match result.finish(port.arena()) {
+                    Ok(_) => {
+                        self.dirty.mark_all();
+                        self.lost = false;
+                        self.restarts = self.restarts.saturating_add(1);
+                        self.recovery = Recovery::None;
+                        Ok(Advance::Again)
+                    }
+                    Err(error)
+                        if error.is_status(StatusCode::CDQ_FULL) && !now.has_reached(self.deadline) =>
+                    {
+                        self.recovery = Recovery::Draining;
+                        Ok(Advance::Again)
+                    }
+                    Err(error) => Err(command(MigrationCommand::StartLog, error)),
+                }
+            }
+        }
+    }
+
+    /// The last pass, while the source is suspended: nothing becomes dirty any more.
+    pub(super) fn copy_rest<V: DataMover<Error = M> + ?Sized>(
+        &mut self,
+        now: Instant,
+        mover: &mut V,
+    ) -> Result<Advance, Failure<M, H>> {
+        self.open_round(now);
+        self.sweep(mover)?;
+        self.move_on(now, mover)?;
+        if self.dirty.is_clean() && self.mover.is_idle() {
+            self.close_round(now, false);
+            return Ok(Advance::Next(MigrationStep::Flush));
+        }
+        Ok(if self.dirty.is_clean() { Advance::Wait } else { Advance::Again })
+    }
+
+    pub(super) fn flush<V: DataMover<Error = M> + ?Sized>(
+        &mut self,
+        now: Instant,
+        mover: &mut V,
+    ) -> Result<Advance, Failure<M, H>> {
+        let flushed = mover.flush(now).map_err(Failure::Mover)?;
+        Ok(if flushed { Advance::Next(MigrationStep::GetState) } else { Advance::Wait })
+    }
+}

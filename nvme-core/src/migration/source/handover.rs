@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From the suspension of the source to the resume of the destination.
+
+use super::{Advance, Commit, Guest, Purpose, SourceHalf, command};
+use crate::admin::AdminPort;
+use crate::dma::CdqReleased;
+use crate::migration::failure::{Failure, MigrationCommand};
+use crate::migration::host::Platform;
+use crate::migration::message::{PIECE_BYTES, Piece, Reply, Request};
+use crate::migration::options::Convergence;
+use crate::migration::quirks::Quirks;
+use crate::migration::step::MigrationStep;
+use crate::time::Instant;
+use crate::wire::CompletionQueueEntry;
+use crate::wire::controller_state::ControllerStateHeader;
+use crate::wire::migration::MigrationReceive;
+
+/// How far the controller state has been read and handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StatePhase {
+    /// The header is being read, to learn the size.
+    Header,
+    /// The destination is being told the size.
+    Announced { total: usize, in_header: bool },
+    /// The piece at `at` is being read.
+    Reading { total: usize, at: usize, in_header: bool },
+    /// The piece before `at` is being handed over.
+    Sending { total: usize, at: usize, in_header: bool },
+}
+
+impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
+    pub(super) fn suspend_destination<P: AdminPort + ?Sized>(
+        &mut self,
+        now: Instant,
+        port: &mut P,
+    ) -> Result<Advance, Failure<M, H>> {
+        if self.first() && !self.destination_suspended {
+            self.ask(now, Request::Suspend);
+        }
+        self.pump(now, port, false)?;
+        if !self.destination_suspended {
+            if !self.done(now)? {
+                return Ok(Advance::Wait);
+            }
+            self.destination_suspended = true;
+        }
+        Ok(Advance::Next(MigrationStep::NotifySuspend))
+    }
+
+    pub(super) fn notify_suspend<P: AdminPort + ?Sized>(
+        &mut self,
+        now: Instant,
+        port: &mut P,
+    ) -> Result<Advance, Failure<M, H>> {
+        if self.first() {
+            let request = self.manager_or(|manager, tracked| manager.notify_suspend(tracked))?;
+            self.send(request, Purpose::Other);
+        }
+        self.pump(now, port, false)?;
+        let Some(result) = self.call.poll(port, now) else { return Ok(Advance::Wait) };
+        match result.finish(port.arena()) {
+            // A hint that the source does not take is no reason to stop.
+            Ok(_) => {}
+            Err(error) if error.is_refusal() => {}
+            Err(error) => return Err(command(MigrationCommand::NotifySuspend, error)),
+        }
+        if self.lost || self.cut {
+            // What was found to converge before is void now.
+            if self.deltas < self.options.max_rounds {
+                return Ok(Advance::Next(MigrationStep::DeltaRounds));
+            }
+            self.convergence = Some(Convergence::Overflowed);
+        }
+        Ok(Advance::Next(MigrationStep::SuspendSource))
+    }
+
+    pub(super) fn suspend_source<P, L>(
+        &mut self,
+        now: Instant,
+        port: &mut P,
+        platform: &mut L,
+    ) -> Result<Advance, Failure<M, H>>
+    where
+        P: AdminPort + ?Sized,
+        L: Platform<Error = H> + ?Sized,
+    {
+        if self.first() {
+            let (delete, timeout) = (self.options.delete_with_suspend, self.options.timeouts.suspend);
+            let request = self.manager_or(|manager, tracked| manager.suspend(tracked, delete, timeout))?;
+            self.send(request, Purpose::Suspend);
+            self.suspend_sent = Some(now);
+            self.guest = Guest::Unknown;
+        }
+        // The guest writes on until the controller stops, so the queue is read on.
+        self.pump(now, port, false)?;
+        let Some(result) = self.call.poll(port, now) else { return Ok(Advance::Again) };
+        self.suspended(result.finish(port.arena()))
+            .map_err(|error| command(MigrationCommand::Suspend, error))?;
+        self.informed = true;
+        let tracked = self.manager_or(|_, tracked| tracked)?;
+        platform.source_suspended(tracked.controller()).map_err(Failure::Platform)?;
+        self.deadline = now.after(self.options.timeouts.marker);
+        Ok(Advance::Next(MigrationStep::Drain))
+    }
+
+    /// Takes the end of the suspend command.
+    pub(super) fn suspended(
+        &mut self,
+        ended: Result<CompletionQueueEntry, crate::admin::CallError>,
+    ) -> Result<(), crate::admin::CallError> {
+        self.purpose = Purpose::Other;
+        match ended {
+            Ok(_) => {
+                self.guest = Guest::Suspended;
+                if self.options.delete_with_suspend
+                    && let Some(queue) = &mut self.queue
+                {
+                    queue.mark_released(CdqReleased::new());
+                    self.logging = false;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if error.is_refusal() {
+                    self.guest = Guest::Running;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn drain_log<P: AdminPort + ?Sized>(
+        &mut self,
+        now: Instant,
+        port: &mut P,
+    ) -> Result<Advance, Failure<M, H>> {
+        if !self.pump(now, port, false)? {
+            return Ok(Advance::Again);
+        }
+        if self.lost {
+            // A log that had stopped before may not be closed by a marker, and nothing it says is complete.
+            self.dirty.mark_all();
+        } else if !self.marker {
+            return if now.has_reached(self.deadline) {
+                Err(Failure::NoSuspendMarker)
+            } else {
+                Ok(Advance::Wait)
+            };
+        }
+        Ok(Advance::Next(MigrationStep::FinalCopy))
+    }
+
+    pub(super) fn get_state<P: AdminPort + ?Sized>(
+        &mut self,
+        now: Instant,
+        port: &mut P,
+    ) -> Result<Advance, Failure<M, H>> {
+        if self.first() {
+            self.state = StatePhase::Header;
+            self.read_state(port, 0, ControllerStateHeader::BYTES)?;
+        }
+        match self.state {
+            StatePhase::Header => {
+                let Some(result) = self.call.poll(port, now) else { return Ok(Advance::Wait) };
+                let mut bytes = [0; ControllerStateHeader::BYTES];
+                let entry = result
+                    .read(port.arena(), &mut bytes)
+                    .map_err(|error| command(MigrationCommand::GetState, error))?;
+                let header = ControllerStateHeader::parse(&bytes).map_err(Failure::State)?;
+                let in_header =
+                    header.suspended() && self.options.quirks.contains(Quirks::SUSPENDED_IN_HEADER);
+                Self::check_suspended(&entry, in_header)?;
+                // The destination refuses what it has no room for; here only arithmetic has to hold.
+                let total = header.sizes(isize::MAX.unsigned_abs()).map_err(Failure::State)?.total;
+                let formats = self.formats.ok_or(Failure::OutOfTurn)?.destination;
+                let bytes = total as u64;
+                self.ask(
+                    now,
+                    Request::BeginState { bytes, version: formats.version, vendor: formats.vendor },
+                );
+                self.state = StatePhase::Announced { total, in_header };
+                Ok(Advance::Again)
+            }
+            StatePhase::Announced { total, in_header } => {
+                if !self.done(now)? {
+                    return Ok(Advance::Wait);
+                }
+                self.read_piece(port, total, 0, in_header)
+            }
+            StatePhase::Reading { total, at, in_header } => {
+                let Some(result) = self.call.poll(port, now) else { return Ok(Advance::Wait) };
+                let len = piece_len(port, total, at);
+                let mut piece = Piece {
+                    offset: at as u64,
+                    len: u16::try_from(len).unwrap_or(0),
+                    bytes: [0; PIECE_BYTES],
+                };
+                let entry = result
+                    .read(port.arena(), piece.bytes.get_mut(..len).unwrap_or_default())
+                    .map_err(|error| command(MigrationCommand::GetState, error))?;
+                Self::check_suspended(&entry, in_header)?;
+                self.ask(now, Request::State(piece));
+                self.state = StatePhase::Sending { total, at: at.saturating_add(len), in_header };
+                Ok(Advance::Again)
+            }
+            StatePhase::Sending { total, at, in_header } => {
+                if !self.done(now)? {
+                    return Ok(Advance::Wait);
+                }
+                if at >= total {
+                    return Ok(Advance::Next(MigrationStep::SetState));
+                }
+                self.read_piece(port, total, at, in_header)
+            }
+        }
+    }
+
+    fn read_piece<P: AdminPort + ?Sized>(
+        &mut self,
+        port: &P,
+        total: usize,
+        at: usize,
+        in_header: bool,
+    ) -> Result<Advance, Failure<M, H>> {
+        self.read_state(port, at as u64, piece_len(port, total, at))?;
+        self.state = StatePhase::Reading { total, at, in_header };
+        Ok(Advance::Again)
+    }
+
+    fn read_state<P: AdminPort + ?Sized>(
+        &mut self,
+        port: &P,
+        offset: u64,
+        bytes: usize,
+    ) -> Result<(), Failure<M, H>> {
+        let formats = self.formats.ok_or(Failure::OutOfTurn)?.source;
+        let request = self.manager_or(|manager, tracked| {
+            manager.get_state(port.arena(), tracked, formats, offset, bytes)
+        })?;
+        self.send(request.map_err(Failure::Data)?, Purpose::Other);
+        Ok(())
+    }
+
+    /// The source must have been suspended while the command was processed, or the image is inconsistent.
+    fn check_suspended(entry: &CompletionQueueEntry, in_header: bool) -> Result<(), Failure<M, H>> {
+        if MigrationReceive::was_suspended(entry) || in_header { Ok(()) } else { Err(Failure::NotSuspended) }
+    }
+
+    pub(super) fn set_state(&mut self, now: Instant) -> Result<Advance, Failure<M, H>> {
+        if self.first() {
+            self.ask(now, Request::SetState);
+        }
+        Ok(if self.done(now)? { Advance::Next(MigrationStep::ResumeDestination) } else { Advance::Wait })
+    }
+
+    pub(super) fn resume_destination(&mut self, now: Instant) -> Result<Advance, Failure<M, H>> {
+        if self.first() {
+            self.ask(now, Request::Resume);
+            self.commit = Commit::Asked;
+            return Ok(Advance::Again);
+        }
+        match self.answer(now)? {
+            None => Ok(Advance::Wait),
+            Some(Reply::Resumed { platform }) => {
+                self.commit = Commit::Acknowledged;
+                self.platform = platform;
+                self.stop_time = self.suspend_sent.map(|sent| now.since(sent));
+                Ok(Advance::Next(MigrationStep::DeleteQueue))
+            }
+            Some(Reply::Failed(failure)) => {
+                // It certainly did not happen, so the way back is open again.
+                self.commit = Commit::No;
+                Err(Failure::Destination(failure))
+            }
+            Some(Reply::ResumeUnknown(error)) => Err(Failure::ResumeUnknown(error)),
+            Some(_) => Err(Failure::OutOfTurn),
+        }
+    }
+}
+
+/// Bytes of the piece at `at`: what one message and one command carry, in whole dwords.
+fn piece_len<P: AdminPort + ?Sized>(port: &P, total: usize, at: usize) -> usize {
+    let limit = (port.max_transfer() & !3).clamp(4, PIECE_BYTES);
+    total.saturating_sub(at).min(limit)
+}
