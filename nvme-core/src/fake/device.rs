@@ -7,9 +7,13 @@ use std::vec::Vec;
 
 use crate::ring::PhaseProducer;
 use crate::testing::{PAGE, TestArena};
+use crate::wire::admin::Identify;
 use crate::wire::cdq::{ControllerDataQueueCommand, CreateControllerDataQueue, create_result};
 use crate::wire::feature::ControllerDataQueueFeature;
+use crate::wire::identify::{IdentifyPage, SupportedControllerStateFormats};
 use crate::wire::lba_migration::{Change, EntrySequence, LbaMigrationEntry};
+use crate::wire::lba_status::{GetLbaStatus, LbaStatusBuilder, LbaStatusCondition, LbaStatusDescriptor};
+use crate::wire::migration::{MigrationReceive, MigrationSend, SuspendKind};
 use crate::wire::track::TrackSend;
 use crate::wire::{
     AsynchronousEvent, BusAddr, CdqEvent, CdqId, Command, ControllerId, InvalidField, Lba, NamespaceId,
@@ -63,6 +67,28 @@ pub(crate) struct Device {
     pub(crate) strict_head: bool,
     /// The heads that Set Features named, accepted or not.
     pub(crate) heads: Vec<u32>,
+    /// The blocks of each namespace, one number for each.
+    pub(crate) disks: BTreeMap<u32, Vec<u64>>,
+    /// The tracked controller's state, as Get Controller State returns it.
+    pub(crate) image: Vec<u8>,
+    /// What Set Controller State brought.
+    pub(crate) received: Vec<u8>,
+    partial: bool,
+    pub(crate) committed: bool,
+    /// The queues whose logging a suspension ended.
+    paused: Vec<u16>,
+    pub(crate) versions: Vec<u16>,
+    pub(crate) vendors: Vec<[u8; 16]>,
+    /// The formats are where one passage of the specification says.
+    pub(crate) erratum: bool,
+    /// Get Controller State does not say in its completion that the controller was suspended.
+    pub(crate) quiet_get: bool,
+    /// A suspension closes no log.
+    pub(crate) no_marker: bool,
+    pub(crate) manages: bool,
+    pub(crate) tracks: bool,
+    /// Answers Get LBA Status: a block is allocated unless its number is zero.
+    pub(crate) reports: bool,
 }
 
 impl Device {
@@ -74,12 +100,27 @@ impl Device {
             running: Running::Running,
             strict_head: false,
             heads: Vec::new(),
+            disks: BTreeMap::new(),
+            image: Vec::new(),
+            received: Vec::new(),
+            partial: false,
+            committed: false,
+            paused: Vec::new(),
+            versions: vec![0],
+            vendors: Vec::new(),
+            erratum: false,
+            quiet_get: false,
+            no_marker: false,
+            manages: true,
+            tracks: true,
+            reports: false,
         }
     }
 
     /// A controller level reset of the managing controller.
     pub(crate) fn reset(&mut self) {
         self.queues.clear();
+        self.paused.clear();
         self.running = Running::Running;
     }
 
@@ -128,26 +169,174 @@ impl Device {
         self.post(arena, events, id, entry.build().unwrap().to_bytes())
     }
 
-    /// The guest changes blocks: every queue that logs reports it.
-    pub(crate) fn change(
+    /// The guest writes blocks: every queue that logs reports it.
+    pub(crate) fn write(
         &mut self,
         arena: &TestArena,
         events: &mut VecDeque<AsynchronousEvent>,
         namespace: u32,
         start: u64,
-        blocks: u64,
+        values: &[u64],
     ) {
+        assert_eq!(self.running, Running::Running, "a suspended controller fetches nothing");
+        let disk = self.disks.get_mut(&namespace).unwrap();
+        let at = usize::try_from(start).unwrap();
+        disk[at..at + values.len()].copy_from_slice(values);
         let logging: Vec<u16> =
             self.queues.iter().filter(|(_, queue)| queue.logging).map(|(id, _)| *id).collect();
         for id in logging {
             let change = Change::Range {
                 namespace: NamespaceId::new(namespace),
                 start: Lba::new(start),
-                blocks,
+                blocks: values.len() as u64,
                 deallocated: false,
             };
             self.post_entry(arena, events, id, EntrySequence::Ordinary, change);
         }
+    }
+
+    fn suspend(&mut self, arena: &TestArena, events: &mut VecDeque<AsynchronousEvent>, delete: bool) {
+        if self.running == Running::Running {
+            self.running = Running::Suspended;
+            let ids: Vec<u16> =
+                self.queues.iter().filter(|(_, queue)| queue.logging).map(|(id, _)| *id).collect();
+            for id in ids {
+                if !self.no_marker {
+                    self.post_entry(arena, events, id, EntrySequence::LastSuspended, Change::None);
+                }
+                let queue = self.queues.get_mut(&id).unwrap();
+                if core::mem::replace(&mut queue.logging, false) {
+                    self.paused.push(id);
+                }
+            }
+        }
+        if delete {
+            self.queues.clear();
+            self.paused.clear();
+        }
+    }
+
+    fn resume(
+        &mut self,
+        arena: &TestArena,
+        events: &mut VecDeque<AsynchronousEvent>,
+    ) -> Result<u32, StatusCode> {
+        if self.running == Running::Running {
+            return Err(StatusCode::CONTROLLER_NOT_SUSPENDED);
+        }
+        if self.partial {
+            return Err(StatusCode::COMMAND_SEQUENCE_ERROR);
+        }
+        self.running = Running::Running;
+        for id in core::mem::take(&mut self.paused) {
+            if let Some(queue) = self.queues.get_mut(&id) {
+                queue.logging = true;
+                self.post_entry(arena, events, id, EntrySequence::First, Change::None);
+            }
+        }
+        Ok(0)
+    }
+
+    fn migration_send(
+        &mut self,
+        arena: &TestArena,
+        command: &MigrationSend,
+        data: &[u8],
+        events: &mut VecDeque<AsynchronousEvent>,
+    ) -> Result<u32, StatusCode> {
+        if command.controller() == ControllerId::new(self.id) {
+            return Err(StatusCode::INVALID_CONTROLLER_IDENTIFIER);
+        }
+        match *command {
+            MigrationSend::Suspend { kind: SuspendKind::Notification, .. } => Ok(0),
+            MigrationSend::Suspend { delete_queue, .. } => {
+                self.suspend(arena, events, delete_queue);
+                Ok(0)
+            }
+            MigrationSend::Resume { .. } => self.resume(arena, events),
+            MigrationSend::SetControllerState {
+                sequence,
+                version_index,
+                vendor_index,
+                offset,
+                dwords,
+                ..
+            } => {
+                if self.running == Running::Running {
+                    return Err(StatusCode::INVALID_CONTROLLER_IDENTIFIER);
+                }
+                if usize::from(version_index) > self.versions.len()
+                    || usize::from(vendor_index) > self.vendors.len()
+                {
+                    return Err(StatusCode::INVALID_FIELD);
+                }
+                if sequence.begins() {
+                    self.received.clear();
+                } else if !self.partial {
+                    return Err(StatusCode::COMMAND_SEQUENCE_ERROR);
+                }
+                assert_eq!(data.len(), dwords as usize * 4, "NUMD is not zero-based");
+                if offset != self.received.len() as u64 {
+                    return Err(StatusCode::INVALID_FIELD);
+                }
+                self.received.extend_from_slice(data);
+                self.partial = !sequence.commits();
+                self.committed = sequence.commits();
+                Ok(0)
+            }
+        }
+    }
+
+    fn get_state(&self, command: &MigrationReceive, data: &mut [u8]) -> Result<u32, StatusCode> {
+        let offset = usize::try_from(command.offset).unwrap();
+        if usize::from(command.version_index) > self.versions.len()
+            || usize::from(command.vendor_index) > self.vendors.len()
+            || offset > self.image.len()
+        {
+            return Err(StatusCode::INVALID_FIELD);
+        }
+        assert_eq!(data.len() as u64, command.data_bytes(), "NUMDL is zero-based");
+        for (to, from) in data.iter_mut().zip(&self.image[offset..]) {
+            *to = *from;
+        }
+        Ok(MigrationReceive::result(self.running == Running::Suspended && !self.quiet_get))
+    }
+
+    fn identify(&self, command: &Identify, data: &mut [u8]) -> Result<u32, StatusCode> {
+        let page: &mut IdentifyPage = data.try_into().unwrap();
+        match command.structure.get() {
+            0x01 => {
+                page[78..80].copy_from_slice(&self.id.to_le_bytes());
+                page[111] = 1;
+                page[257] = u8::from(self.manages) << 3 | u8::from(self.reports) << 1;
+                (page[512], page[513]) = (0x66, 0x44);
+                page[576] = u8::from(self.tracks) << 1;
+                Ok(0)
+            }
+            structure if structure == 0x20 + u8::from(self.erratum) => {
+                SupportedControllerStateFormats::build(page, &self.versions, &self.vendors).unwrap();
+                Ok(0)
+            }
+            _ => Err(StatusCode::INVALID_FIELD),
+        }
+    }
+
+    fn lba_status(&self, command: &GetLbaStatus, data: &mut [u8]) -> Result<u32, StatusCode> {
+        let disk = self.disks.get(&command.namespace.get()).ok_or(StatusCode::INVALID_NAMESPACE)?;
+        let mut builder = LbaStatusBuilder::new(data).unwrap();
+        let mut at = usize::try_from(command.start.get()).unwrap();
+        let mut condition = LbaStatusCondition::COMPLETE;
+        while let Some(start) = (at..disk.len()).find(|&block| disk[block] != 0) {
+            let end = (start..disk.len()).find(|&block| disk[block] == 0).unwrap_or(disk.len());
+            let blocks = u32::try_from(end - start).unwrap();
+            if !builder.push(LbaStatusDescriptor { start: Lba::new(start as u64), blocks, status: 0 }) {
+                condition = LbaStatusCondition::INCOMPLETE;
+                break;
+            }
+            at = end;
+        }
+        let _ = builder.finish(condition);
+        Ok(0)
     }
 
     pub(crate) fn execute(
@@ -191,10 +380,14 @@ impl Device {
                 }
                 TrackSend::TrackMemoryChanges { .. } => Err(StatusCode::INVALID_FIELD),
             },
-            _ => {
-                let _ = data;
-                Err(StatusCode::INVALID_COMMAND_OPCODE)
+            0x41 => {
+                let command = MigrationSend::decode(entry).map_err(field)?;
+                self.migration_send(arena, &command, data, events)
             }
+            0x42 => self.get_state(&MigrationReceive::decode(entry).map_err(field)?, data),
+            0x06 => self.identify(&Identify::decode(entry).map_err(field)?, data),
+            0x86 if self.reports => self.lba_status(&GetLbaStatus::decode(entry).map_err(field)?, data),
+            _ => Err(StatusCode::INVALID_COMMAND_OPCODE),
         }
     }
 
@@ -229,9 +422,4 @@ impl Device {
         queue.trigger = feature.tail_trigger;
         Ok(0)
     }
-}
-
-/// Blocks of zeroes, for the disks of tests.
-pub(crate) fn blank(blocks: usize) -> Vec<u64> {
-    vec![0; blocks]
 }

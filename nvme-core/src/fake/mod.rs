@@ -8,7 +8,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::vec::Vec;
 
-pub(crate) use device::Device;
+pub(crate) use device::{Device, Running};
 
 use crate::admin::{
     AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, SubmitError,
@@ -93,6 +93,11 @@ impl<'a> FakePort<'a> {
             next: 0,
             dead: false,
         }
+    }
+
+    /// The guest writes blocks of a namespace.
+    pub(crate) fn write(&mut self, namespace: u32, start: u64, values: &[u64]) {
+        self.device.write(self.arena, &mut self.events, namespace, start, values);
     }
 
     /// Posts an entry into queue `id`; `false` if it is full or unknown.

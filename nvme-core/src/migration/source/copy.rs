@@ -271,7 +271,12 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             }
         }
         if self.lost {
+            let opened = self.round.is_some();
             self.close_interrupted(now);
+            if !opened && self.recovery == Recovery::None && self.restarts > 0 {
+                // Lost again before a round could begin: that was one, or tiny rings would never let this end.
+                self.deltas = self.deltas.saturating_add(1);
+            }
             if self.deltas >= self.options.max_rounds {
                 return self.give_up(Convergence::Overflowed);
             }
