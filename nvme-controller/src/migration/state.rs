@@ -65,7 +65,7 @@ impl<M: HostMemory> Controller<'_, M> {
         version_index: u8,
         vendor_index: u8,
     ) -> Result<(), StatusCode> {
-        let image = ControllerStateImage::parse(bytes, bytes.len()).map_err(|error| error.status())?;
+        let image = ControllerStateImage::parse(bytes, usize::MAX).map_err(|error| error.status())?;
         image.check_indices(version_index, vendor_index).map_err(|error| error.status())?;
         if image.total_bytes() != bytes.len() {
             return Err(StatusCode::INVALID_FIELD);

@@ -349,12 +349,17 @@ impl Rig {
     }
 
     pub fn with(options: Options) -> Self {
+        Self::with_guest_memory(options, Memory::default())
+    }
+
+    /// A rig whose first guest lives in `guest`, which another rig may share.
+    pub fn with_guest_memory(options: Options, guest: Memory) -> Self {
         let managers = 1 + usize::from(options.second_manager);
         let count = managers + options.guests;
         let mut memories = Vec::new();
         let mut controllers = Vec::new();
         for index in 0..count {
-            let memory = Memory::default();
+            let memory = if index == GUEST { guest.clone() } else { Memory::default() };
             memories.push(memory.clone());
             // The second manager comes last, so that guests start at 1.
             let managing = index == MANAGER || index > options.guests;
