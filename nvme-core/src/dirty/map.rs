@@ -337,3 +337,7 @@ fn word_of(index: u64) -> usize {
 const fn below(count: u64) -> u64 {
     if count >= 64 { u64::MAX } else { !(u64::MAX << count) }
 }
+
+impl core::error::Error for DirtyMapError {}
+
+impl core::error::Error for OutOfRange {}

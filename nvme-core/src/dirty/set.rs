@@ -143,3 +143,5 @@ impl<'a, 's> DirtySet<'a, 's> {
         self.maps.get_mut(self.last).ok_or(MarkError::UnknownNamespace(namespace))
     }
 }
+
+impl core::error::Error for MarkError {}
