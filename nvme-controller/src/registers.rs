@@ -36,6 +36,8 @@ pub struct MisalignedAccess {
     pub width: u8,
 }
 
+impl core::error::Error for MisalignedAccess {}
+
 impl core::fmt::Display for MisalignedAccess {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(

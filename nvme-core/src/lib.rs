@@ -15,7 +15,8 @@
 //! use nvme_core::admin::AdminPort;
 //! use nvme_core::dirty::{DirtyMap, DirtySet, Granularity};
 //! use nvme_core::migration::{
-//!     DataMover, DestinationOptions, MigrationOptions, Migrator, Outcome, Platform, Ports, Round,
+//!     DataMover, DestinationOptions, MigrationOptions, Migrator, Outcome, Platform, Ports, Quirks,
+//!     Round, Timeouts,
 //! };
 //! use nvme_core::time::{Instant, Step};
 //! use nvme_core::wire::{ControllerId, NamespaceId};
@@ -38,7 +39,12 @@
 //!
 //!     let mut migrator = Migrator::new(
 //!         MigrationOptions::new(guest),
-//!         DestinationOptions::new(guest),
+//!         DestinationOptions {
+//!             controller: guest,
+//!             limits: None,
+//!             quirks: Quirks::empty(),
+//!             timeouts: Timeouts::default(),
+//!         },
 //!         dirty,
 //!         &mut rounds,
 //!         &mut image,

@@ -32,6 +32,8 @@ pub enum MmioError {
     WriteOnly(Offset),
 }
 
+impl core::error::Error for MmioError {}
+
 impl fmt::Display for MmioError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

@@ -56,6 +56,8 @@ impl From<DmaError> for PrpError {
     }
 }
 
+impl core::error::Error for PrpError {}
+
 impl fmt::Display for PrpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

@@ -128,6 +128,8 @@ pub struct InvalidHead {
     pub tail: u32,
 }
 
+impl core::error::Error for InvalidHead {}
+
 impl core::fmt::Display for InvalidHead {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(

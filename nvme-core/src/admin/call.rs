@@ -36,6 +36,8 @@ impl CallError {
     }
 }
 
+impl core::error::Error for CallError {}
+
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

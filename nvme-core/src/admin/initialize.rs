@@ -99,6 +99,8 @@ pub enum InitializeError {
     Queues(InvalidField),
 }
 
+impl core::error::Error for InitializeError {}
+
 impl fmt::Display for InitializeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

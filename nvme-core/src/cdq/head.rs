@@ -50,6 +50,8 @@ pub struct HeadUpdateFailed {
     pub error: CallError,
 }
 
+impl core::error::Error for HeadUpdateFailed {}
+
 impl fmt::Display for HeadUpdateFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "setting head {} of a Controller Data Queue: {}", self.head, self.error)

@@ -67,6 +67,8 @@ pub enum LogViolation {
     StartInsideLog,
 }
 
+impl core::error::Error for LogViolation {}
+
 impl fmt::Display for LogViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -44,6 +44,8 @@ pub enum CdqMemoryError {
     List(PrpError),
 }
 
+impl core::error::Error for CdqMemoryError {}
+
 impl fmt::Display for CdqMemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -76,6 +76,8 @@ pub struct CdqFailure {
     pub quarantined: Option<Quarantined>,
 }
 
+impl core::error::Error for CdqFailure {}
+
 impl fmt::Display for CdqFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Controller Data Queue command: {}", self.error)?;

@@ -26,6 +26,8 @@ pub enum AttachError {
     Fault(Fault),
 }
 
+impl core::error::Error for AttachError {}
+
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

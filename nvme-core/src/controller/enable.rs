@@ -77,6 +77,8 @@ pub enum EnableError {
     Dma(DmaError),
 }
 
+impl core::error::Error for EnableError {}
+
 impl fmt::Display for EnableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

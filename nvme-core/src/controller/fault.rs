@@ -84,6 +84,8 @@ impl From<BadHead> for Fault {
     }
 }
 
+impl core::error::Error for Fault {}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

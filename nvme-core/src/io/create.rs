@@ -86,6 +86,8 @@ pub enum IoQueueError {
     Dma(DmaError),
 }
 
+impl core::error::Error for IoQueueError {}
+
 impl fmt::Display for IoQueueError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

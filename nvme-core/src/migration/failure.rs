@@ -68,6 +68,8 @@ pub struct CommandFailed {
     pub error: CallError,
 }
 
+impl core::error::Error for CommandFailed {}
+
 impl fmt::Display for CommandFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.command.name(), self.error)
@@ -90,6 +92,8 @@ pub enum ManagerError {
     /// No memory for the command's data.
     Memory(DmaError),
 }
+
+impl core::error::Error for ManagerError {}
 
 impl fmt::Display for ManagerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -147,6 +151,8 @@ pub enum DestinationFailure {
     /// The destination's platform could not do its part; it knows why.
     Platform,
 }
+
+impl core::error::Error for DestinationFailure {}
 
 impl fmt::Display for DestinationFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

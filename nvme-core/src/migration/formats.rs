@@ -35,6 +35,8 @@ pub struct FormatMatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoCommonFormat;
 
+impl core::error::Error for NoCommonFormat {}
+
 impl fmt::Display for NoCommonFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("source and destination have no known version of the NVMe Controller State in common")

@@ -15,6 +15,8 @@ const ENTRY: usize = size_of::<SubmissionQueueEntry>();
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingFull;
 
+impl core::error::Error for RingFull {}
+
 impl fmt::Display for RingFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the submission queue is full; take completions, then submit again")
@@ -24,6 +26,8 @@ impl fmt::Display for RingFull {
 /// The controller reported a head that cannot be: outside the ring, backwards, or past what it was told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadHead(pub u16);
+
+impl core::error::Error for BadHead {}
 
 impl fmt::Display for BadHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -47,6 +47,8 @@ impl<T> Default for Slot<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownCommand(pub CommandId);
 
+impl core::error::Error for UnknownCommand {}
+
 impl fmt::Display for UnknownCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a completion names command {}, which is not outstanding; reset the controller", self.0)
