@@ -122,6 +122,12 @@ impl HeadPublisher {
         self.armed = None;
     }
 
+    /// Gives up interest in the update on its way: the queue is gone.
+    pub(super) fn abandon<P: AdminPort + ?Sized>(&mut self, port: &mut P) {
+        self.call.abandon(port);
+        self.update = None;
+    }
+
     /// Takes the completion of the update on its way, if it is there.
     pub(super) fn settle<P: AdminPort + ?Sized>(
         &mut self,

@@ -60,7 +60,7 @@ pub struct CdqFigures {
     pub full_events: u64,
     /// Most entries that were seen in the queue as the controller knows it: read or not, but not given back.
     pub highest_fill: u32,
-    /// Overflow markers read.
+    /// Overflows: markers read, and events without a marker.
     pub overflows: u64,
     /// Entries that broke the rules of the log.
     pub violations: u64,
@@ -146,6 +146,7 @@ impl CdqCreation {
                 memory,
                 tail_events: 0,
                 full_events: 0,
+                unmarked: 0,
                 highest_fill: 0,
                 released: None,
             }),
@@ -168,6 +169,8 @@ pub struct ControllerDataQueue {
     head: HeadPublisher,
     tail_events: u64,
     full_events: u64,
+    /// Overflows that an event reported and no marker.
+    unmarked: u64,
     highest_fill: u32,
     released: Option<CdqReleased>,
 }
@@ -243,7 +246,7 @@ impl ControllerDataQueue {
             tail_events: self.tail_events,
             full_events: self.full_events,
             highest_fill: self.highest_fill,
-            overflows: self.reader.overflows(),
+            overflows: self.reader.overflows().wrapping_add(self.unmarked),
             violations: self.reader.violations(),
         }
     }
@@ -266,7 +269,15 @@ impl ControllerDataQueue {
     ) -> (Drained, Result<QueuePoll, HeadUpdateFailed>) {
         self.take_events(port);
         let settled = self.head.settle(port, now);
-        let drained = self.drain(port, dirty, limit);
+        let mut drained = self.drain(port, dirty, limit);
+        // Each overflow raises at most one event, after its marker. One event more, and the queue read to its end,
+        // is an overflow whose marker is missing.
+        let marked = self.reader.overflows().saturating_add(self.unmarked);
+        if drained.empty && self.full_events > marked {
+            self.unmarked = self.unmarked.saturating_add(1);
+            drained.overflowed = true;
+            dirty.mark_all();
+        }
         if let Err(error) = settled {
             return (drained, Err(error));
         }
@@ -330,6 +341,7 @@ impl ControllerDataQueue {
     pub fn release<P: AdminPort + ?Sized>(mut self, port: &mut P) -> Result<CdqFigures, Self> {
         match self.released.take() {
             Some(proof) => {
+                self.head.abandon(port);
                 self.forget_events(port);
                 let figures = self.figures();
                 self.memory.release(port.arena(), &proof);
@@ -360,7 +372,6 @@ impl ControllerDataQueue {
                     self.head.fired();
                 }
                 Some(CdqEvent::Full(queue)) if queue == self.id => {
-                    // A hint only: the marker in the queue says where the log ends.
                     self.full_events = self.full_events.wrapping_add(1);
                 }
                 // An event of a queue this reader does not know.

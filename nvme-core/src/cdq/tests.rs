@@ -427,3 +427,121 @@ fn deletion_waits_for_the_head_update() {
     assert!((0..5).find_map(|_| deletion.poll(&mut port, NOW)).unwrap().is_ok());
     assert_eq!(arena.live_total(), 0);
 }
+
+#[test]
+fn r13_an_overflow_event_without_a_marker_counts() {
+    let arena = TestArena::new();
+    let mut port = port(&arena);
+    let mut queue = create(&mut port, &options(8, QueueLayout::Contiguous));
+    let mut dirty = set();
+    assert!(port.post(queue.id(), EntrySequence::First, Change::None));
+    port.events.push_back(CdqEvent::Full(queue.id()).into());
+    let (drained, _) = queue.poll(&mut port, &mut dirty, NOW, 64, false);
+    assert!(drained.overflowed && dirty.maps()[0].is_everything());
+    // The event of an overflow whose marker was read before it arrives says nothing new.
+    assert!(port.post(queue.id(), EntrySequence::LastFull, Change::None));
+    let (drained, _) = queue.poll(&mut port, &mut dirty, NOW, 64, false);
+    assert!(drained.overflowed);
+    port.events.push_back(CdqEvent::Full(queue.id()).into());
+    let (drained, _) = queue.poll(&mut port, &mut dirty, NOW, 64, false);
+    assert!(!drained.overflowed);
+    assert_eq!(queue.figures().overflows, 2);
+    delete(&mut port, queue).unwrap();
+}
+
+/// Defects found in other implementations that concern reading a queue and are not the subject of a test above.
+#[test]
+fn defects_of_other_implementations() {
+    let rows: [(&str, fn()); 6] = [
+        ("short count when a read wraps", || {
+            let arena = TestArena::new();
+            let mut port = port(&arena);
+            let mut queue = create(&mut port, &options(5, QueueLayout::Contiguous));
+            let mut dirty = set();
+            for lap in 0..7 {
+                let first = if lap == 0 { EntrySequence::First } else { EntrySequence::Ordinary };
+                for (entry, sequence) in
+                    [first, EntrySequence::Ordinary, EntrySequence::Ordinary].into_iter().enumerate()
+                {
+                    assert!(port.post(queue.id(), sequence, range(entry as u64, 1)));
+                }
+                let (drained, _) = queue.poll(&mut port, &mut dirty, NOW, 64, true);
+                assert_eq!((drained.entries, drained.blocks), (3, 3), "lap {lap}");
+                settle(&mut port, &mut queue, &mut dirty);
+            }
+            delete(&mut port, queue).unwrap();
+        }),
+        ("payload read before its phase tag", || {
+            let arena = TestArena::new();
+            let mut port = port(&arena);
+            let mut queue = create(&mut port, &options(4, QueueLayout::Contiguous));
+            assert!(port.post(queue.id(), EntrySequence::First, range(3, 4)));
+            assert_eq!(events(&port, &mut queue), [LogEvent::LogStarted, changed(3, 4)]);
+            // A payload without its tag is not an entry yet.
+            let mut bytes = LbaMigrationEntry::ordinary(range(8, 1)).build().unwrap().to_bytes();
+            bytes[31] = 0;
+            let slot = port.device.slot(&arena, queue.id().get(), 1);
+            arena.device_write(slot, &bytes);
+            assert_eq!(events(&port, &mut queue), []);
+            arena.device_write(slot.plus(31), &[1]);
+            assert_eq!(events(&port, &mut queue), [changed(8, 1)]);
+            delete(&mut port, queue).unwrap();
+        }),
+        ("phase compared as more than one bit", || {
+            let arena = TestArena::new();
+            let mut port = port(&arena);
+            let mut queue = create(&mut port, &options(8, QueueLayout::Contiguous));
+            let all = Change::AllOfNamespace { namespace: NS };
+            // Attributes with many other bits set in both laps.
+            for _ in 0..6 {
+                assert!(port.post(queue.id(), EntrySequence::LastSuspended, all));
+                assert!(port.post(queue.id(), EntrySequence::First, all));
+                assert_eq!(events(&port, &mut queue).len(), 4);
+                let mut dirty = set();
+                settle(&mut port, &mut queue, &mut dirty);
+            }
+            delete(&mut port, queue).unwrap();
+        }),
+        ("32-bit size overflow", || {
+            let arena = TestArena::new();
+            let most = crate::wire::cdq::MAX_ENTRIES;
+            let bytes = u64::from(most) * 32;
+            assert!(bytes > u64::from(u32::MAX));
+            arena.fail_after(0);
+            let made =
+                CdqMemory::allocate(&arena, most, QueueLayout::Contiguous, 4096, MemoryLimits::default());
+            let asked = CdqMemoryError::Arena(crate::dma::DmaError::Exhausted {
+                pool: Pool::ControllerData,
+                bytes: usize::try_from(bytes).unwrap(),
+            });
+            assert_eq!(made, Err(asked));
+        }),
+        ("dead ring left after a controller reset", || {
+            let arena = TestArena::new();
+            let mut port = port(&arena);
+            let mut queue = create(&mut port, &options(8, QueueLayout::PrpList));
+            assert!(port.post(queue.id(), EntrySequence::First, Change::None));
+            assert_eq!(events(&port, &mut queue), [LogEvent::LogStarted]);
+            port.disable();
+            let figures = queue.release_after_disable(&port, &TestProof);
+            assert_eq!((figures.entries, arena.live_total()), (1, 0));
+            let mut next = create(&mut port, &options(8, QueueLayout::PrpList));
+            assert_eq!(events(&port, &mut next), [], "nothing of the old ring is left in the new one");
+            delete(&mut port, next).unwrap();
+        }),
+        ("entries after a full marker hidden from the reader", || {
+            let arena = TestArena::new();
+            let mut port = port(&arena);
+            let mut queue = create(&mut port, &options(3, QueueLayout::Contiguous));
+            assert!(port.post(queue.id(), EntrySequence::First, Change::None));
+            assert!(port.post(queue.id(), EntrySequence::Ordinary, range(5, 2)));
+            let read = events(&port, &mut queue);
+            assert_eq!(read, [LogEvent::LogStarted, changed(5, 2), LogEvent::Overflowed]);
+            delete(&mut port, queue).unwrap();
+        }),
+    ];
+    for (name, row) in rows {
+        std::println!("{name}");
+        row();
+    }
+}

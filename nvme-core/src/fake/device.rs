@@ -124,6 +124,11 @@ impl Device {
         self.running = Running::Running;
     }
 
+    /// Where a slot of queue `id` lies.
+    pub(crate) fn slot(&self, arena: &TestArena, id: u16, index: u32) -> BusAddr {
+        self.queues[&id].slot(arena, index)
+    }
+
     /// Posts an entry as it is, even if it breaks the rules of the log. A ring that becomes full marks it so.
     pub(crate) fn post(
         &mut self,

@@ -19,7 +19,8 @@ use crate::wire::admin::{
     Identify, IdentifyStructure, VirtualizationAction, VirtualizationManagement, VirtualizationResource,
 };
 use crate::wire::identify::{
-    ControllerIdentity, IdentifyPage, MigrationLimits, OptionalAdminCommands, PAGE_BYTES, TrackingAttributes,
+    ControllerIdentity, IdentifyPage, MigrationLimits, OptionalAdminCommands, PAGE_BYTES,
+    SecondaryControllers, TrackingAttributes,
 };
 use crate::wire::lba_status::{GetLbaStatus, LbaStatusAction};
 use crate::wire::migration::{MigrationReceive, MigrationSend, SequenceIndicator, SuspendKind};
@@ -107,6 +108,21 @@ impl Manager {
     /// [`TargetIsManager`] if it is the managing controller itself.
     pub fn track(&self, controller: ControllerId) -> Result<TrackedId, TargetIsManager> {
         TrackedId::new(controller, self.id)
+    }
+
+    /// Asks for the secondary controllers of this controller, whose identifiers are at least `from`: parse the data
+    /// as [`SecondaryControllers`] and look a virtual function up with [`virtual_function`].
+    ///
+    /// # Errors
+    /// [`DmaError`] if there is no memory for the data.
+    pub fn secondary_controllers<A: DmaArena + ?Sized>(
+        &self,
+        arena: &A,
+        from: ControllerId,
+    ) -> Result<AdminRequest, DmaError> {
+        let mut identify = Identify::new(IdentifyStructure::SECONDARY_CONTROLLER_LIST);
+        identify.controller = from;
+        AdminRequest::receiving(&identify, arena, PAGE_BYTES, self.timeout)
     }
 
     /// Starts logging changes of user data into a queue, or stops it. NVMe Base 2.1 §5.1.27.1.1.
@@ -305,6 +321,13 @@ impl Manager {
         let command = VirtualizationManagement { action, resource_type, controller, resources };
         AdminRequest::without_data(&command, self.timeout)
     }
+}
+
+/// The controller behind virtual function `number` (from 1) in a list of secondary controllers.
+#[must_use]
+pub fn virtual_function(list: &SecondaryControllers<'_>, number: u16) -> Option<ControllerId> {
+    let mut found = list.iter().filter(|one| number != 0 && one.virtual_function == number);
+    found.next().map(|one| one.controller)
 }
 
 /// Finds out whether a controller manages migrations, and which state formats it has.

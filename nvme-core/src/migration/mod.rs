@@ -10,6 +10,48 @@
 //! | [`DataMover`], [`Platform`] | what the host contributes: how blocks travel, how the guest is switched over |
 //!
 //! The halves talk by [messages](RequestMessage) of bounded size and share nothing else.
+//!
+//! ```
+//! use nvme_core::admin::AdminPort;
+//! use nvme_core::dirty::DirtySet;
+//! use nvme_core::migration::{
+//!     DataMover, DestinationOptions, MigrationOptions, Migrator, Outcome, Platform, Ports, Quirks, Round, Timeouts,
+//! };
+//! use nvme_core::time::{Instant, Step};
+//! use nvme_core::wire::ControllerId;
+//!
+//! fn migrate<V: DataMover, H: Platform>(
+//!     source: &mut impl AdminPort,
+//!     destination: &mut impl AdminPort,
+//!     dirty: DirtySet<'_, '_>,
+//!     mover: &mut V,
+//!     platform: &mut H,
+//!     clock: impl Fn() -> Instant,
+//!     sleep_until: impl Fn(Instant),
+//! ) -> bool
+//! where
+//!     V::Error: Copy,
+//!     H::Error: Copy,
+//! {
+//!     let (mut rounds, mut image) = ([Round::default(); 32], [0; 65_536]);
+//!     let to = DestinationOptions {
+//!         controller: ControllerId::new(1),
+//!         limits: None,
+//!         quirks: Quirks::empty(),
+//!         timeouts: Timeouts::default(),
+//!     };
+//!     let from = MigrationOptions::new(ControllerId::new(1));
+//!     let mut migrator = Migrator::new(from, to, dirty, &mut rounds, &mut image);
+//!     loop {
+//!         let ports = Ports { source: &mut *source, destination: &mut *destination };
+//!         match migrator.poll(clock(), ports, mover, platform) {
+//!             Step::Again => {}
+//!             Step::Wait(until) => sleep_until(until),
+//!             Step::Done => return matches!(migrator.outcome(), Some(Outcome::Completed { .. })),
+//!         }
+//!     }
+//! }
+//! ```
 
 mod destination;
 mod failure;
@@ -29,12 +71,14 @@ pub use destination::{DestinationHalf, DestinationOptions};
 pub use failure::{CommandFailed, DestinationFailure, Failure, ManagerError, MigrationCommand};
 pub use formats::{FormatIndices, FormatMatch, KNOWN_VERSIONS, NoCommonFormat, match_formats};
 pub use host::{DataMover, Extent, ExtentKind, MoverProgress, Platform};
-pub use manager::{Discovered, Discovery, Manager};
+pub use manager::{Discovered, Discovery, Manager, virtual_function};
 pub use message::{
     PIECE_BYTES, PROTOCOL_VERSION, Piece, Reply, ReplyMessage, Request, RequestMessage, Sequence,
 };
 pub use migrator::{Migrator, Ports};
-pub use options::{Convergence, ConvergencePolicy, MigrationOptions, Progress, Round, Summary, Timeouts};
+pub use options::{
+    Convergence, ConvergencePolicy, DataPath, MigrationOptions, Progress, Round, Summary, Timeouts,
+};
 pub use quirks::Quirks;
 pub use source::{Cancellation, Outcome, SourceHalf};
 pub use step::{MigrationStep, StepKind, UnknownStep};

@@ -44,11 +44,23 @@ pub enum ConvergencePolicy {
     Cancel,
 }
 
+/// How the data gets to the destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DataPath {
+    /// The migration copies it, guided by the log.
+    #[default]
+    Copy,
+    /// Both sides see the same medium: nothing is copied, and no queue is created.
+    Shared,
+}
+
 /// What a migration is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MigrationOptions {
     /// The controller whose guest migrates, by its identifier in the source's subsystem.
     pub controller: ControllerId,
+    /// How the data gets there.
+    pub data: DataPath,
     /// Shape of the Controller Data Queue and when its head is published.
     pub queue: CdqOptions,
     /// Entries read from the queue in one poll.
@@ -78,6 +90,7 @@ impl MigrationOptions {
     pub fn new(controller: ControllerId) -> Self {
         Self {
             controller,
+            data: DataPath::Copy,
             queue: CdqOptions::default(),
             batch: 256,
             extent_blocks: 2048,

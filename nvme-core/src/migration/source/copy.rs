@@ -246,7 +246,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             self.close_round(now, false);
             return Ok(Advance::Next(MigrationStep::DeltaRounds));
         }
-        Ok(if ended { Advance::Wait } else { Advance::Again })
+        Ok(if ended || self.mover.pending.is_some() { Advance::Soon } else { Advance::Again })
     }
 
     pub(super) fn copy_rounds<P, V>(
@@ -308,11 +308,11 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         let swept = round.swept || self.sweep(mover)?;
         self.round = Some(OpenRound { swept, ..round });
         self.move_on(now, mover)?;
-        if !swept {
+        if !swept && self.mover.pending.is_none() {
             return Ok(Advance::Again);
         }
         if !self.mover.is_idle() {
-            return Ok(Advance::Wait);
+            return Ok(Advance::Soon);
         }
         let shrank = self.dirty.dirty_blocks() < round.dirty;
         self.stalled = if shrank { 0 } else { self.stalled.saturating_add(1) };
@@ -421,7 +421,8 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             self.close_round(now, false);
             return Ok(Advance::Next(MigrationStep::Flush));
         }
-        Ok(if self.dirty.is_clean() { Advance::Wait } else { Advance::Again })
+        let waits = self.dirty.is_clean() || self.mover.pending.is_some();
+        Ok(if waits { Advance::Soon } else { Advance::Again })
     }
 
     pub(super) fn flush<V: DataMover<Error = M> + ?Sized>(
@@ -430,6 +431,6 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         mover: &mut V,
     ) -> Result<Advance, Failure<M, H>> {
         let flushed = mover.flush(now).map_err(Failure::Mover)?;
-        Ok(if flushed { Advance::Next(MigrationStep::GetState) } else { Advance::Wait })
+        Ok(if flushed { Advance::Next(MigrationStep::GetState) } else { Advance::Soon })
     }
 }

@@ -85,7 +85,8 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         L: Platform<Error = H> + ?Sized,
     {
         if self.first() {
-            let (delete, timeout) = (self.options.delete_with_suspend, self.options.timeouts.suspend);
+            let delete = self.options.delete_with_suspend && self.queue.is_some();
+            let timeout = self.options.timeouts.suspend;
             let request = self.manager_or(|manager, tracked| manager.suspend(tracked, delete, timeout))?;
             self.send(request, Purpose::Suspend);
             self.suspend_sent = Some(now);
@@ -134,6 +135,10 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         now: Instant,
         port: &mut P,
     ) -> Result<Advance, Failure<M, H>> {
+        if self.queue.is_none() {
+            // Both sides see the same medium: there is nothing to copy and nothing to log.
+            return Ok(Advance::Next(MigrationStep::GetState));
+        }
         if !self.pump(now, port, false)? {
             return Ok(Advance::Again);
         }

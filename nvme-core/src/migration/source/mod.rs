@@ -13,7 +13,7 @@ use super::formats::{FormatMatch, match_formats};
 use super::host::{DataMover, Platform};
 use super::manager::{Discovered, Discovery, Manager};
 use super::message::{PROTOCOL_VERSION, Reply, ReplyMessage, Request, RequestMessage, Sequence};
-use super::options::{Convergence, MigrationOptions, Progress, Round, Summary};
+use super::options::{Convergence, DataPath, MigrationOptions, Progress, Round, Summary};
 use super::quirks::Quirks;
 use super::step::{MigrationStep, StepKind};
 use crate::admin::{AdminPort, AdminRequest, Call, CallError};
@@ -100,6 +100,8 @@ enum Commit {
 /// What a step achieved in one poll.
 enum Advance {
     Wait,
+    /// Only the mover can make progress: look again soon.
+    Soon,
     Again,
     Next(MigrationStep),
 }
@@ -408,6 +410,9 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         };
         match advance {
             Ok(Advance::Wait) => Step::Wait(now.after(self.options.timeouts.poll)),
+            Ok(Advance::Soon) => {
+                Step::Wait(now.after(self.options.timeouts.poll.checked_div(16).unwrap_or_default()))
+            }
             Ok(Advance::Again) => Step::Again,
             Ok(Advance::Next(step)) => {
                 self.enter(step);
@@ -534,7 +539,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         self.discovery = None;
         let found = found.map_err(Failure::Manager)?;
         let id = found.manager.id().controller();
-        if !found.manager.tracks_user_data() {
+        if self.options.data == DataPath::Copy && !found.manager.tracks_user_data() {
             return Err(Failure::Manager(super::ManagerError::NoUserDataTracking(id)));
         }
         let tracked = found.manager.track(self.options.controller);
@@ -563,7 +568,13 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         };
         let (source, destination) = (parse(&found.formats)?, parse(&page)?);
         self.formats = Some(match_formats(&source, &destination).map_err(Failure::Formats)?);
-        Ok(Advance::Next(MigrationStep::CreateQueue))
+        Ok(Advance::Next(match self.options.data {
+            DataPath::Copy => MigrationStep::CreateQueue,
+            DataPath::Shared => {
+                self.baseline.finish();
+                MigrationStep::SuspendDestination
+            }
+        }))
     }
 
     fn create_queue<P: AdminPort + ?Sized>(

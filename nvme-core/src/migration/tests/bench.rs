@@ -200,6 +200,8 @@ pub(super) struct Bench<'a> {
     pub(super) cancel_at: Option<MigrationStep>,
     /// The guest writes more than the ring holds when this step is first reached.
     pub(super) burst_at: Option<MigrationStep>,
+    /// The entry that closes the log comes a while after the suspension has completed.
+    pub(super) late_marker: bool,
     /// The log names a namespace that nobody announced.
     pub(super) stranger: bool,
     pub(super) steps: Vec<MigrationStep>,
@@ -263,6 +265,7 @@ impl<'a> Bench<'a> {
             writes: 1,
             cancel_at: None,
             burst_at: None,
+            late_marker: false,
             stranger: false,
             steps: Vec::new(),
             rounds: vec![Round::default(); 64],
@@ -307,6 +310,11 @@ impl<'a> Bench<'a> {
                 for start in 0..20 {
                     self.source.write(1, start * 3, &[tick, tick]);
                 }
+            }
+            if self.late_marker && migrator.step() == MigrationStep::Drain && tick.is_multiple_of(8) {
+                self.late_marker = false;
+                let id = *self.source.device.queues.keys().next().unwrap();
+                assert!(self.source.post(CdqId::new(id), EntrySequence::LastSuspended, Change::None));
             }
             if self.stranger && migrator.step() == MigrationStep::BaselineCopy {
                 self.stranger = false;

@@ -136,12 +136,39 @@ fn r9_the_log_is_read_to_the_marker_even_if_it_comes_late() {
     let ran = bench.run();
     bench.assert_migrated(&ran);
 
+    // Posted long after the completion.
+    let mut bench = Bench::new(&arenas);
+    bench.source.device.no_marker = true;
+    bench.late_marker = true;
+    let ran = bench.run();
+    bench.assert_migrated(&ran);
+
     let mut bench = Bench::new(&arenas);
     bench.source.device.no_marker = true;
     let ran = bench.run();
     let Outcome::RolledBack { failure, .. } = ran.outcome else { panic!("{:?}", ran.outcome) };
     assert_eq!(failure, Failure::NoSuspendMarker);
     bench.assert_rolled_back(&ran, "no marker");
+}
+
+#[test]
+fn r11_a_shared_medium_needs_no_copy_and_no_queue() {
+    let arenas = arenas();
+    let mut bench = Bench::new(&arenas);
+    bench.options.data = DataPath::Shared;
+    bench.options.delete_with_suspend = true;
+    bench.source.device.tracks = false;
+    let ran = bench.run();
+    assert_eq!(ran.outcome, Outcome::Completed { platform: true, clean_up: None });
+    assert_eq!(bench.destination.device.received, bench.source.device.image);
+    assert_eq!((ran.summary.blocks, bench.source.count(0x45, 0), bench.source.count(0x3D, 0)), (0, 0, 0));
+    assert_eq!(bench.progress.last().unwrap().remaining_blocks, 0);
+
+    let mut bench = Bench::new(&arenas);
+    bench.options.data = DataPath::Shared;
+    bench.cancel_at = Some(MigrationStep::SetState);
+    let ran = bench.run();
+    bench.assert_rolled_back(&ran, "cancelled");
 }
 
 #[test]
@@ -167,6 +194,7 @@ fn r13_overflow_is_survived_with_every_small_ring() {
                 bench.options.queue.entries = entries;
                 bench.options.queue.layout = layout;
                 bench.options.quirks = quirks;
+                bench.options.delete_with_suspend = entries % 2 == 1;
                 bench.write_every = 1;
                 bench.writes = 9;
                 bench.mover.blocks_per_poll = 400;

@@ -5,11 +5,12 @@ use core::time::Duration;
 use std::vec::Vec;
 
 use super::super::*;
-use super::bench::{Broken, DESTINATION, MANAGER, TestPlatform, image};
+use super::bench::{DESTINATION, MANAGER, TestPlatform, image};
 use crate::fake::{Device, FakePort};
 use crate::testing::TestArena;
 use crate::time::Instant;
-use crate::wire::controller_state::StateError;
+use crate::wire::identify::{SecondaryController, SecondaryControllers};
+use crate::wire::{ControllerId, TargetIsManager};
 
 #[test]
 fn steps_have_unique_names_that_parse() {
@@ -116,7 +117,6 @@ fn r19_what_the_other_machine_sends_is_checked() {
         assert_eq!(talk.port.count(0x41, 2), 0, "{name}: nothing of it reaches the controller");
         assert_eq!(refused(talk.ask(Request::Resume)), DestinationFailure::OutOfTurn, "{name}");
     }
-    let StateError::Short { .. } = (StateError::Short { needed: 1, found: 0 }) else { panic!() };
 }
 
 #[test]
@@ -173,5 +173,37 @@ fn r15_host_memory_tracking_is_a_log_of_its_own() {
     let start = manager.track_memory(&arena, tracked, &[0; 20]).unwrap();
     assert_eq!((start.command.opcode(), start.command.dwords()), (0x3D, [0x1_0001, 2, 0, 0, 0, 0]));
     assert_eq!(manager.stop_tracking_memory(tracked).command.dwords(), [1, 2, 0, 0, 0, 0]);
-    let _: Option<Broken> = None;
+}
+
+#[test]
+fn r2_r3_a_virtual_function_is_resolved_by_the_list_of_its_primary() {
+    let arena = TestArena::new();
+    let mut port = FakePort::new(&arena, Device::new(MANAGER));
+    let mut discovery = Discovery::new(Quirks::empty(), Duration::from_secs(1));
+    let manager = (0..9).find_map(|_| discovery.poll(&mut port, Instant::ZERO)).unwrap().unwrap().manager;
+    let secondary = |controller: u16, virtual_function: u16| SecondaryController {
+        controller: ControllerId::new(controller),
+        primary: ControllerId::new(MANAGER),
+        online: true,
+        virtual_function,
+        queues: 2,
+        interrupts: 1,
+    };
+    let mut page = [0; 4096];
+    let controllers = [secondary(MANAGER, 1), secondary(12, 0), secondary(21, 3)];
+    assert_eq!(SecondaryControllers::build(&mut page, ControllerId::new(0), controllers), 3);
+    let list = SecondaryControllers::parse(&page, ControllerId::new(0)).unwrap();
+    let rows = [
+        ("a virtual function", 3, Some(ControllerId::new(21))),
+        ("one that is not there", 2, None),
+        ("zero is no virtual function", 0, None),
+        ("the manager itself", 1, Some(ControllerId::new(MANAGER))),
+    ];
+    for (name, number, expected) in rows {
+        assert_eq!(virtual_function(&list, number), expected, "{name}");
+    }
+    assert!(manager.track(ControllerId::new(21)).is_ok());
+    assert_eq!(manager.track(ControllerId::new(MANAGER)), Err(TargetIsManager(ControllerId::new(MANAGER))));
+    let request = manager.secondary_controllers(&arena, ControllerId::new(5)).unwrap();
+    assert_eq!(request.command.dwords()[0], 5 << 16 | 0x15);
 }
