@@ -5,5 +5,10 @@
 mod cdq_create_checks;
 mod cdq_set_checks;
 mod cdq_trigger_and_events;
+mod full_queue;
+mod get_controller_state;
 mod harness;
 mod logging_life_cycle;
+mod set_controller_state;
+mod suspend_resume;
+mod what_is_logged;

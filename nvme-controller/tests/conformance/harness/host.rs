@@ -348,10 +348,10 @@ impl World {
         })
     }
 
-    /// Creates an I/O queue pair of `entries` slots whose completion queue has the same number and vector.
+    /// Creates an I/O queue pair of `entries` slots; both queues have the same number, as has the vector.
     #[track_caller]
     pub(crate) fn create_pair(&mut self, host: usize, queue: u16, entries: u32) {
-        self.create_completion(host, queue, entries, queue);
+        self.create_completion(host, queue, entries, queue % 64);
         self.create_submission(host, queue, queue, entries);
     }
 

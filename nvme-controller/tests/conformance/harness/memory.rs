@@ -76,6 +76,14 @@ impl Memory {
         self.allocate_aligned(len, PAGE)
     }
 
+    /// Maps zeroed pages at a given address.
+    pub(crate) fn map(&self, address: u64, len: u64) {
+        let mut space = self.0.borrow_mut();
+        for page in address / PAGE..(address + len).div_ceil(PAGE) {
+            space.pages.insert(page, Box::new([0; PAGE as usize]));
+        }
+    }
+
     /// Takes the pages of a range away.
     pub(crate) fn unmap(&self, address: u64, len: u64) {
         let mut space = self.0.borrow_mut();
