@@ -291,17 +291,36 @@ impl DmaRegion {
         Ok(())
     }
 
-    /// Reads the four bytes at `offset`, a multiple of four, as they lie in memory.
+    /// Copies the entry of `N` words of four bytes at `offset`, a multiple of four, out of the region, as it lies in memory.
+    /// The last word, which holds the phase tag, is read first; the others only if `is_new` says so, and not before it.
     ///
     /// # Errors
-    /// [`DmaError::OutOfRange`] if the word does not lie inside the region or is not aligned.
+    /// [`DmaError::OutOfRange`] if the entry does not lie inside the region or is not aligned.
     #[inline]
-    pub fn read_word(&self, offset: usize) -> Result<u32, DmaError> {
-        self.dword(offset).map(|word| word.load(Ordering::Relaxed)).ok_or(DmaError::OutOfRange {
-            offset,
-            len: 4,
-            region: self.len,
-        })
+    pub fn read_entry<const N: usize>(
+        &self,
+        offset: usize,
+        is_new: impl FnOnce(u32) -> bool,
+    ) -> Result<Option<[u32; N]>, DmaError> {
+        let len = N.saturating_mul(4);
+        self.check(offset, len)?;
+        if N == 0 || !offset.is_multiple_of(4) {
+            return Err(DmaError::OutOfRange { offset, len, region: self.len });
+        }
+        // SAFETY: the whole entry lies inside (checked above), the offset is a multiple of four and the base is aligned to
+        // eight (guaranteed by `from_raw_parts`).
+        let word = |n: usize| unsafe {
+            AtomicU32::from_ptr(self.cpu.as_ptr().add(offset.wrapping_add(n.wrapping_mul(4))).cast())
+        };
+        let tagged = word(N.wrapping_sub(1)).load(Ordering::Acquire);
+        if !is_new(u32::from_le(tagged)) {
+            return Ok(None);
+        }
+        let mut words = [tagged; N];
+        for (n, value) in words.iter_mut().enumerate().take(N.wrapping_sub(1)) {
+            *value = word(n).load(Ordering::Relaxed);
+        }
+        Ok(Some(words))
     }
 
     /// Writes the little-endian 64-bit word at `offset`, a multiple of eight.

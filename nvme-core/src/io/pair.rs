@@ -209,23 +209,6 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> IoQueuePair<'d, 's, R, A, T
         self.core.link.fail(self.epoch, Fault::RegisterAccess(offset))
     }
 
-    #[inline]
-    fn data_pointer(&self, buffer: &Buffer, id: CommandId) -> Result<DataPointer, SubmitError> {
-        let range = buffer.range();
-        let len = range.end.saturating_sub(range.start);
-        if len > self.max_transfer {
-            return Err(SubmitError::TooLong { bytes: len, limit: self.max_transfer });
-        }
-        let start = self.tracker.index(id).wrapping_mul(self.list_bytes);
-        let list = ListMemory { region: &self.lists, range: start..start.wrapping_add(self.list_bytes) };
-        let pointer = prp::build(self.core.arena, &buffer.region, range.clone(), self.page_size, list)
-            .map_err(SubmitError::DataPointer)?;
-        if buffer.region.direction() != Direction::FromDevice {
-            self.core.arena.publish(&buffer.region, range);
-        }
-        Ok(pointer)
-    }
-
     /// Puts one command into the ring; [`ring`](Self::ring) tells the controller. Command identifier and data pointer of
     /// `entry` are filled in. The command is reported as timed out by [`expire`](Self::expire) once `deadline` is reached.
     ///
@@ -240,27 +223,37 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> IoQueuePair<'d, 's, R, A, T
         deadline: Option<Instant>,
     ) -> Result<CommandId, Rejected<T>> {
         if self.check().is_err() {
-            return Err(Rejected { error: SubmitError::NotReady, buffer, tag });
+            return reject(SubmitError::NotReady, buffer, tag);
         }
-        let Some(id) = self.tracker.peek() else {
-            return Err(Rejected { error: SubmitError::Busy, buffer, tag });
+        let Some(vacant) = self.tracker.vacant().filter(|_| !self.submission.is_full()) else {
+            return reject(SubmitError::Busy, buffer, tag);
         };
-        let pointer = match &buffer {
-            None => DataPointer::NONE,
-            Some(data) => match self.data_pointer(data, id) {
-                Ok(pointer) => pointer,
-                Err(error) => return Err(Rejected { error, buffer, tag }),
-            },
-        };
+        let id = vacant.id();
+        let mut pointer = DataPointer::NONE;
+        if let Some(data) = &buffer {
+            let range = data.range();
+            let len = range.end.saturating_sub(range.start);
+            if len > self.max_transfer {
+                let error = SubmitError::TooLong { bytes: len, limit: self.max_transfer };
+                return reject(error, buffer, tag);
+            }
+            let start = vacant.index().wrapping_mul(self.list_bytes);
+            let list = ListMemory { region: &self.lists, range: start..start.wrapping_add(self.list_bytes) };
+            let arena = self.core.arena;
+            match prp::build(arena, &data.region, range.clone(), self.page_size, list) {
+                Ok(built) => pointer = built,
+                Err(error) => return reject(SubmitError::DataPointer(error), buffer, tag),
+            }
+            if data.region.direction() != Direction::FromDevice {
+                arena.publish(&data.region, range);
+            }
+        }
         let entry = entry.with_command_id(id).with_prps(pointer.prp1, pointer.prp2);
-        if self.submission.push(&entry).is_err() {
-            return Err(Rejected { error: SubmitError::Busy, buffer, tag });
+        if self.submission.put(&entry).is_err() {
+            return reject(SubmitError::Busy, buffer, tag);
         }
-        self.tracker.submit(IoWork { tag, buffer }, deadline).map_err(|IoWork { tag, buffer }| Rejected {
-            error: SubmitError::Busy,
-            buffer,
-            tag,
-        })
+        vacant.fill(IoWork { tag, buffer }, deadline);
+        Ok(id)
     }
 
     /// Tells the controller of everything submitted since the last call, with one doorbell write.
@@ -367,6 +360,11 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> IoQueuePair<'d, 's, R, A, T
         }
         self.tracker.into_slots()
     }
+}
+
+#[cold]
+fn reject<T>(error: SubmitError, buffer: Option<Buffer>, tag: T) -> Result<CommandId, Rejected<T>> {
+    Err(Rejected { error, buffer, tag })
 }
 
 impl<T> Completed<T> {

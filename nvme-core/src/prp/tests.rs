@@ -181,7 +181,7 @@ fn what_cannot_be_built() {
     let lists = arena.allocate(Pool::Queues, 2 * PAGE, PAGE, Direction::ToDevice).unwrap();
     let list = |range| ListMemory { region: &lists, range };
     let at = |offset| arena.bus_address(&data, offset).unwrap();
-    let rows: [(&str, Result<DataPointer, PrpError>, PrpError); 9] = [
+    let rows: [(&str, Result<DataPointer, PrpError>, PrpError); 10] = [
         ("no bytes", build(&arena, &data, 8..8, PAGE, list(0..PAGE)), PrpError::Empty),
         (
             "past the end",
@@ -212,6 +212,11 @@ fn what_cannot_be_built() {
             "page size",
             build(&arena, &data, 0..4 * PAGE, 5000, list(0..PAGE)),
             PrpError::PageSize { bytes: 5000 },
+        ),
+        (
+            "page size that is no power of two, little data",
+            build(&arena, &data, 0..512, 6144, list(0..PAGE)),
+            PrpError::PageSize { bytes: 6144 },
         ),
         (
             "page size zero",

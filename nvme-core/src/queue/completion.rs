@@ -63,17 +63,9 @@ impl CompletionRing {
     pub fn pop<A: DmaArena + ?Sized>(&mut self, arena: &A) -> Option<CompletionQueueEntry> {
         let at = (self.consumer.head() as usize).wrapping_mul(ENTRY);
         arena.acquire(&self.memory, at..at.wrapping_add(ENTRY));
-        // The tag first: nothing else of the entry is read before the tag says that it is there.
-        let last = self.memory.read_u32_acquire(at.wrapping_add(12)).ok()?;
-        if !self.consumer.is_new(last & PHASE != 0) {
-            return None;
-        }
-        let words = [
-            self.memory.read_word(at).ok()?,
-            self.memory.read_word(at.wrapping_add(4)).ok()?,
-            self.memory.read_word(at.wrapping_add(8)).ok()?,
-            last.to_le(),
-        ];
+        let consumer = &self.consumer;
+        let words: [u32; 4] =
+            self.memory.read_entry(at, |last| consumer.is_new(last & PHASE != 0)).ok().flatten()?;
         self.consumer.advance();
         Some(zerocopy::transmute!(words))
     }

@@ -11,7 +11,7 @@ mod tracker;
 
 pub use completion::CompletionRing;
 pub use submission::{BadHead, RingFull, SubmissionRing};
-pub use tracker::{Finished, Slot, Tracker, UnknownCommand};
+pub use tracker::{Finished, Slot, Tracker, UnknownCommand, Vacant};
 
 #[cfg(test)]
 mod tests;

@@ -90,15 +90,28 @@ impl SubmissionRing {
         &self.memory
     }
 
+    /// Whether no further entry fits now.
+    #[inline]
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        ring::is_full(self.head, self.tail, self.size)
+    }
+
     /// Puts `entry` into the next slot. The controller learns of it from [`ring`](Self::ring).
     ///
     /// # Errors
     /// [`RingFull`].
     #[inline]
     pub fn push(&mut self, entry: &SubmissionQueueEntry) -> Result<(), RingFull> {
-        if ring::is_full(self.head, self.tail, self.size) {
+        if self.is_full() {
             return Err(RingFull);
         }
+        self.put(entry)
+    }
+
+    /// As [`push`](Self::push) where the caller has seen that the ring [is not full](Self::is_full).
+    #[inline]
+    pub(crate) fn put(&mut self, entry: &SubmissionQueueEntry) -> Result<(), RingFull> {
         let words: [u64; 8] = zerocopy::transmute!(*entry);
         let offset = (self.tail as usize).wrapping_mul(ENTRY);
         self.memory.write_words(offset, &words).map_err(|_| RingFull)?;
@@ -140,10 +153,12 @@ impl SubmissionRing {
     /// [`BadHead`]; nothing changes then.
     #[inline]
     pub fn set_head(&mut self, head: u16) -> Result<(), BadHead> {
-        if !ring::head_may_become(self.head, u32::from(head), self.rung, self.size) {
+        let reported = u32::from(head);
+        // Mostly the controller has fetched everything it was told of.
+        if reported != self.rung && !ring::head_may_become(self.head, reported, self.rung, self.size) {
             return Err(BadHead(head));
         }
-        self.head = u32::from(head);
+        self.head = reported;
         Ok(())
     }
 

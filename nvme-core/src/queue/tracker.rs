@@ -71,6 +71,13 @@ pub struct Finished<T> {
 #[derive(Debug)]
 pub struct Tracker<'s, T> {
     slots: &'s mut [Slot<T>],
+    state: State,
+    drained: usize,
+}
+
+/// What changes with every command.
+#[derive(Debug)]
+struct State {
     /// Bits of an identifier that hold the slot index.
     mask: u16,
     first_free: u16,
@@ -80,7 +87,48 @@ pub struct Tracker<'s, T> {
     /// Where the search for time-outs goes on, and the earliest deadline behind that place.
     scan: usize,
     scan_earliest: Instant,
-    drained: usize,
+}
+
+/// A slot that is free, about to take the command with identifier [`id`](Self::id).
+#[derive(Debug)]
+pub struct Vacant<'t, T> {
+    slot: &'t mut Slot<T>,
+    state: &'t mut State,
+}
+
+impl<T> Vacant<'_, T> {
+    /// The identifier of the command.
+    #[inline]
+    #[must_use]
+    pub const fn id(&self) -> CommandId {
+        CommandId::new(self.slot.id)
+    }
+
+    /// The slot's index, below [`Tracker::capacity`].
+    #[inline]
+    #[must_use]
+    pub const fn index(&self) -> usize {
+        (self.slot.id & self.state.mask) as usize
+    }
+
+    /// Takes the slot for a command with `payload` that times out at `deadline`.
+    #[inline]
+    pub fn fill(self, payload: T, deadline: Option<Instant>) {
+        let Self { slot, state } = self;
+        let deadline = deadline.unwrap_or(NEVER);
+        slot.payload = Some(payload);
+        slot.deadline = deadline;
+        slot.late = false;
+        state.first_free = slot.next;
+        state.outstanding = state.outstanding.wrapping_add(1);
+        if deadline < state.earliest {
+            state.earliest = deadline;
+        }
+        // A search under way has passed this slot already.
+        if state.scan != 0 && usize::from(slot.id & state.mask) < state.scan {
+            state.scan_earliest = state.scan_earliest.min(deadline);
+        }
+    }
 }
 
 impl<'s, T> Tracker<'s, T> {
@@ -100,16 +148,15 @@ impl<'s, T> Tracker<'s, T> {
         }
         #[allow(clippy::cast_possible_truncation, reason = "at most 65,536 before the subtraction")]
         let mask = used.next_power_of_two().wrapping_sub(1) as u16;
-        Self {
+        let state = State {
             mask,
             first_free: if used == 0 { NONE } else { 0 },
-            slots,
             outstanding: 0,
             earliest: NEVER,
             scan: 0,
             scan_earliest: NEVER,
-            drained: 0,
-        }
+        };
+        Self { slots, state, drained: 0 }
     }
 
     /// Number of slots.
@@ -121,7 +168,7 @@ impl<'s, T> Tracker<'s, T> {
     /// Commands submitted and not completed, at most [`capacity`](Self::capacity).
     #[must_use]
     pub const fn outstanding(&self) -> usize {
-        self.outstanding as usize
+        self.state.outstanding as usize
     }
 
     /// The slot that the command with identifier `id` lives in: an index below [`capacity`](Self::capacity), if the
@@ -129,14 +176,22 @@ impl<'s, T> Tracker<'s, T> {
     #[inline]
     #[must_use]
     pub const fn index(&self, id: CommandId) -> usize {
-        (id.get() & self.mask) as usize
+        (id.get() & self.state.mask) as usize
     }
 
     /// The identifier that the next [`submit`](Self::submit) gives, `None` if no slot is free.
     #[inline]
     #[must_use]
     pub fn peek(&self) -> Option<CommandId> {
-        self.slots.get(usize::from(self.first_free)).map(|slot| CommandId::new(slot.id))
+        self.slots.get(usize::from(self.state.first_free)).map(|slot| CommandId::new(slot.id))
+    }
+
+    /// A free slot, to be filled; `None` if there is none.
+    #[inline]
+    #[must_use]
+    pub fn vacant(&mut self) -> Option<Vacant<'_, T>> {
+        let slot = self.slots.get_mut(usize::from(self.state.first_free))?;
+        Some(Vacant { slot, state: &mut self.state })
     }
 
     /// Takes a slot for a command with `payload` that times out at `deadline`.
@@ -145,21 +200,10 @@ impl<'s, T> Tracker<'s, T> {
     /// The payload, if no slot is free.
     #[inline]
     pub fn submit(&mut self, payload: T, deadline: Option<Instant>) -> Result<CommandId, T> {
-        let Some(slot) = self.slots.get_mut(usize::from(self.first_free)) else { return Err(payload) };
-        let deadline = deadline.unwrap_or(NEVER);
-        slot.payload = Some(payload);
-        slot.deadline = deadline;
-        slot.late = false;
-        self.first_free = slot.next;
-        self.outstanding = self.outstanding.wrapping_add(1);
-        if deadline < self.earliest {
-            self.earliest = deadline;
-        }
-        // A search under way has passed this slot already.
-        if usize::from(slot.id & self.mask) < self.scan {
-            self.scan_earliest = self.scan_earliest.min(deadline);
-        }
-        Ok(CommandId::new(slot.id))
+        let Some(vacant) = self.vacant() else { return Err(payload) };
+        let id = vacant.id();
+        vacant.fill(payload, deadline);
+        Ok(id)
     }
 
     /// The slot of the outstanding command `id`.
@@ -178,15 +222,15 @@ impl<'s, T> Tracker<'s, T> {
     /// [`UnknownCommand`] if no such command is outstanding: never submitted, or completed already.
     #[inline]
     pub fn complete(&mut self, id: CommandId) -> Result<Finished<T>, UnknownCommand> {
-        let (first_free, mask) = (self.first_free, self.mask);
-        let slot = self.find(id)?;
+        let index = self.index(id);
+        let slot = self.slots.get_mut(index).filter(|slot| slot.id == id.get()).ok_or(UnknownCommand(id))?;
         let payload = slot.payload.take().ok_or(UnknownCommand(id))?;
-        slot.next = first_free;
-        slot.id = following(id.get(), mask);
-        let late = slot.late;
-        self.first_free = id.get() & mask;
-        self.outstanding = self.outstanding.wrapping_sub(1);
-        Ok(Finished { payload, late })
+        let state = &mut self.state;
+        slot.next = state.first_free;
+        slot.id = following(id.get(), state.mask);
+        state.first_free = id.get() & state.mask;
+        state.outstanding = state.outstanding.wrapping_sub(1);
+        Ok(Finished { payload, late: slot.late })
     }
 
     /// What was submitted with the outstanding command `id`.
@@ -217,11 +261,11 @@ impl<'s, T> Tracker<'s, T> {
     pub fn expire(&mut self, now: Instant) -> Option<CommandId> {
         // A second pass only if the first began in the middle and passed slots that were refilled since.
         for _ in 0..2 {
-            if now < self.earliest || self.earliest == NEVER {
+            if now < self.state.earliest || self.state.earliest == NEVER {
                 return None;
             }
-            while let Some(slot) = self.slots.get_mut(self.scan) {
-                self.scan = self.scan.wrapping_add(1);
+            while let Some(slot) = self.slots.get_mut(self.state.scan) {
+                self.state.scan = self.state.scan.wrapping_add(1);
                 if slot.payload.is_none() || slot.late || slot.deadline == NEVER {
                     continue;
                 }
@@ -229,11 +273,11 @@ impl<'s, T> Tracker<'s, T> {
                     slot.late = true;
                     return Some(CommandId::new(slot.id));
                 }
-                self.scan_earliest = self.scan_earliest.min(slot.deadline);
+                self.state.scan_earliest = self.state.scan_earliest.min(slot.deadline);
             }
-            self.earliest = self.scan_earliest;
-            self.scan = 0;
-            self.scan_earliest = NEVER;
+            self.state.earliest = self.state.scan_earliest;
+            self.state.scan = 0;
+            self.state.scan_earliest = NEVER;
         }
         None
     }
@@ -242,7 +286,7 @@ impl<'s, T> Tracker<'s, T> {
     /// because completing a command does not search for the next deadline.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        (self.earliest != NEVER).then_some(self.earliest)
+        (self.state.earliest != NEVER).then_some(self.state.earliest)
     }
 
     /// Gives back one outstanding payload after the other, now that `proof` shows that the device let go of all of
