@@ -4,6 +4,8 @@
 use core::time::Duration;
 use std::vec::Vec;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::admin::{AdminPort, CallError, SubmitError};
 use crate::controller::{EnableOptions, Fault, Health, Link};
@@ -581,4 +583,114 @@ fn many_pairs_at_once() {
         pair.acknowledge().unwrap();
     }
     assert_eq!(ready.admin().page_size(), 4096);
+}
+
+#[test]
+fn the_admin_queue_of_another_controller_is_refused() {
+    let (arena, link, other_link) = (TestArena::new(), Link::new(), Link::new());
+    let (device, other) = (Device::new(&arena), Device::new(&arena));
+    let (mut admin, mut other_admin) = (slots(8), slots(8));
+    let (mut memory, mut more) = (io_slots(4), io_slots(4));
+    let mut ready = ready(&device, &arena, &link, &EnableOptions::default(), &mut admin);
+    let mut stranger =
+        crate::testing::life::ready(&other, &arena, &other_link, &EnableOptions::default(), &mut other_admin);
+    let refused = CallError::NotSubmitted(SubmitError::NotReady);
+    let mut machine = CreateIoQueuePair::new(ready.admin(), &options(1, 8), &mut memory).unwrap();
+    assert_eq!(machine.poll(stranger.admin(), Instant::ZERO), Step::Done);
+    let Ok(CreateOutcome::Refused { error, .. }) = machine.finish() else { panic!("refused") };
+    assert_eq!((error, other.io_queues()), (refused, (0, 0)));
+    let pair = pair(&mut ready, &options(1, 8), &mut more);
+    let mut machine = DeleteIoQueuePair::new(pair, Duration::from_secs(1));
+    assert_eq!(machine.poll(stranger.admin(), Instant::ZERO), Step::Done);
+    let Ok(DeleteOutcome::Quarantined { error, .. }) = machine.finish() else { panic!("kept") };
+    assert_eq!((error, device.io_queues()), (refused, (1, 1)));
+}
+
+/// One thing that happens between a host and a device that follows no rule.
+#[derive(Clone, Debug)]
+enum Happening {
+    Submit,
+    Ring,
+    Poll,
+    Expire,
+    /// The device completes one of its commands.
+    Complete(usize),
+    /// The device writes these bytes into a slot of the completion queue.
+    Garbage(usize, [u8; 16]),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => Just(Happening::Submit),
+        2 => Just(Happening::Ring),
+        4 => Just(Happening::Poll),
+        1 => Just(Happening::Expire),
+        4 => any::<usize>().prop_map(Happening::Complete),
+        1 => (any::<usize>(), any::<[u8; 16]>()).prop_map(|(slot, bytes)| Happening::Garbage(slot, bytes)),
+    ]
+}
+
+proptest! {
+    /// Whatever a device writes: no panic, every tag and every buffer comes back exactly once.
+    #[test]
+    fn nothing_is_lost_to_a_hostile_device(happenings in prop::collection::vec(happening(), 0..200)) {
+        let (arena, link) = (TestArena::new(), Link::new());
+        let device = Device::new(&arena);
+        let (mut admin, mut memory) = (slots(8), io_slots(5));
+        let mut ready = ready(&device, &arena, &link, &EnableOptions::default(), &mut admin);
+        let mut pair = pair(&mut ready, &options(1, 8), &mut memory);
+        device.on_command(|_, _| None);
+        let completions = {
+            let commands = device.take_commands(0);
+            let create = commands.iter().find(|c| c.opcode() == CreateIoCompletionQueue::OPCODE);
+            create.unwrap().prp1()
+        };
+        device.state.borrow_mut().made_up = true;
+        let (mut sent, mut back, mut with_device) = (0_u32, Vec::new(), Vec::new());
+        for happening in happenings {
+            match happening {
+                Happening::Submit => {
+                    let region = arena.allocate(Pool::Data, 4096, 4096, Direction::FromDevice).unwrap();
+                    match pair.submit(&read(sent), Some(Buffer::whole(region)), sent, Some(Instant::ZERO)) {
+                        Ok(id) => {
+                            with_device.push(id);
+                            sent += 1;
+                        }
+                        Err(rejected) => crate::dma::give_back(&arena, rejected.buffer.unwrap().into_region()),
+                    }
+                }
+                Happening::Ring => {
+                    pair.ring().ok();
+                }
+                Happening::Poll => while let Ok(Some(done)) = pair.poll() {
+                    back.push(done.release(&arena).1);
+                    pair.acknowledge().ok();
+                },
+                Happening::Expire => {
+                    while pair.expire(Instant::from_micros(1)).is_some() {}
+                }
+                Happening::Complete(n) => {
+                    let id = with_device.get(n % with_device.len().max(1));
+                    if let Some(id) = id.filter(|_| device.room(1)) {
+                        device.complete(1, *id, Status::SUCCESS, 0, 0);
+                    }
+                }
+                Happening::Garbage(slot, bytes) => {
+                    arena.device_write(completions.plus((slot % 8) as u64 * 16), &bytes);
+                }
+            }
+        }
+        let mut disabling = ready.disable();
+        run(&mut Instant::ZERO.clone(), |now| disabling.poll(now)).unwrap();
+        let disabled = disabling.finish().unwrap();
+        while let Some(lost) = pair.drain(&disabled.quiesced()) {
+            back.push(lost.tag);
+            crate::dma::give_back(&arena, lost.buffer.unwrap().into_region());
+        }
+        back.sort_unstable();
+        prop_assert_eq!(back, (0..sent).collect::<Vec<_>>());
+        prop_assert!(pair.retire(&disabled.quiesced()).is_ok());
+        disabled.detach();
+        prop_assert_eq!(arena.live_total(), 0);
+    }
 }
