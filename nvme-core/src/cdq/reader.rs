@@ -7,10 +7,9 @@ use crate::dirty::{DirtySet, MarkError};
 use crate::dma::DmaArena;
 use crate::ring::PhaseConsumer;
 use crate::wire::cdq::ENTRY_BYTES;
-use crate::wire::lba_migration::LbaMigrationEntry;
+use crate::wire::lba_migration::{Change, EntryError, EntrySequence, LbaMigrationEntry};
 
-/// Byte of an entry where its last dword starts; the phase tag is the lowest bit of that dword's highest byte.
-const LAST_DWORD: usize = ENTRY_BYTES as usize - 4;
+/// The phase tag in an entry's last dword: the lowest bit of its highest byte.
 const PHASE_BIT: u32 = 1 << 24;
 
 /// Reads the entries of one queue as events of one tracked controller.
@@ -122,7 +121,7 @@ impl CdqReader {
         }
         for _ in 0..limit {
             let entry = self.entry(memory, arena)?;
-            let decoded = self.decode(&entry);
+            let decoded = self.decode(entry);
             let [first, second] = decoded;
             if let Some(event) = first {
                 self.pending = second;
@@ -158,8 +157,19 @@ impl CdqReader {
                 break;
             };
             drained.entries = drained.entries.wrapping_add(1);
+            if let (LogState::Logging, Ok(ordinary)) = (before, &entry)
+                && let (EntrySequence::Ordinary, Change::Range { namespace, start, blocks, .. }) =
+                    (ordinary.sequence, ordinary.change)
+            {
+                // Nearly every entry is one of these and changes nothing but the map.
+                drained.blocks = drained.blocks.saturating_add(blocks);
+                if let Err(error) = dirty.mark(namespace, start, blocks) {
+                    drained.unknown = Some(error);
+                }
+                continue;
+            }
             let violations = self.violations;
-            for event in self.decode(&entry).into_iter().flatten() {
+            for event in self.decode(entry).into_iter().flatten() {
                 self.apply(event, dirty, &mut drained);
                 if event == LogEvent::LogStarted && before != LogState::Idle && before != LogState::Suspended
                 {
@@ -198,32 +208,32 @@ impl CdqReader {
         }
     }
 
-    /// The byte offset of the slot at the head, if a new entry is in it.
+    /// The entry at the head, if it is a new one.
     #[inline]
-    fn peek<A: DmaArena + ?Sized>(&self, memory: &CdqMemory, arena: &A) -> Option<usize> {
+    fn peek<A: DmaArena + ?Sized>(&self, memory: &CdqMemory, arena: &A) -> Option<[u8; 32]> {
         let slots = memory.slots();
         let offset = (self.consumer.head() as usize).wrapping_mul(ENTRY_BYTES as usize);
-        let end = offset.wrapping_add(ENTRY_BYTES as usize);
-        arena.acquire(slots, offset..end);
+        arena.acquire(slots, offset..offset.wrapping_add(ENTRY_BYTES as usize));
         // The controller writes the dword with the phase tag last; nothing of the entry is read before it.
-        let last = slots.read_u32_acquire(offset.wrapping_add(LAST_DWORD)).ok()?;
-        self.consumer.is_new(last & PHASE_BIT != 0).then_some(offset)
+        let words = slots.read_entry::<8>(offset, |last| self.consumer.is_new(last & PHASE_BIT != 0));
+        words.ok().flatten().map(|words| zerocopy::transmute!(words))
     }
 
     /// Copies the next new entry out and moves past it.
     #[inline]
-    fn entry<A: DmaArena + ?Sized>(&mut self, memory: &CdqMemory, arena: &A) -> Option<[u8; 32]> {
-        let offset = self.peek(memory, arena)?;
-        let mut entry = [0; ENTRY_BYTES as usize];
-        memory.slots().read(offset, &mut entry).ok()?;
+    fn entry<A: DmaArena + ?Sized>(
+        &mut self,
+        memory: &CdqMemory,
+        arena: &A,
+    ) -> Option<Result<LbaMigrationEntry, EntryError>> {
+        let entry = self.peek(memory, arena)?;
         self.consumer.advance();
         self.entries = self.entries.wrapping_add(1);
-        Some(entry)
+        Some(LbaMigrationEntry::parse_bytes(&entry))
     }
 
-    #[inline]
-    fn decode(&mut self, entry: &[u8; 32]) -> [Option<LogEvent>; 2] {
-        let decoded = self.state.take(LbaMigrationEntry::parse_bytes(entry));
+    fn decode(&mut self, entry: Result<LbaMigrationEntry, EntryError>) -> [Option<LogEvent>; 2] {
+        let decoded = self.state.take(entry);
         if decoded.violation.is_some() {
             self.violations = self.violations.wrapping_add(1);
             self.violation = self.violation.or(decoded.violation);
