@@ -36,6 +36,8 @@ pub struct MisalignedAccess {
     pub width: u8,
 }
 
+impl core::error::Error for MisalignedAccess {}
+
 impl core::fmt::Display for MisalignedAccess {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
@@ -46,8 +48,6 @@ impl core::fmt::Display for MisalignedAccess {
         )
     }
 }
-
-impl core::error::Error for MisalignedAccess {}
 
 /// How far a shutdown is (CSTS.SHST).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,2 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Helpers shared by the suites that cross the crates.
+
+pub mod ext4;
+pub mod files;
+pub mod program;
+pub mod raw_host;
+pub mod tools;

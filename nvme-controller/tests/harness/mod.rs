@@ -12,9 +12,9 @@ use std::rc::Rc;
 
 use nvme_controller::host::{BlockStorage, HostMemory, Interrupts, MemoryFault, StorageError};
 use nvme_controller::{
-    CommandSlot, CompletionQueueSlot, ConfigError, Controller, ControllerConfig, ControllerStorage,
-    DataQueueSlot, ErrorSlot, EventSlot, ManagerConfig, Namespace, Port, Role, SecondaryConfig,
-    SubmissionQueueSlot, Subsystem, SubsystemConfig, SubsystemStorage, TrackedRange, state_bytes,
+    CommandSlot, CompletionQueueSlot, Controller, ControllerConfig, ControllerStorage, DataQueueSlot,
+    ErrorSlot, EventSlot, ManagerConfig, Namespace, Port, Role, SecondaryConfig, SubmissionQueueSlot,
+    Subsystem, SubsystemConfig, SubsystemStorage, TrackedRange, state_bytes,
 };
 use nvme_core::register::Offset;
 use nvme_core::wire::admin::{CreateIoCompletionQueue, CreateIoSubmissionQueue, QueuePriority};
@@ -354,14 +354,6 @@ impl Rig {
 
     /// A rig whose first guest lives in `guest`, which another rig may share.
     pub fn with_guest_memory(options: Options, guest: Memory) -> Self {
-        Self::build(options, guest).expect("the options of a rig are valid")
-    }
-
-    pub fn try_with(options: Options) -> Result<Self, ConfigError> {
-        Self::build(options, Memory::default())
-    }
-
-    fn build(options: Options, guest: Memory) -> Result<Self, ConfigError> {
         let managers = 1 + usize::from(options.second_manager);
         let count = managers + options.guests;
         let mut memories = Vec::new();
@@ -415,9 +407,10 @@ impl Rig {
                 scratch: leak(0, options.scratch),
             },
             lines.clone(),
-        )?;
+        )
+        .expect("the options of a rig are valid");
         let ports = (0..count).map(|index| subsystem.port(id_of(index)).unwrap()).collect();
-        Ok(Self {
+        Self {
             subsystem,
             memories,
             ports,
@@ -426,7 +419,7 @@ impl Rig {
             lines,
             fail_write,
             flushes,
-        })
+        }
     }
 
     pub fn read32(&self, controller: usize, offset: u32) -> u32 {

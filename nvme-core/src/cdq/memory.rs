@@ -177,7 +177,7 @@ impl CdqMemory {
 
     /// The slots.
     #[must_use]
-    pub const fn slots(&self) -> &DmaRegion {
+    pub(super) const fn slots(&self) -> &DmaRegion {
         &self.slots
     }
 

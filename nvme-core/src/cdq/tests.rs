@@ -545,29 +545,3 @@ fn defects_of_other_implementations() {
         row();
     }
 }
-
-proptest::proptest! {
-    /// Whatever a controller writes into the ring, reading is bounded and ends.
-    #[test]
-    fn hostile_rings_are_read_without_harm(
-        entries in 2_u32..20,
-        memory in proptest::collection::vec(proptest::prelude::any::<u8>(), 640),
-        limit in 0_u32..100,
-    ) {
-        let arena = TestArena::new();
-        let mut port = port(&arena);
-        let mut queue = create(&mut port, &options(entries, QueueLayout::Contiguous));
-        let base = port.device.slot(&arena, queue.id().get(), 0);
-        arena.device_write(base, &memory[..entries as usize * 32]);
-        let mut dirty = set();
-        let drained = queue.drain(&port, &mut dirty, limit);
-        proptest::prop_assert!(drained.entries <= limit);
-        let mut events = 0;
-        while events < 200 && queue.next_event(&port, limit).is_some() {
-            events += 1;
-        }
-        let (_, published) = queue.poll(&mut port, &mut dirty, NOW, limit, true);
-        proptest::prop_assert!(published.is_ok());
-        delete(&mut port, queue).unwrap();
-    }
-}

@@ -9,56 +9,6 @@
 //!
 //! Memory that a device may still reach comes back only with [`Quiesced`], which exists only while a controller is
 //! known to be disabled.
-//!
-//! From attaching to the first I/O queue pair, for a host that polls:
-//!
-//! ```
-//! use nvme_core::admin::{AdminSlot, Initialize, InitializeOptions};
-//! use nvme_core::controller::{EnableOptions, Fault, Link, Ready, attach};
-//! use nvme_core::dma::DmaArena;
-//! use nvme_core::io::{CreateIoQueuePair, CreateOutcome, IoQueueOptions, IoQueuePair, IoSlot};
-//! use nvme_core::register::RegisterIo;
-//! use nvme_core::time::{Instant, Step};
-//! use nvme_core::wire::feature::NumberOfQueues;
-//! use nvme_core::wire::identify::PAGE_BYTES;
-//! use nvme_core::wire::QueueId;
-//!
-//! type Driver<'d, 's, R, A> = (Ready<'d, 's, R, A>, IoQueuePair<'d, 's, R, A, u32>);
-//!
-//! fn bring_up<'d, 's, R: RegisterIo, A: DmaArena>(
-//!     (registers, arena, link): (&'d R, &'d A, &'d Link),
-//!     (admin_slots, io_slots): (&'s mut [AdminSlot], &'s mut [IoSlot<u32>]),
-//!     now: impl Fn() -> Instant,
-//! ) -> Option<Driver<'d, 's, R, A>> {
-//!     // SAFETY: these registers and this arena are those of one controller, and nobody else drives it.
-//!     let mut disabling = unsafe { attach(registers, arena, link) }.ok()?;
-//!     while disabling.poll(now()).ok()? != Step::Done {}
-//!     let disabled = disabling.finish().ok()?;
-//!     let mut enabling = disabled.enable(&EnableOptions::default(), admin_slots).ok()?;
-//!     while enabling.poll(now()).ok()? != Step::Done {}
-//!     let mut ready = enabling.finish().ok()?;
-//!
-//!     let one = NumberOfQueues { submission: 1, completion: 1 };
-//!     let options = InitializeOptions { io_queues: Some(one), ..Default::default() };
-//!     let (mut initialize, mut page) = (Initialize::new(&options), [0; PAGE_BYTES]);
-//!     while initialize.poll(ready.admin(), &mut page, now()) != Step::Done {
-//!         ready.poll(now()).ok()?;
-//!     }
-//!     initialize.finish().ok()?.ok()?;
-//!
-//!     let options = IoQueueOptions::new(QueueId::new(1), 128);
-//!     let mut create = CreateIoQueuePair::new(ready.admin(), &options, io_slots).ok()?;
-//!     while create.poll(ready.admin(), now()) != Step::Done {
-//!         ready.poll(now()).ok()?;
-//!     }
-//!     match create.finish().ok()? {
-//!         CreateOutcome::Created(pair) => Some((ready, pair)),
-//!         _ => None,
-//!     }
-//! }
-//! ```
-//!
-//! A host that does not spin sleeps until the instant of [`Step::Wait`](crate::time::Step::Wait) instead.
 
 mod disable;
 mod enable;

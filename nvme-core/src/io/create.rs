@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::pair::Parts;
 use super::{IoQueuePair, IoSlot, QuarantinedQueuePair};
-use crate::admin::{AdminPort, AdminQueue, AdminRequest, Call, CallError, SubmitError};
+use crate::admin::{AdminPort, AdminQueue, AdminRequest, Call, CallError};
 use crate::dma::{self, CommandEnded, Direction, DmaArena, DmaError, DmaRegion, LetGo, Pool, proof};
 use crate::prp;
 use crate::queue::{CompletionRing, SubmissionRing};
@@ -281,21 +281,15 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> CreateIoQueuePair<'d, 's, R
         })
     }
 
-    /// Goes on. Does not poll the admin queue: whoever owns it does. The queue must be that of the pair's controller;
-    /// any other counts as not ready.
-    pub fn poll(&mut self, admin: &mut AdminQueue<'_, '_, R, A>, now: Instant) -> Step {
-        let Some(request) = self.request() else { return Step::Done };
-        let ended = if self.pair.belongs_to(admin) {
-            if self.call.is_idle() {
-                // The call is idle, so it takes the request.
-                drop(self.call.start(request));
-            }
-            self.call.poll(admin, now).map(|ended| ended.outcome)
-        } else {
-            Some(Err(CallError::NotSubmitted(SubmitError::NotReady)))
-        };
-        let Some(outcome) = ended else { return Step::Wait(now.after(LOOK_AGAIN)) };
-        self.stage = match (self.stage, outcome) {
+    /// Goes on. Does not poll the admin queue: whoever owns it does.
+    pub fn poll<P: AdminPort + ?Sized>(&mut self, port: &mut P, now: Instant) -> Step {
+        if self.call.is_idle() {
+            let Some(request) = self.request() else { return Step::Done };
+            // The call is idle, so it takes the request.
+            drop(self.call.start(request));
+        }
+        let Some(ended) = self.call.poll(port, now) else { return Step::Wait(now.after(LOOK_AGAIN)) };
+        self.stage = match (self.stage, ended.outcome) {
             (Stage::Completion, Ok(_)) => Stage::Submission,
             (Stage::Submission, Ok(_)) => Stage::Created,
             (Stage::RollBack(error), Ok(_)) => Stage::Refused(error),
@@ -325,10 +319,8 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> CreateIoQueuePair<'d, 's, R
     }
 
     /// Gives up. The pair stays quarantined until the controller is disabled.
-    pub fn abandon(mut self, admin: &mut AdminQueue<'_, '_, R, A>) -> QuarantinedQueuePair<'d, 's, R, A, T> {
-        if self.pair.belongs_to(admin) {
-            self.call.abandon(admin);
-        }
+    pub fn abandon<P: AdminPort + ?Sized>(mut self, port: &mut P) -> QuarantinedQueuePair<'d, 's, R, A, T> {
+        self.call.abandon(port);
         QuarantinedQueuePair(self.pair)
     }
 }

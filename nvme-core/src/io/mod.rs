@@ -2,7 +2,7 @@
 //! I/O queue pairs: creation, the stream of commands through them, deletion.
 //!
 //! A pair is made by [`CreateIoQueuePair`] and ended by [`DeleteIoQueuePair`], step machines over the
-//! [`AdminQueue`](crate::admin::AdminQueue). In between, commands and their buffers go in by [`IoQueuePair::submit`] and come
+//! [`AdminPort`](crate::admin::AdminPort). In between, commands and their buffers go in by [`IoQueuePair::submit`] and come
 //! back by [`IoQueuePair::poll`]; doorbells are written once for each batch, by [`IoQueuePair::ring`] and
 //! [`IoQueuePair::acknowledge`].
 

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use crate::admin::{AdminQueue, SubmitError};
+use crate::admin::SubmitError;
 use crate::controller::{Core, Fault, Quiesced};
 use crate::dma::{self, CommandEnded, Direction, DmaArena, DmaRegion, LetGo};
 use crate::prp::{self, DataPointer, ListMemory};
@@ -192,11 +192,6 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> IoQueuePair<'d, 's, R, A, T
 
     pub(super) const fn completion(&self) -> &CompletionRing {
         &self.completion
-    }
-
-    /// Whether `admin` is the admin queue of the controller that the pair was made for.
-    pub(super) fn belongs_to(&self, admin: &AdminQueue<'_, '_, R, A>) -> bool {
-        core::ptr::eq(admin.core().link, self.core.link) && admin.epoch() == self.epoch
     }
 
     /// Whether the controller still works and the pair still exists.

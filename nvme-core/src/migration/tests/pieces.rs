@@ -4,8 +4,6 @@
 use core::time::Duration;
 use std::vec::Vec;
 
-use proptest::prelude::*;
-
 use super::super::*;
 use super::bench::{DESTINATION, MANAGER, TestPlatform, image};
 use crate::fake::{Device, FakePort};
@@ -208,45 +206,4 @@ fn r2_r3_a_virtual_function_is_resolved_by_the_list_of_its_primary() {
     assert_eq!(manager.track(ControllerId::new(MANAGER)), Err(TargetIsManager(ControllerId::new(MANAGER))));
     let request = manager.secondary_controllers(&arena, ControllerId::new(5)).unwrap();
     assert_eq!(request.command.dwords()[0], 5 << 16 | 0x15);
-}
-
-fn any_request() -> impl Strategy<Value = Request> {
-    prop_oneof![
-        (0..3_u16).prop_map(|version| Request::Hello { version }),
-        Just(Request::Suspend),
-        (0..200_u64, 0..3_u8, 0..3_u8).prop_map(|(bytes, version, vendor)| Request::BeginState {
-            bytes,
-            version,
-            vendor
-        }),
-        (0..120_u64, any::<u16>(), any::<u8>()).prop_map(|(offset, len, byte)| Request::State(Piece {
-            offset,
-            len,
-            bytes: [byte; PIECE_BYTES]
-        })),
-        Just(Request::State(piece(0, &image(0)))),
-        Just(Request::SetState),
-        Just(Request::Resume),
-        Just(Request::Forget),
-    ]
-}
-
-proptest! {
-    /// Whatever the other machine says, in whatever order, the destination runs only if it was suspended and given a
-    /// whole image first.
-    #[test]
-    fn r10_r19_hostile_sources_are_answered(requests in prop::collection::vec(any_request(), 0..25)) {
-        let arena = TestArena::new();
-        let mut room = std::vec![0; 100];
-        let mut talk = Talk::new(&arena, &mut room, Quirks::empty());
-        for request in requests {
-            let resumes = request == Request::Resume;
-            let reply = talk.ask(request);
-            if matches!(reply, Reply::Resumed { .. }) {
-                prop_assert!(resumes && talk.port.device.committed);
-                prop_assert_eq!(&talk.port.device.received, &image(0));
-            }
-        }
-        prop_assert_eq!(arena.live_total(), 0);
-    }
 }
