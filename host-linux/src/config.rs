@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nvme_core::migration::MigrationStep;
 use serde::{Deserialize, Serialize};
 
 use crate::guest::Pattern;
@@ -88,7 +89,7 @@ pub struct MigrateConfig {
     /// Stop time to aim for.
     pub stop_time_limit: Duration,
     /// Cancel once this step has completed.
-    pub cancel_after: Option<String>,
+    pub cancel_after: Option<MigrationStep>,
     /// Cancel if convergence is not reached.
     pub strict: bool,
     /// Seed of the generated data and of the guest's choices.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use nvme_core::admin::{AdminPort, AdminRequest, AdminSlot, Call, CallError, SubmitError};
+use nvme_core::cdq::Quarantined;
 use nvme_core::controller::{AttachError, EnableError, EnableOptions, Fault, Link, Ready, Shutdown};
 use nvme_core::dma::{DmaError, DmaRegion, release};
 use nvme_core::io::{
@@ -32,6 +33,8 @@ const IDENTIFY_BYTES: usize = 4096;
 /// Why a controller could not be driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DriverError {
+    /// Its registers cannot be reached.
+    Access(AccessError),
     /// It could not be taken over.
     Attach(AttachError),
     /// It could not be enabled as asked.
@@ -64,6 +67,7 @@ pub enum DriverError {
 impl fmt::Display for DriverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Access(error) => error.fmt(f),
             Self::Attach(error) => error.fmt(f),
             Self::Enable(error) => error.fmt(f),
             Self::Create(error) => error.fmt(f),
@@ -293,12 +297,21 @@ pub(crate) fn delete_pair<R: RegisterIo<Error = AccessError>, T>(
     }
 }
 
-/// Shuts a controller down and disables it; its memory goes back, `buffers` with it. I/O queues are to be deleted
-/// before.
+/// Memory that a controller may reach until it is disabled.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// Buffers of no command.
+    pub(crate) buffers: Vec<DmaRegion>,
+    /// A Controller Data Queue that could not be deleted.
+    pub(crate) quarantined: Option<Quarantined>,
+}
+
+/// Shuts a controller down and disables it; its memory goes back, and what was `kept` for it. I/O queues are to be
+/// deleted before.
 pub(crate) fn bring_down<R: RegisterIo<Error = AccessError>>(
     controller: Controller<'_, '_, R>,
     arena: &AddressSpace,
-    buffers: impl IntoIterator<Item = DmaRegion>,
+    kept: Kept,
     waiter: Waiter<'_>,
 ) -> Result<(), DriverError> {
     let mut down = controller.shutdown(Shutdown::Normal, Duration::from_secs(5), waiter.now());
@@ -307,8 +320,11 @@ pub(crate) fn bring_down<R: RegisterIo<Error = AccessError>>(
     let mut disabling = down.disable();
     waiter.run(|now| disabling.poll(now))?;
     let disabled = disabling.finish().map_err(|_| Fault::NotDisabledInTime)?;
-    for region in buffers {
+    for region in kept.buffers {
         release(arena, region, &disabled.quiesced());
+    }
+    if let Some(queue) = kept.quarantined {
+        queue.release(arena, &disabled.quiesced());
     }
     disabled.detach();
     Ok(shut?)
@@ -368,7 +384,7 @@ mod tests {
                 assert_eq!((namespace.block_bytes(), namespace.bytes()), (block_size, 1 << 20));
                 request_queues(&mut controller, 3, waiter).expect("queues");
                 assert_ne!(setup.memory.usage(Pool::Queues), PoolUsage::default());
-                bring_down(controller, &setup.memory, [], waiter).expect("bring down");
+                bring_down(controller, &setup.memory, Kept::default(), waiter).expect("bring down");
                 for pool in [Pool::Queues, Pool::Data, Pool::ControllerData] {
                     assert_eq!(setup.memory.usage(pool), PoolUsage::default(), "{pool:?} of {:?}", setup.id);
                 }

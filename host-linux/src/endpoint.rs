@@ -125,6 +125,23 @@ impl<R: RegisterIo<Error = AccessError>> Endpoint<R> {
         }
     }
 
+    /// Disables one side's controller, whatever it was given: it forgets its queues and, if it was suspended, does not
+    /// run when the suspension ends. Without effect for the side that the guest is attached to, and while held for the
+    /// source.
+    ///
+    /// # Errors
+    /// The side cannot be reached.
+    pub fn disable(&self, side: Attachment) -> Result<(), AccessError> {
+        let state = lock(&self.state);
+        match (side, state.attachment) {
+            (Attachment::Source, Attachment::Destination) => Self::send(&self.source, &[(CC, 0)]),
+            (Attachment::Destination, Attachment::Source | Attachment::Held) => {
+                Self::send(&self.destination, &[(CC, 0)])
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn send(to: &R, writes: &[(u32, u32)]) -> Result<(), AccessError> {
         writes.iter().try_for_each(|(offset, value)| to.write32(Offset::new(*offset), *value))
     }
@@ -273,6 +290,26 @@ mod tests {
         endpoint.hold();
         endpoint.restore_properties().expect("restore");
         assert_eq!(destination.taken(), [(0x24, 7), (0x28, 0xA000), (0x2C, 0), (0x30, 0xB000), (0x14, 1)]);
+    }
+
+    #[test]
+    fn r10_only_the_side_without_the_guest_is_disabled() {
+        let table = [
+            (Attachment::Source, Attachment::Source, 0, 0),
+            (Attachment::Source, Attachment::Destination, 0, 1),
+            (Attachment::Held, Attachment::Source, 0, 0),
+            (Attachment::Held, Attachment::Destination, 0, 1),
+            (Attachment::Destination, Attachment::Source, 1, 0),
+            (Attachment::Destination, Attachment::Destination, 0, 0),
+        ];
+        for (attachment, side, at_source, at_destination) in table {
+            let (source, destination, endpoint) = endpoint();
+            endpoint.attach(attachment).expect("attach");
+            endpoint.disable(side).expect("disable");
+            let expected = |count| vec![(0x14, 0); count];
+            assert_eq!(source.taken(), expected(at_source), "{attachment:?} {side:?}");
+            assert_eq!(destination.taken(), expected(at_destination), "{attachment:?} {side:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Linux host for the NVMe core.
 
+pub mod cli;
 pub mod config;
 pub mod driver;
 pub mod embedded;
@@ -9,6 +10,8 @@ pub mod guest;
 pub mod images;
 pub mod journal;
 pub mod memory;
+pub mod migrate;
+pub mod mover;
 pub mod platform;
 pub mod report;
 pub mod storage;

@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Live migration of NVMe namespaces.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nvme_host_linux::cli::main(std::env::args_os())
+}

@@ -135,9 +135,17 @@ impl<R: RegisterIo<Error = AccessError>> Platform for HostPlatform<R> {
         // Even if the journal cannot be written the guest has no other place to run.
         let recorded = self.record(Side::Destination, "resumed on the destination; the guest runs there");
         let attached = self.endpoint.attach(Attachment::Destination);
+        // The source still holds the guest's queues and would run with them once its suspension ends, for example
+        // when its managing controller is reset.
+        let disabled = self.endpoint.disable(Attachment::Source);
         self.token.resume();
         recorded?;
-        Ok(attached?)
+        attached?;
+        Ok(disabled?)
+    }
+
+    fn destination_forgotten(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
+        Ok(self.endpoint.disable(Attachment::Destination)?)
     }
 
     fn source_resumed(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
@@ -230,7 +238,9 @@ mod tests {
                 bench.platform.source_resumed(ID).expect("resumed");
             }
             assert_eq!(guest.join().expect("guest"), (1, side));
-            assert_eq!(*lock(&bench.writes), [('s', 1), (name, 2)]);
+            let disabled = destination.then_some(('s', 0));
+            let expected: Vec<_> = [('s', 1), (name, 2)].into_iter().chain(disabled).collect();
+            assert_eq!(*lock(&bench.writes), expected);
             assert_eq!(bench.platform.side(), side);
             bench.platform.conclude("done").expect("conclude");
             let record = Journal::read(&bench.journal).expect("journal");

@@ -77,6 +77,10 @@ pub struct RoundReport {
     pub bytes: u64,
     /// How long it took.
     pub duration_us: u64,
+    /// Blocks that were dirty when it ended.
+    pub dirty_blocks: u64,
+    /// The queue overflowed meanwhile, so that everything had to be copied again.
+    pub cut_short: bool,
 }
 
 /// Figures of the Controller Data Queue.
@@ -109,8 +113,6 @@ pub struct ConvergenceReport {
     pub statement: String,
     /// Stop time aimed for.
     pub limit_us: u64,
-    /// Last estimate of the stop time.
-    pub estimate_us: Option<u64>,
 }
 
 /// What the guest did and found.

@@ -18,7 +18,7 @@ use nvme_core::wire::{Command, QueueId};
 use super::ledger::Mismatch;
 use super::workload::{Operation, Purpose, Workload};
 use crate::driver::{
-    ADMIN_TIMEOUT, Controller, DriverError, QueuePair, Waiter, bring_down, create_pair, delete_pair,
+    ADMIN_TIMEOUT, Controller, DriverError, Kept, QueuePair, Waiter, bring_down, create_pair, delete_pair,
 };
 use crate::embedded::NAMESPACE;
 use crate::endpoint::AccessError;
@@ -255,7 +255,8 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
         for queue in self.queues {
             delete_pair(&mut self.controller, queue.pair, waiter)?;
         }
-        Ok(bring_down(self.controller, self.arena, self.idle, waiter)?)
+        let kept = Kept { buffers: self.idle, quarantined: None };
+        Ok(bring_down(self.controller, self.arena, kept, waiter)?)
     }
 }
 

@@ -30,6 +30,8 @@ pub(super) struct Mover {
     pending: Option<Extent>,
     /// How long blocks were being moved.
     moving: Duration,
+    /// Blocks and bytes that the rounds made so far have reported.
+    reported: (u64, u64),
 }
 
 impl Mover {
@@ -68,8 +70,6 @@ impl Mover {
 pub(super) struct OpenRound {
     began: Instant,
     entries: u64,
-    blocks: u64,
-    bytes: u64,
     /// Blocks that were dirty when it began.
     dirty: u64,
     /// Every block of the sweep has been offered.
@@ -94,12 +94,9 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         if let Some(round) = self.round {
             return round;
         }
-        let (blocks, bytes) = self.mover.moved();
         let round = OpenRound {
             began: now,
             entries: self.entries_read(),
-            blocks,
-            bytes,
             dirty: self.dirty.dirty_blocks(),
             swept: false,
         };
@@ -111,14 +108,16 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
 
     fn close_round(&mut self, now: Instant, cut_short: bool) {
         let Some(open) = self.round.take() else { return };
+        // What was still on its way when a round was cut short counts for the next one.
         let (blocks, bytes) = self.mover.moved();
+        let (blocks_before, bytes_before) = core::mem::replace(&mut self.mover.reported, (blocks, bytes));
         let duration = now.since(open.began);
         self.mover.moving = self.mover.moving.saturating_add(duration);
         let round = Round {
             number: self.made,
             entries: self.entries_read().saturating_sub(open.entries),
-            blocks: blocks.saturating_sub(open.blocks),
-            bytes: bytes.saturating_sub(open.bytes),
+            blocks: blocks.saturating_sub(blocks_before),
+            bytes: bytes.saturating_sub(bytes_before),
             duration,
             dirty_blocks: self.dirty.dirty_blocks(),
             cut_short,

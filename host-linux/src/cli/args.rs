@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use nvme_core::migration::MigrationStep;
+
+use super::values;
+use crate::config::{CdqLayout, MigrateConfig, Namespaces};
+use crate::guest::Pattern;
+
+/// Live migration of NVMe namespaces, tracked by a Controller Data Queue.
+#[derive(Debug, Parser)]
+#[command(name = "nvme-lm", version, about, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Migrate a namespace with a running guest from one NVM subsystem to another.
+    Migrate(Box<MigrateArgs>),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Whether output is coloured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+const MIGRATE_HELP: &str = "\
+Numbers of bytes take K, M, G or T (powers of 1024, also KiB to TiB); times take us, ms or s.
+
+Without images both namespaces are in memory and the source is filled with generated data. With images both files \
+must exist and have the same length; the source's content is migrated and the destination's replaced. A journal \
+beside the destination image says at every moment which image holds every write acknowledged to the guest: the \
+source until the destination has acknowledged its resume, the destination afterwards.
+
+Exit status:
+  0  migrated and verified
+  1  verification failed, or the migration failed
+  2  bad input; no file was changed
+  3  cancelled as asked; the guest runs on the source, verified
+  4  cancelled because convergence was not reached (--strict); the guest runs on the source, verified";
+
+/// Options of `nvme-lm migrate`.
+#[derive(Args, Debug)]
+#[command(after_help = MIGRATE_HELP)]
+pub struct MigrateArgs {
+    /// Source namespace in this file.
+    #[arg(long, value_name = "FILE", requires = "dest_image", help_heading = "Namespaces")]
+    source_image: Option<PathBuf>,
+    /// Destination namespace in this file, which must have the source's length.
+    #[arg(long, value_name = "FILE", requires = "source_image", help_heading = "Namespaces")]
+    dest_image: Option<PathBuf>,
+    /// Bytes in each namespace [default: 256M, or the images' length].
+    #[arg(long, value_name = "BYTES", value_parser = values::size, help_heading = "Namespaces")]
+    size: Option<u64>,
+    /// Bytes in a logical block: 512 or 4096.
+    #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = values::block_size, help_heading = "Namespaces")]
+    block_size: u32,
+
+    /// Commands in flight in each I/O queue pair.
+    #[arg(long, value_name = "N", default_value = "64", value_parser = values::queue_depth, help_heading = "Guest")]
+    queue_depth: u16,
+    /// I/O queue pairs.
+    #[arg(long, value_name = "N", default_value = "2", value_parser = values::io_queues, help_heading = "Guest")]
+    io_queues: u16,
+    /// Bytes in one command.
+    #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = values::io_size, help_heading = "Guest")]
+    io_size: u32,
+    /// Write commands a second, at most [default: no limit].
+    #[arg(long, value_name = "N", value_parser = values::rate, help_heading = "Guest")]
+    write_rate: Option<u64>,
+    /// Write commands in the whole run, at most [default: no limit].
+    #[arg(long, value_name = "N", help_heading = "Guest")]
+    writes: Option<u64>,
+    /// Order in which blocks are touched.
+    #[arg(long, default_value = "random", help_heading = "Guest")]
+    pattern: Pattern,
+    /// Reads among the commands, in percent.
+    #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = values::percent, help_heading = "Guest")]
+    read_percent: u8,
+    /// Blocks that may be written: a text file with `START BLOCKS [keep]` on each line, in logical blocks. With
+    /// `keep` they are rewritten with what they hold [default: all blocks].
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    write_extents: Option<PathBuf>,
+    /// How long the guest runs before the migration begins.
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = values::run_time, help_heading = "Guest")]
+    run_before: Duration,
+    /// How long the guest runs after it.
+    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = values::run_time, help_heading = "Guest")]
+    run_after: Duration,
+    /// Log each acknowledged write here: 16 bytes per block, its number and its version, little-endian.
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    guest_log: Option<PathBuf>,
+    /// Seed of generated data and of every random choice.
+    #[arg(long, value_name = "N", default_value = "1", help_heading = "Guest")]
+    seed: u64,
+
+    /// Entries of the Controller Data Queue.
+    #[arg(long, value_name = "N", default_value = "16384", value_parser = values::cdq_entries, help_heading = "Migration")]
+    cdq_entries: u32,
+    /// How the Controller Data Queue lies in memory.
+    #[arg(long, value_name = "LAYOUT", default_value = "contiguous", help_heading = "Migration")]
+    cdq_layout: CdqLayout,
+    /// Entries consumed between two head updates [default: a quarter of the queue].
+    #[arg(long, value_name = "N", value_parser = values::head_every, help_heading = "Migration")]
+    head_every: Option<u32>,
+    /// Delta rounds before the last one, at most.
+    #[arg(long, value_name = "N", default_value = "30", value_parser = values::max_rounds, help_heading = "Migration")]
+    max_rounds: u32,
+    /// Stop the guest once the rest is expected to take no longer than this.
+    #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = values::stop_time, help_heading = "Migration")]
+    stop_time_limit: Duration,
+    /// Cancel once this step has completed; the guest runs on at the source.
+    #[arg(long, value_name = "STEP", value_parser = values::cancel_after, help_heading = "Migration")]
+    cancel_after: Option<MigrationStep>,
+    /// Cancel if the limits are reached without convergence, instead of doing the last round anyway.
+    #[arg(long, help_heading = "Migration")]
+    strict: bool,
+    /// Shell command to run at stop: the source is suspended, the destination holds everything and is not resumed.
+    /// If it fails the migration is rolled back. The stop time includes it.
+    #[arg(long, value_name = "COMMAND", help_heading = "Migration")]
+    at_stop: Option<String>,
+    /// Where the journal goes [default: beside the destination image; none without images].
+    #[arg(long, value_name = "FILE", help_heading = "Migration")]
+    journal: Option<PathBuf>,
+
+    /// Write the report as JSON to this file, or to standard output (-) in place of the tables.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) json: Option<PathBuf>,
+    /// Whether the tables are coloured.
+    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
+    pub(crate) color: Color,
+    /// Show no progress bar, even on a terminal.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) no_progress: bool,
+}
+
+impl MigrateArgs {
+    /// Size asked for on the command line.
+    pub(crate) const fn size(&self) -> Option<u64> {
+        self.size
+    }
+
+    /// The run that these options describe.
+    #[must_use]
+    pub fn config(&self) -> MigrateConfig {
+        let default = MigrateConfig::default();
+        let namespaces = match (&self.source_image, &self.dest_image, default.namespaces) {
+            (Some(source), Some(destination), _) => {
+                Namespaces::Images { source: source.clone(), destination: destination.clone() }
+            }
+            (_, _, Namespaces::Memory { size }) => Namespaces::Memory { size: self.size.unwrap_or(size) },
+            (_, _, images) => images,
+        };
+        MigrateConfig {
+            namespaces,
+            block_size: self.block_size,
+            queue_depth: self.queue_depth,
+            io_queues: self.io_queues,
+            io_size: self.io_size,
+            write_rate: self.write_rate,
+            writes: self.writes,
+            pattern: self.pattern,
+            read_percent: self.read_percent,
+            write_extents: self.write_extents.clone(),
+            cdq_entries: self.cdq_entries,
+            cdq_layout: self.cdq_layout,
+            head_every: self.head_every,
+            max_rounds: self.max_rounds,
+            stop_time_limit: self.stop_time_limit,
+            cancel_after: self.cancel_after,
+            strict: self.strict,
+            seed: self.seed,
+            run_before: self.run_before,
+            run_after: self.run_after,
+            guest_log: self.guest_log.clone(),
+            journal: self.journal.clone(),
+            at_stop: self.at_stop.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_options_mean_the_main_job() {
+        let Command::Migrate(args) = Cli::parse_from(["nvme-lm", "migrate"]).command else {
+            panic!("not the migrate command")
+        };
+        assert_eq!(args.config(), MigrateConfig::default());
+    }
+}

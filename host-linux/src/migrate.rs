@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One run from beginning to end: two subsystems, a guest, the migration, and the proof that it was right.
+
+mod bench;
+mod transfer;
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use nvme_core::dma::Pool;
+use nvme_core::migration::{Convergence, Failure, Outcome};
+use nvme_core::wire::Lba;
+
+use crate::config::{CdqLayout, MigrateConfig, Namespaces};
+use crate::driver::DriverError;
+use crate::embedded::StartError;
+use crate::guest::{GuestError, Ledger};
+use crate::images::{Inputs, compare};
+use crate::journal::Side;
+use crate::mover::MoverError;
+use crate::platform::PlatformError;
+use crate::report::{
+    CdqReport, ComparisonReport, ConvergenceReport, GuestReport, LeftoverReport, Report, RoundReport, Setup,
+    Verdict,
+};
+use bench::Bench;
+use transfer::Transfer;
+
+/// Entries of a page of a PRP list, in Controller Data Queue entries: a page holds so many.
+const ENTRIES_PER_PAGE: u32 = 128;
+/// How often a waiting run looks after its guest.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Where a run stands, for whoever watches it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The step, in words.
+    pub step: String,
+    /// Bytes brought to the destination so far.
+    pub moved_bytes: u64,
+    /// Bytes that will have been brought there if nothing more changes.
+    pub total_bytes: u64,
+}
+
+/// Watches a run.
+pub trait Observer {
+    /// The run stands here now. Called a few times a second.
+    fn update(&mut self, status: &Status);
+}
+
+/// Watches nothing.
+impl Observer for () {
+    fn update(&mut self, _status: &Status) {}
+}
+
+/// Why a run came to no result at all.
+#[derive(Debug)]
+pub enum RunError {
+    /// A subsystem could not be started.
+    Subsystem(StartError),
+    /// The guest could not be started.
+    Guest(GuestError),
+    /// A managing controller could not be brought up.
+    Manager(DriverError),
+    /// A file or memory could not be had.
+    Io(&'static str, io::Error),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subsystem(error) => write!(f, "subsystem: {error}"),
+            Self::Guest(error) => write!(f, "guest: {error}"),
+            Self::Manager(error) => write!(f, "managing controller: {error}"),
+            Self::Io(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// Runs the guest, migrates it as `config` asks, and verifies everything. Takes as long as that takes.
+///
+/// # Errors
+/// [`RunError`] if it could not even begin. A migration that fails is a [`Report`].
+pub fn run(config: &MigrateConfig, inputs: Inputs, observer: &mut impl Observer) -> Result<Report, RunError> {
+    observer.update(&Status { step: "filling the source".into(), ..Status::default() });
+    let mut bench = Bench::start(config, &inputs)?;
+    observer.update(&Status { step: "guest running".into(), ..Status::default() });
+    bench.let_run(config.run_before);
+    let verified_before = bench.guest.verify();
+    let transfer = bench.transfer(config, observer)?;
+    observer.update(&Status {
+        step: "guest running on".into(),
+        moved_bytes: transfer.summary.bytes,
+        total_bytes: transfer.summary.bytes,
+    });
+    let side = bench.platform.side();
+    let guest_lives = matches!(transfer.outcome, Outcome::Completed { .. } | Outcome::RolledBack { .. });
+    let guest = if guest_lives {
+        bench.let_run(config.run_after);
+        bench.guest.finish()
+    } else {
+        // Its controller stands still; waiting for its commands would only run into their time-outs.
+        Err(GuestError::Thread("its controller is suspended on both sides".into()))
+    };
+    let memory_left = |pool| {
+        [&bench.memory.guest, &bench.memory.source, &bench.memory.destination]
+            .iter()
+            .map(|space| space.usage(pool).bytes as u64)
+            .sum::<u64>()
+    };
+    let leftovers = LeftoverReport {
+        controller_data: transfer.controller_data_left,
+        bytes: memory_left(Pool::Queues) + memory_left(Pool::Data) + memory_left(Pool::ControllerData),
+    };
+    bench.subsystems.stop();
+
+    let completed = matches!(transfer.outcome, Outcome::Completed { .. });
+    let comparison = match &guest {
+        Ok((_, ledger)) if completed => Some(
+            compare_sides(&inputs, config.block_size, ledger)
+                .map_err(|error| RunError::Io("comparing the namespaces", error))?,
+        ),
+        _ => None,
+    };
+    let (verdict, statement) = judge(&transfer, &guest, comparison.as_ref(), leftovers);
+    bench.platform.conclude(&statement).map_err(|error| RunError::Io("journal", error))?;
+    let guest = match guest {
+        Ok((report, _)) => report,
+        Err(error) => GuestReport {
+            verified_before: verified_before.unwrap_or(0),
+            error: Some(error.to_string()),
+            ..GuestReport::default()
+        },
+    };
+    Ok(report(config, &inputs, transfer, Found { verdict, statement, side, guest, comparison, leftovers }))
+}
+
+/// What was found out at the end.
+struct Found {
+    verdict: Verdict,
+    statement: String,
+    side: Side,
+    guest: GuestReport,
+    comparison: Option<ComparisonReport>,
+    leftovers: LeftoverReport,
+}
+
+fn compare_sides(inputs: &Inputs, block_size: u32, ledger: &Ledger) -> io::Result<ComparisonReport> {
+    let mut found = ComparisonReport { blocks: inputs.size / u64::from(block_size), ..Default::default() };
+    compare(&inputs.source, &inputs.destination, inputs.size, block_size, |lba: Lba| {
+        if ledger.is_changed_since_mark(lba) {
+            found.written_since += 1;
+        } else {
+            found.wrong += 1;
+            found.first_wrong.get_or_insert(lba.get());
+        }
+        true
+    })?;
+    found.equal = found.blocks - found.written_since - found.wrong;
+    Ok(found)
+}
+
+fn judge(
+    transfer: &Transfer,
+    guest: &Result<(GuestReport, Ledger), GuestError>,
+    comparison: Option<&ComparisonReport>,
+    leftovers: LeftoverReport,
+) -> (Verdict, String) {
+    let failed = |what: String| (Verdict::MigrationFailed, what);
+    let wrong = |what: String| (Verdict::VerificationFailed, what);
+    let rolled_back = match &transfer.outcome {
+        Outcome::Completed { platform: true, clean_up: None } => None,
+        Outcome::Completed { clean_up: Some(error), .. } => {
+            return failed(format!("migrated, but the Controller Data Queue could not be deleted: {error}"));
+        }
+        Outcome::Completed { .. } => {
+            return failed("migrated, but the platform failed after the resume".into());
+        }
+        Outcome::RolledBack { failure, platform: true, clean_up: None, suspend_pending: false } => {
+            Some(failure)
+        }
+        Outcome::RolledBack { failure, .. } => {
+            return failed(format!("{}; rolled back, but not cleanly", show_failure(failure)));
+        }
+        Outcome::SourceStuck { failure, resume } => {
+            return failed(format!("{}; the source could not be resumed: {resume}", show_failure(failure)));
+        }
+        Outcome::Indeterminate { failure } => {
+            return failed(format!("{}; whether the destination runs is unknown", show_failure(failure)));
+        }
+    };
+    if let Err(error) = guest {
+        return wrong(format!("the guest failed: {error}"));
+    }
+    if let Some(comparison) = comparison.filter(|comparison| comparison.wrong > 0) {
+        return wrong(format!(
+            "{} blocks differ between source and destination, the first is {}",
+            comparison.wrong,
+            comparison.first_wrong.unwrap_or(0)
+        ));
+    }
+    if leftovers != LeftoverReport::default() {
+        return failed(format!("{} bytes of device memory were not given back", leftovers.bytes));
+    }
+    match rolled_back {
+        None => (Verdict::Verified, "verified: every block the guest wrote, and both namespaces".into()),
+        Some(Failure::Cancelled) => {
+            let step = transfer.cancelled_after.map_or("?", |step| step.name());
+            (
+                Verdict::Cancelled,
+                format!("cancelled after {step} as asked; the guest runs on at the source, verified"),
+            )
+        }
+        Some(Failure::NotConverged { dirty_blocks }) => (
+            Verdict::NotConverged,
+            format!(
+                "cancelled: not converged within the limits, {dirty_blocks} blocks left; the guest runs on at the \
+                 source, verified"
+            ),
+        ),
+        Some(failure) => failed(format!(
+            "{}; rolled back, the guest runs on at the source, verified",
+            show_failure(failure)
+        )),
+    }
+}
+
+fn show_failure(failure: &Failure<MoverError, PlatformError>) -> String {
+    match failure {
+        Failure::Mover(error) => format!("moving data: {error}"),
+        Failure::Platform(error) => format!("platform: {error}"),
+        other => other.to_string(),
+    }
+}
+
+fn convergence(config: &MigrateConfig, transfer: &Transfer) -> ConvergenceReport {
+    let limit = config.stop_time_limit;
+    let delta = transfer.rounds.iter().filter(|round| round.number > 0).count();
+    let forced = if config.strict { "" } else { "; the last round was done anyway" };
+    let statement = match transfer.summary.convergence {
+        None => "not decided: the migration ended before".to_string(),
+        Some(Convergence::Reached) => {
+            format!("reached: the rest was expected to take no longer than {limit:?}")
+        }
+        Some(Convergence::RoundsExhausted) => {
+            format!("not reached within {} rounds{forced}", config.max_rounds)
+        }
+        Some(Convergence::Stalled) => {
+            format!("not reached: after {delta} rounds the rest did not become less any more{forced}")
+        }
+        Some(Convergence::Overflowed) => {
+            format!("not reached: the Controller Data Queue overflowed again and again{forced}")
+        }
+    };
+    ConvergenceReport {
+        reached: transfer.summary.convergence == Some(Convergence::Reached),
+        statement,
+        limit_us: micros(limit),
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn report(config: &MigrateConfig, inputs: &Inputs, transfer: Transfer, found: Found) -> Report {
+    let (source_image, destination_image) = match &config.namespaces {
+        Namespaces::Memory { .. } => (None, None),
+        Namespaces::Images { source, destination } => (Some(source.clone()), Some(destination.clone())),
+    };
+    let rounds = transfer.rounds.iter().map(|round| RoundReport {
+        round: round.number,
+        entries: round.entries,
+        blocks: round.blocks,
+        bytes: round.bytes,
+        duration_us: micros(round.duration),
+        dirty_blocks: round.dirty_blocks,
+        cut_short: round.cut_short,
+    });
+    let queue = transfer.summary.queue;
+    let list_entries = match config.cdq_layout {
+        CdqLayout::Contiguous => 0,
+        CdqLayout::PrpList => config.cdq_entries.div_ceil(ENTRIES_PER_PAGE),
+    };
+    Report {
+        verdict: found.verdict,
+        statement: found.statement,
+        guest_runs_on: found.side,
+        setup: Setup {
+            source_image,
+            destination_image,
+            size: inputs.size,
+            block_size: config.block_size,
+            queue_depth: config.queue_depth,
+            io_queues: config.io_queues,
+            io_size: config.io_size,
+            pattern: config.pattern,
+            read_percent: config.read_percent,
+            write_rate: config.write_rate,
+            seed: config.seed,
+        },
+        last_step: transfer.step.name().into(),
+        rounds: rounds.collect(),
+        cdq: CdqReport {
+            capacity: config.cdq_entries,
+            layout: config.cdq_layout,
+            list_entries,
+            entries: queue.entries,
+            head_updates: queue.head_updates,
+            events: queue.tail_events + queue.full_events,
+            highest_fill: queue.highest_fill,
+            overflows: queue.overflows,
+        },
+        total_bytes: transfer.summary.bytes,
+        stop_time_us: transfer.summary.stop_time.map(micros),
+        duration_us: micros(transfer.duration),
+        convergence: convergence(config, &transfer),
+        guest: found.guest,
+        comparison: found.comparison,
+        leftovers: found.leftovers,
+        journal: transfer.journal,
+    }
+}

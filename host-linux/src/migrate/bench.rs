@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a migration needs around it: both subsystems, the guest between them, and everybody's memory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nvme_core::wire::ControllerId;
+
+use super::{LOOK, RunError};
+use crate::config::{MigrateConfig, Namespaces};
+use crate::embedded::{
+    ControllerRole, ControllerSetup, EmbeddedController, EmbeddedSubsystem, SubsystemSetup,
+};
+use crate::endpoint::{AccessError, Endpoint};
+use crate::guest::{Guest, GuestSetup, InitialContent, WorkloadOptions};
+use crate::images::{Inputs, fill};
+use crate::journal::Journal;
+use crate::memory::{AddressSpace, Capacity, PAGE};
+use crate::mover::{PIECE_BYTES, PIECES};
+use crate::platform::HostPlatform;
+use crate::sync::{RunToken, Signal};
+
+/// The managing controller, in either subsystem.
+pub(super) const MANAGER: ControllerId = ControllerId::new(1);
+/// The guest's controller at the source.
+pub(super) const SOURCE: ControllerId = ControllerId::new(2);
+/// The guest's controller at the destination: another identifier, as on another machine.
+pub(super) const DESTINATION: ControllerId = ControllerId::new(7);
+
+/// Each controller's bus address space; the guest's serves its controllers on both sides.
+pub(super) struct Memories {
+    pub(super) guest: Arc<AddressSpace>,
+    pub(super) source: Arc<AddressSpace>,
+    pub(super) destination: Arc<AddressSpace>,
+}
+
+impl Memories {
+    fn new(config: &MigrateConfig) -> Result<Self, RunError> {
+        let space = |name, capacity| {
+            AddressSpace::new(name, capacity)
+                .map(Arc::new)
+                .map_err(|error| RunError::Io("memory for controllers", error))
+        };
+        let commands = usize::from(config.queue_depth) * usize::from(config.io_queues);
+        let command_bytes = (config.io_size as usize).next_multiple_of(PAGE);
+        let guest = Capacity {
+            // Entries, PRP lists, and what is lost to whole pages.
+            queues: (4 << 20) + commands * 3 * PAGE,
+            data: (4 << 20) + commands * command_bytes,
+            controller_data: PAGE,
+        };
+        let manager = Capacity {
+            queues: 8 << 20,
+            data: (8 << 20) + PIECES * PIECE_BYTES,
+            // The entries, and as much again for list pages and room to move.
+            controller_data: (1 << 20) + config.cdq_entries as usize * 64,
+        };
+        Ok(Self {
+            guest: space("nvme-lm guest", guest)?,
+            source: space("nvme-lm source manager", manager)?,
+            destination: space("nvme-lm destination manager", manager)?,
+        })
+    }
+}
+
+pub(super) struct Subsystems {
+    pub(super) source: EmbeddedSubsystem,
+    pub(super) destination: EmbeddedSubsystem,
+}
+
+impl Subsystems {
+    pub(super) fn stop(self) {
+        self.source.stop();
+        self.destination.stop();
+    }
+}
+
+/// The registers of a controller that its subsystem certainly has.
+pub(super) fn registers(
+    subsystem: &EmbeddedSubsystem,
+    id: ControllerId,
+) -> Result<EmbeddedController, RunError> {
+    subsystem
+        .controller(id)
+        .ok_or(RunError::Manager(crate::driver::DriverError::Access(AccessError::Stopped)))
+}
+
+pub(super) struct Bench {
+    pub(super) subsystems: Subsystems,
+    pub(super) memory: Memories,
+    /// Raised by both managing controllers.
+    pub(super) managers: Arc<Signal>,
+    pub(super) guest: Guest,
+    pub(super) platform: HostPlatform<EmbeddedController>,
+    pub(super) journal: Option<PathBuf>,
+}
+
+impl Bench {
+    /// Fills the source if it is in memory, starts both subsystems and lets the guest begin.
+    pub(super) fn start(config: &MigrateConfig, inputs: &Inputs) -> Result<Self, RunError> {
+        let in_memory = matches!(config.namespaces, Namespaces::Memory { .. });
+        if in_memory {
+            fill(&inputs.source, inputs.size, config.block_size, config.seed)
+                .map_err(|error| RunError::Io("filling the source", error))?;
+        }
+        let journal = match &inputs.journal {
+            Some(paths) => Some(
+                Journal::create(
+                    &paths.journal,
+                    &paths.source,
+                    &paths.destination,
+                    format!("{:016x}", fastrand::u64(..)),
+                )
+                .map_err(|error| RunError::Io("journal", error))?,
+            ),
+            None => None,
+        };
+        let memory = Memories::new(config)?;
+        let (managers, interrupts) = (Arc::<Signal>::default(), Arc::<Signal>::default());
+        let subsystem = |name: &str, id, manager: &Arc<AddressSpace>, namespace| {
+            let controller =
+                |id, role, io_queues, memory: &Arc<AddressSpace>, signal: &Arc<Signal>| ControllerSetup {
+                    id,
+                    role,
+                    io_queues,
+                    memory: Arc::clone(memory),
+                    interrupts: Arc::clone(signal),
+                };
+            EmbeddedSubsystem::start(SubsystemSetup {
+                name: name.into(),
+                serial_number: name.to_uppercase(),
+                namespace: Arc::clone(namespace),
+                block_size: config.block_size,
+                unique_id: *b"nvme-lm namespac",
+                controllers: vec![
+                    controller(MANAGER, ControllerRole::Managing, 1, manager, &managers),
+                    controller(id, ControllerRole::Migratable, config.io_queues, &memory.guest, &interrupts),
+                ],
+            })
+            .map_err(RunError::Subsystem)
+        };
+        let subsystems = Subsystems {
+            source: subsystem("source", SOURCE, &memory.source, &inputs.source)?,
+            destination: subsystem("destination", DESTINATION, &memory.destination, &inputs.destination)?,
+        };
+        let endpoint = Arc::new(Endpoint::new(
+            registers(&subsystems.source, SOURCE)?,
+            registers(&subsystems.destination, DESTINATION)?,
+        ));
+        let token = Arc::<RunToken>::default();
+        let block_size = config.block_size;
+        let guest = Guest::start(GuestSetup {
+            endpoint: Arc::clone(&endpoint),
+            memory: Arc::clone(&memory.guest),
+            interrupts,
+            token: Arc::clone(&token),
+            io_queues: config.io_queues,
+            queue_depth: config.queue_depth,
+            workload: WorkloadOptions {
+                block_size,
+                blocks: inputs.size / u64::from(block_size),
+                blocks_per_command: u64::from(config.io_size / block_size).max(1),
+                initial: if in_memory { InitialContent::Generated } else { InitialContent::Unknown },
+                seed: config.seed,
+                pattern: config.pattern,
+                read_percent: config.read_percent,
+                extents: inputs.extents.clone(),
+                write_rate: config.write_rate,
+                writes: config.writes,
+            },
+            log: config.guest_log.clone(),
+        })
+        .map_err(RunError::Guest)?;
+        let platform = HostPlatform::new(endpoint, token, journal, config.at_stop.clone());
+        let journal = inputs.journal.as_ref().map(|paths| paths.journal.clone());
+        Ok(Self { subsystems, memory, managers, guest, platform, journal })
+    }
+
+    /// Waits while the guest runs; shorter if it fails.
+    pub(super) fn let_run(&self, duration: Duration) {
+        let until = Instant::now() + duration;
+        while !self.guest.has_failed() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
+    }
+}

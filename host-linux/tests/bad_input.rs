@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Bad input: one line that names the value and the limit, exit status 2, and no file changed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const MIB: usize = 1 << 20;
+
+fn run(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
+        .current_dir(directory)
+        .args(arguments)
+        .output()
+        .expect("the program starts")
+}
+
+/// Names and contents of all files, with their times of change.
+fn snapshot(directory: &Path) -> BTreeMap<String, (Vec<u8>, std::time::SystemTime)> {
+    fs::read_dir(directory)
+        .expect("directory")
+        .map(|entry| {
+            let entry = entry.expect("entry");
+            let metadata = entry.metadata().expect("metadata");
+            let content = if metadata.is_file() { fs::read(entry.path()).expect("file") } else { Vec::new() };
+            (entry.file_name().into_string().expect("name"), (content, metadata.modified().expect("time")))
+        })
+        .collect()
+}
+
+#[test]
+fn bad_input_is_one_line_exit_2_and_no_change() {
+    let dir = tempfile::tempdir().expect("directory");
+    let write = |name: &str, content: &[u8]| fs::write(dir.path().join(name), content).expect("file");
+    write("a.img", &vec![1; MIB]);
+    write("b.img", &vec![2; MIB]);
+    write("larger.img", &vec![3; 2 * MIB]);
+    write("odd.img", &vec![4; MIB + 512]);
+    write("small.img", &vec![5; 4096]);
+    write("locked.img", &vec![6; MIB]);
+    write("extents", b"0 4\n2 2\n");
+    fs::set_permissions(dir.path().join("locked.img"), fs::Permissions::from_mode(0o444)).expect("mode");
+    fs::create_dir(dir.path().join("directory")).expect("directory");
+    let before = snapshot(dir.path());
+
+    let images = ["--source-image", "a.img", "--dest-image", "b.img"];
+    let source = |name| ["--source-image", name, "--dest-image", "b.img"];
+    let destination = |name| ["--source-image", "a.img", "--dest-image", name];
+    let table: Vec<(&str, Vec<&str>, Vec<&str>)> = vec![
+        ("no subcommand", vec![], vec!["subcommand"]),
+        ("unknown option", vec!["migrate", "--nonsense"], vec!["--nonsense"]),
+        (
+            "missing source",
+            [&["migrate"], &source("none.img")[..]].concat(),
+            vec!["source", "none.img", "No such file"],
+        ),
+        (
+            "missing destination",
+            [&["migrate"], &destination("none.img")[..]].concat(),
+            vec!["destination", "none.img"],
+        ),
+        ("only a source", vec!["migrate", "--source-image", "a.img"], vec!["--dest-image"]),
+        (
+            "a directory",
+            [&["migrate"], &destination("directory")[..]].concat(),
+            vec!["directory", "not a regular file"],
+        ),
+        (
+            "not writable",
+            [&["migrate"], &destination("locked.img")[..]].concat(),
+            vec!["locked.img", "not writable"],
+        ),
+        (
+            "source not writable",
+            [&["migrate"], &source("locked.img")[..]].concat(),
+            vec!["locked.img", "not writable"],
+        ),
+        (
+            "different size",
+            [&["migrate"], &destination("larger.img")[..]].concat(),
+            vec!["larger.img", "2097152", "1048576"],
+        ),
+        (
+            "not whole blocks",
+            [&["migrate"], &source("odd.img")[..]].concat(),
+            vec!["odd.img", "1049088", "4096"],
+        ),
+        (
+            "too small",
+            [&["migrate"], &source("small.img")[..]].concat(),
+            vec!["small.img", "4096", "1048576"],
+        ),
+        (
+            "the same file",
+            vec!["migrate", "--source-image", "a.img", "--dest-image", "a.img"],
+            vec!["a.img", "same file"],
+        ),
+        (
+            "size of other images",
+            [&["migrate", "--size", "2M"], &images[..]].concat(),
+            vec!["2097152", "1048576"],
+        ),
+        ("size too small", vec!["migrate", "--size", "4096"], vec!["4096", "1 MiB", "1 TiB"]),
+        ("size too large", vec!["migrate", "--size", "2T"], vec!["2T", "1 TiB"]),
+        ("size beyond memory", vec!["migrate", "--size", "1T"], vec!["1099511627776", "available"]),
+        ("size not whole blocks", vec!["migrate", "--size", "1048577"], vec!["1048577", "4096"]),
+        ("size not a number", vec!["migrate", "--size", "many"], vec!["many"]),
+        ("block size", vec!["migrate", "--block-size", "1024"], vec!["1024", "512 or 4096"]),
+        ("queue depth", vec!["migrate", "--queue-depth", "0"], vec!["'0'", "1 to 1023"]),
+        ("queue depth too large", vec!["migrate", "--queue-depth", "70000"], vec!["70000", "1 to 1023"]),
+        ("I/O queues", vec!["migrate", "--io-queues", "99"], vec!["99", "1 to 16"]),
+        ("I/O size", vec!["migrate", "--io-size", "512"], vec!["512", "4096"]),
+        ("percent", vec!["migrate", "--read-percent", "101"], vec!["101", "0 to 100"]),
+        ("pattern", vec!["migrate", "--pattern", "circular"], vec!["circular", "random", "hot"]),
+        ("CDQ entries", vec!["migrate", "--cdq-entries", "2"], vec!["'2'", "3 to 1048576"]),
+        (
+            "CDQ entries too many",
+            vec!["migrate", "--cdq-entries", "9999999"],
+            vec!["9999999", "3 to 1048576"],
+        ),
+        ("CDQ layout", vec!["migrate", "--cdq-layout", "ring"], vec!["ring", "contiguous", "prp-list"]),
+        ("head updates", vec!["migrate", "--cdq-entries", "8", "--head-every", "8"], vec!["8", "fewer"]),
+        ("rounds", vec!["migrate", "--max-rounds", "0"], vec!["'0'", "1 to 1000"]),
+        ("stop time", vec!["migrate", "--stop-time-limit", "5"], vec!["'5'", "unit"]),
+        ("stop time too short", vec!["migrate", "--stop-time-limit", "1us"], vec!["1us", "1ms"]),
+        (
+            "cancel after nothing",
+            vec!["migrate", "--cancel-after", "lunch"],
+            vec!["lunch", "discover", "set-state"],
+        ),
+        (
+            "cancel too late",
+            vec!["migrate", "--cancel-after", "resume-destination"],
+            vec!["resume-destination", "set-state"],
+        ),
+        ("seed", vec!["migrate", "--seed", "-3"], vec!["-3"]),
+        ("extents missing", vec!["migrate", "--write-extents", "none"], vec!["none", "No such file"]),
+        ("extents overlap", vec!["migrate", "--write-extents", "extents"], vec!["extents", "overlap"]),
+        ("report nowhere", vec!["migrate", "--json", "nowhere/report.json"], vec!["nowhere/report.json"]),
+        ("log nowhere", vec!["migrate", "--guest-log", "nowhere/log"], vec!["nowhere"]),
+        ("log is an image", [&["migrate", "--guest-log", "b.img"], &images[..]].concat(), vec!["b.img"]),
+        ("journal is an image", [&["migrate", "--journal", "a.img"], &images[..]].concat(), vec!["a.img"]),
+        ("completions for nothing", vec!["completions", "dos"], vec!["dos", "bash"]),
+    ];
+    for (name, arguments, words) in table {
+        let output = run(dir.path(), &arguments);
+        let message = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{name}: {message}");
+        assert_eq!(message.lines().count(), 1, "{name}: {message}");
+        for word in words {
+            assert!(message.contains(word), "{name}: '{word}' is not in: {message}");
+        }
+        assert!(output.stdout.is_empty(), "{name}");
+        assert!(snapshot(dir.path()) == before, "{name}: a file was changed");
+    }
+}
+
+#[test]
+fn an_image_in_use_is_refused() {
+    let dir = tempfile::tempdir().expect("directory");
+    for name in ["a.img", "b.img"] {
+        fs::write(dir.path().join(name), vec![1; MIB]).expect("file");
+    }
+    let file = fs::File::open(dir.path().join("b.img")).expect("open");
+    file.lock().expect("lock");
+    let output = run(dir.path(), &["migrate", "--source-image", "a.img", "--dest-image", "b.img"]);
+    let message = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("b.img") && message.contains("in use"), "{message}");
+}
+
+#[test]
+fn help_names_options_and_exit_statuses() {
+    let dir = tempfile::tempdir().expect("directory");
+    let output = run(dir.path(), &["migrate", "--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let text = String::from_utf8(output.stdout).expect("text");
+    for word in ["--cdq-layout", "--strict", "--json", "--cancel-after", "Exit status:", "journal"] {
+        assert!(text.contains(word), "{word} is not in the help");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(dir.path(), &["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        assert!(String::from_utf8_lossy(&output.stdout).contains("cdq-entries"), "{shell}");
+    }
+}

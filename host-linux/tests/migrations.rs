@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whole migrations in this process, small ones of every kind.
+
+use std::time::Duration;
+
+use nvme_host_linux::config::{CdqLayout, MigrateConfig, Namespaces};
+use nvme_host_linux::guest::Pattern;
+use nvme_host_linux::images::Inputs;
+use nvme_host_linux::journal::Side;
+use nvme_host_linux::migrate::run;
+use nvme_host_linux::report::{Report, Verdict};
+
+fn small() -> MigrateConfig {
+    MigrateConfig {
+        namespaces: Namespaces::Memory { size: 8 << 20 },
+        queue_depth: 16,
+        run_before: Duration::from_millis(50),
+        run_after: Duration::from_millis(50),
+        ..MigrateConfig::default()
+    }
+}
+
+fn migrate(name: &str, config: &MigrateConfig) -> Report {
+    let inputs = Inputs::open(config, None).expect(name);
+    let report = run(config, inputs, &mut ()).expect(name);
+    assert_eq!(report.leftovers.bytes, 0, "{name}: {}", report.statement);
+    report
+}
+
+fn assert_verified(name: &str, config: &MigrateConfig) -> Report {
+    let report = migrate(name, config);
+    assert_eq!(report.verdict, Verdict::Verified, "{name}: {}", report.statement);
+    assert_eq!(report.guest_runs_on, Side::Destination, "{name}");
+    assert!(report.guest.commands_before > 0 && report.guest.commands_after > 0, "{name}: {report:?}");
+    assert!(report.guest.verified_after >= report.guest.verified_before, "{name}: {report:?}");
+    let comparison = report.comparison.expect(name);
+    assert_eq!(comparison.wrong, 0, "{name}");
+    assert!(report.stop_time_us.is_some_and(|time| time > 0), "{name}");
+    let moved: u64 = report.rounds.iter().map(|round| round.bytes).sum();
+    assert_eq!(moved, report.total_bytes, "{name}: {:?}", report.rounds);
+    report
+}
+
+#[test]
+fn every_kind_of_guest_arrives() {
+    let table = [
+        ("512-byte blocks", MigrateConfig { block_size: 512, ..small() }),
+        ("one queue, one command", MigrateConfig { io_queues: 1, queue_depth: 1, ..small() }),
+        ("many queues", MigrateConfig { io_queues: 5, queue_depth: 100, ..small() }),
+        ("long commands", MigrateConfig { io_size: 128 << 10, ..small() }),
+        ("sequential", MigrateConfig { pattern: Pattern::Sequential, ..small() }),
+        ("hot", MigrateConfig { pattern: Pattern::Hot, ..small() }),
+        ("only reads", MigrateConfig { read_percent: 100, ..small() }),
+        ("only writes", MigrateConfig { read_percent: 0, ..small() }),
+        ("slow writes", MigrateConfig { write_rate: Some(500), ..small() }),
+        ("few writes", MigrateConfig { writes: Some(10), ..small() }),
+        (
+            "an odd size",
+            MigrateConfig { namespaces: Namespaces::Memory { size: (1 << 20) + 4096 }, ..small() },
+        ),
+    ];
+    for (name, config) in table {
+        let report = assert_verified(name, &config);
+        if let Some(limit) = config.writes {
+            assert_eq!(report.guest.writes, limit, "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_ring_geometry_arrives_and_tiny_ones_overflow() {
+    for layout in [CdqLayout::Contiguous, CdqLayout::PrpList] {
+        for entries in [3u32, 4, 5, 8, 63, 64, 65, 4096] {
+            for block_size in [512, 4096] {
+                let name = format!("{entries} entries, {layout:?}, {block_size}");
+                let config =
+                    MigrateConfig { cdq_entries: entries, cdq_layout: layout, block_size, ..small() };
+                let report = assert_verified(&name, &config);
+                if entries <= 5 {
+                    assert!(report.cdq.overflows > 0, "{name}: {:?}", report.cdq);
+                }
+                assert!(report.cdq.highest_fill < entries, "{name}: {:?}", report.cdq);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_run_cannot_be_told_from_its_report_as_json() {
+    let report = migrate("json", &small());
+    let text = serde_json::to_string(&report).expect("JSON");
+    assert_eq!(serde_json::from_str::<Report>(&text).expect("the same"), report);
+}
+
+#[test]
+fn strict_runs_that_do_not_converge_stay_at_the_source() {
+    let hopeless = MigrateConfig {
+        stop_time_limit: Duration::from_millis(1),
+        max_rounds: 1,
+        namespaces: Namespaces::Memory { size: 32 << 20 },
+        ..small()
+    };
+    let report = migrate("strict", &MigrateConfig { strict: true, ..hopeless.clone() });
+    assert_eq!(report.verdict, Verdict::NotConverged, "{}", report.statement);
+    assert_eq!((report.guest_runs_on, report.verdict.exit_status()), (Side::Source, 4));
+    assert_eq!(report.leftovers.controller_data, 0);
+    let report = assert_verified("forced", &hopeless);
+    assert!(!report.convergence.reached, "{:?}", report.convergence);
+    assert!(report.convergence.statement.contains("done anyway"), "{:?}", report.convergence);
+}
+
+#[test]
+fn r8_cancelling_after_any_step_leaves_the_guest_whole_at_the_source() {
+    use nvme_core::migration::MigrationStep;
+    for step in MigrationStep::ALL.iter().copied().filter(|step| step.is_reversible()) {
+        if step == MigrationStep::ResumeDestination {
+            // Once it has completed there is no way back.
+            continue;
+        }
+        let name = format!("cancelled after {step}");
+        let report = migrate(&name, &MigrateConfig { cancel_after: Some(step), ..small() });
+        assert_eq!(report.verdict, Verdict::Cancelled, "{name}: {}", report.statement);
+        assert_eq!((report.guest_runs_on, report.verdict.exit_status()), (Side::Source, 3), "{name}");
+        assert!(report.statement.contains(step.name()), "{name}: {}", report.statement);
+        assert_eq!(report.guest.error, None, "{name}");
+        assert!(report.guest.verified_after > 0, "{name}: {report:?}");
+        assert_eq!(report.leftovers.controller_data, 0, "{name}");
+        assert!(report.comparison.is_none(), "{name}");
+    }
+}
