@@ -2,13 +2,21 @@
 //! What the specification demands of a subsystem, row by row: registers, queues, Controller Data Queues, live migration
 //! and the commands around them, judged from the host's side of the registers alone.
 
+mod abort_and_events;
 mod cdq_create_checks;
 mod cdq_set_checks;
 mod cdq_trigger_and_events;
+mod features;
 mod full_queue;
 mod get_controller_state;
 mod harness;
+mod identify_and_logs;
 mod logging_life_cycle;
+mod nvm_commands;
+mod queue_commands;
+mod registers;
+mod resets;
 mod set_controller_state;
 mod suspend_resume;
+mod track_memory;
 mod what_is_logged;

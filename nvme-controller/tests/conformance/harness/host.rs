@@ -287,13 +287,14 @@ impl World {
         count
     }
 
-    /// Reads all completion queues of all hosts that are not held; returns how many completions.
+    /// Reads all completion queues that are not held, of all controllers that work; returns how many completions.
     pub(crate) fn harvest_all(&mut self) -> usize {
         let mut count = 0;
         for host in 0..self.hosts.len() {
             let queues: Vec<u16> = self.hosts[host].completion.keys().copied().collect();
             for queue in queues {
-                if self.is_ready(host) && !self.hosts[host].held.contains(&queue) {
+                let readable = self.is_ready(host) && !self.is_fatal(host);
+                if readable && !self.hosts[host].held.contains(&queue) {
                     count += self.harvest(host, queue);
                 }
             }
