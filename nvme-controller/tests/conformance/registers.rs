@@ -75,8 +75,10 @@ fn ready_within_the_time_that_is_promised() {
 #[test]
 fn bring_up_takes_what_is_legal_and_fails_fatally_on_the_rest() {
     const GOOD_AQA: u32 = 0x001F_001F;
+    type Offsets = (u64, u64);
+    type BringUp = (&'static str, u32, u32, Offsets, bool);
     // CC, AQA, offsets added to ASQ and ACQ, and whether the controller becomes ready.
-    let rows: [(&str, u32, u32, (u64, u64), bool); 27] = [
+    let rows: [BringUp; 27] = [
         ("usual", ENABLE, GOOD_AQA, (0, 0), true),
         ("8 KiB pages", ENABLE | (1 << 7), GOOD_AQA, (0, 0), true),
         ("16 KiB pages, the largest", ENABLE | (2 << 7), GOOD_AQA, (0, 0), true),

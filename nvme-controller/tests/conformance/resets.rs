@@ -11,8 +11,10 @@ fn read_of(world: &World, host: usize) -> sqe::Sqe {
     sqe::read(NSID, 0, 1, world.hosts[host].buffer(512).1)
 }
 
+type Reset = fn(&mut World, usize);
+
 /// The ways a controller can be reset, with whether its admin queue registers stay.
-const RESETS: [(&str, fn(&mut World, usize), bool); 3] = [
+const RESETS: [(&str, Reset, bool); 3] = [
     ("Controller Reset", |world, host| world.disable(host), true),
     (
         "reset from outside",

@@ -348,8 +348,9 @@ fn r15_a_controller_that_tracks_no_memory_has_neither_command() {
 #[test]
 fn r15_what_is_reported() {
     type Action = fn(&mut World, u64);
+    type Ranges = &'static [(u64, u32)];
     // Memory at the address: 16 pages, all tracked with 4 KiB granules.
-    let rows: [(&str, Action, &[(u64, u32)]); 9] = [
+    let rows: [(&str, Action, Ranges); 9] = [
         ("nothing", |_, _| {}, &[]),
         ("data of a Read", |w, at| read_to(w, at + 4096, 1), &[(1, 1)]),
         ("data across two pages", |w, at| read_to(w, at + 2 * 4096 + 4096 - 512, 2), &[(2, 2)]),
