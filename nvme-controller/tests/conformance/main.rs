@@ -14,6 +14,7 @@ mod identify_and_logs;
 mod logging_life_cycle;
 mod nvm_commands;
 mod queue_commands;
+mod quirks;
 mod registers;
 mod resets;
 mod set_controller_state;
