@@ -2,26 +2,23 @@
 //! Property and doorbell accesses of a host. NVMe Base 2.1 §3.1.4, Controller Properties.
 
 use nvme_core::register::Offset;
+use nvme_core::wire::register::{
+    ACQ, AQA, ASQ, CAP, CC, CRTO, CSTS, Capabilities, ControllerReadyTimeouts, ControllerStatus, DOORBELLS,
+    INTMC, INTMS, NSSR, NSSR_RESET, ShutdownNotification, VS, Version,
+};
 use nvme_core::wire::{AsynchronousEvent, BusAddr, EventType};
 
 use crate::controller::Controller;
 use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::pages::QueueMemory;
 use crate::queue::{CompletionQueue, InvalidDoorbell, SubmissionQueue};
-use crate::registers::{
-    ACQ, AQA, ASQ, CAP, CC, CRTO, CSTS, DOORBELLS, INTMC, INTMS, MisalignedAccess, NSSR, SUBSYSTEM_RESET,
-    Shutdown, VERSION, VS,
-};
+use crate::registers::{MisalignedAccess, Shutdown};
 use crate::subsystem::{Port, Subsystem};
 
-const READY_INDEPENDENT_OF_MEDIA: u64 = 1 << 59;
-const NVM_COMMAND_SET: u64 = 1 << 37;
-const IO_COMMAND_SETS: u64 = 1 << 43;
-
-/// CC.CSS values the controller supports: the NVM command set, and all supported I/O command sets.
-pub(crate) const fn supports_command_set(value: u32) -> bool {
-    matches!(value, 0 | 6)
-}
+/// Upper halves of the 64-bit properties.
+const CAP_HIGH: u32 = CAP.wrapping_add(4);
+const ASQ_HIGH: u32 = ASQ.wrapping_add(4);
+const ACQ_HIGH: u32 = ACQ.wrapping_add(4);
 
 const fn with_low(old: u64, low: u32) -> u64 {
     (old & !0xFFFF_FFFF) | low as u64
@@ -39,15 +36,18 @@ const fn halves(value: u64) -> (u32, u32) {
 impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     fn capabilities(&self) -> u64 {
         let config = &self.config;
-        u64::from(config.max_queue_entries.saturating_sub(1) & 0xFFFF)
-            | (u64::from(config.contiguous_queues_required) << 16)
-            | (u64::from(config.ready_timeout) << 24)
-            | (u64::from(config.subsystem_reset) << 36)
-            | NVM_COMMAND_SET
-            | IO_COMMAND_SETS
-            | (u64::from(config.min_page_shift.saturating_sub(12)) << 48)
-            | (u64::from(config.max_page_shift.saturating_sub(12)) << 52)
-            | READY_INDEPENDENT_OF_MEDIA
+        let page = |shift: u8| 1_u32.checked_shl(u32::from(shift)).unwrap_or(4096);
+        Capabilities::from_bits(0)
+            .with_max_queue_entries(config.max_queue_entries)
+            .with_contiguous_queues_required(config.contiguous_queues_required)
+            .with_timeout_units(config.ready_timeout)
+            .with_subsystem_reset_supported(config.subsystem_reset)
+            .with_nvm_command_set_supported(true)
+            .with_all_command_sets_supported(true)
+            .with_min_page_size(page(config.min_page_shift))
+            .with_max_page_size(page(config.max_page_shift))
+            .with_ready_with_media_supported(true)
+            .bits()
     }
 
     /// Reads the 32-bit word at `offset` of the controller at `port`. Reserved properties, doorbells and ports that do
@@ -63,17 +63,19 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let registers = &controller.registers;
         Ok(match offset.bytes() {
             CAP => halves(self.capabilities()).0,
-            0x04 => halves(self.capabilities()).1,
-            VS => VERSION,
+            CAP_HIGH => halves(self.capabilities()).1,
+            VS => Version::V2_1.bits(),
             INTMS | INTMC => registers.masked,
             CC => registers.cc,
-            CSTS => registers.status(),
+            CSTS => registers.status().bits(),
             AQA => registers.aqa,
             ASQ => halves(registers.asq).0,
-            0x2C => halves(registers.asq).1,
+            ASQ_HIGH => halves(registers.asq).1,
             ACQ => halves(registers.acq).0,
-            0x34 => halves(registers.acq).1,
-            CRTO => u32::from(self.config.ready_timeout) | (u32::from(self.config.ready_timeout) << 16),
+            ACQ_HIGH => halves(registers.acq).1,
+            CRTO => ControllerReadyTimeouts::from_bits(0)
+                .with_media_units(u16::from(self.config.ready_timeout))
+                .bits(),
             _ => 0,
         })
     }
@@ -116,13 +118,15 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 self.signal_at(port.0);
             }
             CC => self.configure(port.0, value),
-            CSTS if value & (1 << 4) != 0 => registers.subsystem_reset_occurred = false,
-            NSSR if self.config.subsystem_reset && value == SUBSYSTEM_RESET => self.reset_subsystem(),
+            CSTS if ControllerStatus::from_bits(value).subsystem_reset_occurred() => {
+                registers.subsystem_reset_occurred = false
+            }
+            NSSR if self.config.subsystem_reset && value == NSSR_RESET => self.reset_subsystem(),
             AQA if disabled => registers.aqa = value & 0x0FFF_0FFF,
             ASQ if disabled => registers.asq = with_low(registers.asq, value & !0xFFF),
-            0x2C if disabled => registers.asq = with_high(registers.asq, value),
+            ASQ_HIGH if disabled => registers.asq = with_high(registers.asq, value),
             ACQ if disabled => registers.acq = with_low(registers.acq, value & !0xFFF),
-            0x34 if disabled => registers.acq = with_high(registers.acq, value),
+            ACQ_HIGH if disabled => registers.acq = with_high(registers.acq, value),
             _ => {}
         }
         Ok(())
@@ -156,24 +160,22 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         }
         controller.registers.cc = after;
         let notification = controller.registers.shutdown_notification();
-        if notification == 0 && !before.enabled() {
+        if notification == ShutdownNotification::None && !before.enabled() {
             controller.registers.shutdown = Shutdown::None;
         }
         if notification != before.shutdown_notification()
-            && notification != 0
+            && matches!(notification, ShutdownNotification::Normal | ShutdownNotification::Abrupt)
             && controller.registers.shutdown == Shutdown::None
         {
-            controller.registers.shutdown = Shutdown::InProgress { flush: notification == 1 };
+            controller.registers.shutdown =
+                Shutdown::InProgress { flush: notification == ShutdownNotification::Normal };
         }
         if !before.enabled() && after & 1 != 0 {
             let config = self.config;
             let online = controller.secondary.is_none_or(|secondary| secondary.online);
             let pages = config.min_page_shift..=config.max_page_shift;
             let registers = &controller.registers;
-            let good = online
-                && pages.contains(&registers.page_shift())
-                && supports_command_set(registers.command_set())
-                && registers.arbitration() == 0;
+            let good = online && pages.contains(&registers.page_shift()) && registers.supported();
             if good && controller.enable() {
                 let timeout = u64::from(controller.features.keep_alive).saturating_mul(1000);
                 controller.keep_alive_deadline = (timeout > 0).then(|| self.now.saturating_add(timeout));

@@ -2,30 +2,15 @@
 //! Properties of one controller and the state behind them. NVMe Base 2.1 §3.1.4, Controller Properties.
 
 use nvme_core::register::Offset;
-
-/// Offset of the first doorbell.
-pub(crate) const DOORBELLS: u32 = 0x1000;
-/// Version property: 2.1.
-pub(crate) const VERSION: u32 = 0x0002_0100;
-/// What NSSR takes to reset the subsystem: "NVMe".
-pub(crate) const SUBSYSTEM_RESET: u32 = 0x4E56_4D65;
+use nvme_core::wire::register::{
+    AdminQueueAttributes, Arbitration, CommandSetSelection, ControllerConfiguration, ControllerStatus,
+    ShutdownNotification, ShutdownStatus,
+};
 
 /// Bits of Controller Configuration the controller implements.
 pub(crate) const CC_WRITABLE: u32 = 0x00FF_FFF1;
 /// Bits of Controller Configuration that may change only while the controller is disabled: CSS, MPS, AMS.
 const CC_FIXED_WHILE_ENABLED: u32 = 0x0000_3FF0;
-
-pub(crate) const CAP: u32 = 0x00;
-pub(crate) const VS: u32 = 0x08;
-pub(crate) const INTMS: u32 = 0x0C;
-pub(crate) const INTMC: u32 = 0x10;
-pub(crate) const CC: u32 = 0x14;
-pub(crate) const CSTS: u32 = 0x1C;
-pub(crate) const NSSR: u32 = 0x20;
-pub(crate) const AQA: u32 = 0x24;
-pub(crate) const ASQ: u32 = 0x28;
-pub(crate) const ACQ: u32 = 0x30;
-pub(crate) const CRTO: u32 = 0x68;
 
 /// An access that no controller defines: not aligned to its width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,46 +62,50 @@ pub(crate) struct Registers {
 }
 
 impl Registers {
+    pub(crate) const fn configuration(&self) -> ControllerConfiguration {
+        ControllerConfiguration::from_bits(self.cc)
+    }
+
     pub(crate) const fn enabled(&self) -> bool {
-        self.cc & 1 != 0
+        self.configuration().enabled()
     }
 
     /// log2 of the page size in bytes.
     #[inline]
     pub(crate) const fn page_shift(&self) -> u8 {
-        (((self.cc >> 7) & 0xF) as u8).wrapping_add(12)
+        self.configuration().page_size().trailing_zeros() as u8
     }
 
-    pub(crate) const fn command_set(&self) -> u32 {
-        (self.cc >> 4) & 7
+    /// Whether this controller works with the command sets and the arbitration chosen: the NVM command set or all
+    /// supported ones, and round robin.
+    pub(crate) fn supported(&self) -> bool {
+        let configuration = self.configuration();
+        matches!(configuration.command_sets(), CommandSetSelection::NVM | CommandSetSelection::ALL_SUPPORTED)
+            && configuration.arbitration() == Arbitration::ROUND_ROBIN
     }
 
-    pub(crate) const fn arbitration(&self) -> u32 {
-        (self.cc >> 11) & 7
-    }
-
-    pub(crate) const fn shutdown_notification(&self) -> u32 {
-        (self.cc >> 14) & 3
+    pub(crate) const fn shutdown_notification(&self) -> ShutdownNotification {
+        self.configuration().shutdown()
     }
 
     /// log2 of the I/O submission queue entry size.
-    pub(crate) const fn submission_entry_shift(&self) -> u32 {
-        (self.cc >> 16) & 0xF
+    pub(crate) const fn submission_entry_shift(&self) -> u8 {
+        self.configuration().submission_entry_exponent()
     }
 
     /// log2 of the I/O completion queue entry size.
-    pub(crate) const fn completion_entry_shift(&self) -> u32 {
-        (self.cc >> 20) & 0xF
+    pub(crate) const fn completion_entry_shift(&self) -> u8 {
+        self.configuration().completion_entry_exponent()
     }
 
     /// Entries of the admin submission queue.
     pub(crate) const fn admin_submission_entries(&self) -> u32 {
-        (self.aqa & 0xFFF).wrapping_add(1)
+        AdminQueueAttributes::from_bits(self.aqa).submission_entries() as u32
     }
 
     /// Entries of the admin completion queue.
     pub(crate) const fn admin_completion_entries(&self) -> u32 {
-        ((self.aqa >> 16) & 0xFFF).wrapping_add(1)
+        AdminQueueAttributes::from_bits(self.aqa).completion_entries() as u32
     }
 
     /// What a write of `value` makes of CC, apart from its effects.
@@ -130,15 +119,16 @@ impl Registers {
     }
 
     /// Controller Status.
-    pub(crate) const fn status(&self) -> u32 {
+    pub(crate) const fn status(&self) -> ControllerStatus {
         let shutdown = match self.shutdown {
-            Shutdown::None => 0,
-            Shutdown::InProgress { .. } => 1,
-            Shutdown::Complete => 2,
+            Shutdown::None => ShutdownStatus::Normal,
+            Shutdown::InProgress { .. } => ShutdownStatus::InProgress,
+            Shutdown::Complete => ShutdownStatus::Complete,
         };
-        self.ready as u32
-            | (self.fatal as u32) << 1
-            | shutdown << 2
-            | (self.subsystem_reset_occurred as u32) << 4
+        ControllerStatus::from_bits(0)
+            .with_ready(self.ready)
+            .with_fatal(self.fatal)
+            .with_shutdown(shutdown)
+            .with_subsystem_reset_occurred(self.subsystem_reset_occurred)
     }
 }

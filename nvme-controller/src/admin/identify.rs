@@ -10,6 +10,7 @@ use nvme_core::wire::identify::{
     SecondaryControllers, SubsystemName, SupportedControllerStateFormats, Text, TrackingAttributes,
     VirtualResources,
 };
+use nvme_core::wire::register::Version;
 use nvme_core::wire::{Command, InvalidField, NamespaceId, StatusCode, SubmissionQueueEntry};
 
 use crate::config::ManagerConfig;
@@ -17,7 +18,6 @@ use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::namespace::Namespace;
 use crate::outcome::{Outcome, Refusal, SUCCESS};
 use crate::quirk::Quirks;
-use crate::registers::VERSION;
 use crate::state_format::FORMAT_UUID;
 use crate::subsystem::Subsystem;
 
@@ -159,7 +159,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             sharing: if self.controllers.len() > 1 { SEVERAL_CONTROLLERS } else { 0 },
             max_transfer_log2: config.max_transfer_shift,
             controller: controller.id(),
-            version: VERSION,
+            version: Version::V2_1.bits(),
             admin_commands,
             abort_limit: config.abort_limit,
             event_request_limit: u16::try_from(controller.events.limit()).unwrap_or(256),

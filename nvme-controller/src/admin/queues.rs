@@ -66,7 +66,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             return Err(StatusCode::INVALID_QUEUE_IDENTIFIER.into());
         }
         if command.entries > self.config.max_queue_entries
-            || controller.registers.completion_entry_shift() != u32::from(COMPLETION_SHIFT)
+            || controller.registers.completion_entry_shift() != COMPLETION_SHIFT
         {
             return Err(StatusCode::INVALID_QUEUE_SIZE.into());
         }
@@ -103,7 +103,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             return Err(StatusCode::COMPLETION_QUEUE_INVALID.into());
         }
         if command.entries > self.config.max_queue_entries
-            || controller.registers.submission_entry_shift() != u32::from(SUBMISSION_SHIFT)
+            || controller.registers.submission_entry_shift() != SUBMISSION_SHIFT
         {
             return Err(StatusCode::INVALID_QUEUE_SIZE.into());
         }

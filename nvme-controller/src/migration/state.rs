@@ -15,7 +15,6 @@ use crate::features::Features;
 use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::outcome::Refusal;
 use crate::pages::{PageList, QueueMemory};
-use crate::property::supports_command_set;
 use crate::queue::{COMPLETION_SHIFT, CompletionQueue, SUBMISSION_SHIFT, SubmissionQueue};
 use crate::quirk::Quirks;
 use crate::registers::{CC_WRITABLE, Registers, Shutdown};
@@ -134,10 +133,7 @@ impl<M: HostMemory> Controller<'_, M> {
         let VendorState { ready, cc, aqa, asq, acq, admin, features, .. } = image.state;
         let registers = Registers { cc, aqa, asq, acq, ..Registers::default() };
         let pages = config.min_page_shift..=config.max_page_shift;
-        let enabled = registers.enabled()
-            && pages.contains(&registers.page_shift())
-            && supports_command_set(registers.command_set())
-            && registers.arbitration() == 0;
+        let enabled = registers.enabled() && pages.contains(&registers.page_shift()) && registers.supported();
         let aligned = if ready { (1_u64 << registers.page_shift()).wrapping_sub(1) } else { 0xFFF };
         let submission = registers.admin_submission_entries();
         let completion = registers.admin_completion_entries();

@@ -514,6 +514,15 @@ impl Rig {
         }
     }
 
+    /// As [`collect`](Self::collect), for a completion queue whose memory may be gone.
+    pub fn try_collect(&mut self, controller: usize, queue: u16) {
+        let pair = &self.pairs[controller][&queue];
+        let bytes = u64::from(pair.completion_entries) * 16;
+        if self.memories[controller].is_host_memory(pair.completion, bytes) {
+            self.collect(controller, queue);
+        }
+    }
+
     /// The completion of a command, if it has arrived.
     pub fn take(
         &mut self,
