@@ -17,3 +17,4 @@ pub mod report;
 pub mod storage;
 pub mod sync;
 mod sys;
+pub mod witness;

@@ -18,6 +18,7 @@ use nvme_core::wire::ControllerId;
 use crate::endpoint::{AccessError, Attachment, Endpoint};
 use crate::journal::{Journal, Side};
 use crate::sync::RunToken;
+use crate::witness::Witness;
 
 /// Why the switch could not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,17 +62,20 @@ pub struct HostPlatform<R> {
     token: Arc<RunToken>,
     journal: Option<Journal>,
     at_stop: Option<String>,
+    witness: Arc<Witness>,
 }
 
 impl<R: RegisterIo<Error = AccessError>> HostPlatform<R> {
-    /// The platform of the guest that uses `endpoint` and runs while it holds `token`.
+    /// The platform of the guest that uses `endpoint` and runs while it holds `token`. `witness` is told when both
+    /// sides should be equal.
     pub fn new(
         endpoint: Arc<Endpoint<R>>,
         token: Arc<RunToken>,
         journal: Option<Journal>,
         at_stop: Option<String>,
+        witness: Arc<Witness>,
     ) -> Self {
-        Self { endpoint, token, journal, at_stop }
+        Self { endpoint, token, journal, at_stop, witness }
     }
 
     /// Where the guest runs.
@@ -128,7 +132,9 @@ impl<R: RegisterIo<Error = AccessError>> Platform for HostPlatform<R> {
 
     fn before_resume(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
         self.token.pause();
-        self.run_at_stop()
+        self.run_at_stop()?;
+        self.witness.arm();
+        Ok(())
     }
 
     fn destination_resumed(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
@@ -149,6 +155,7 @@ impl<R: RegisterIo<Error = AccessError>> Platform for HostPlatform<R> {
     }
 
     fn source_resumed(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
+        self.witness.disarm();
         let recorded = self.record(Side::Source, "rolled back; the guest runs on the source");
         let attached = self.endpoint.attach(Attachment::Source);
         self.token.resume();
@@ -190,6 +197,7 @@ mod tests {
         endpoint: Arc<Endpoint<SideRegisters>>,
         token: Arc<RunToken>,
         platform: HostPlatform<SideRegisters>,
+        witness: Arc<Witness>,
     }
 
     fn bench(at_stop: Option<&str>) -> Bench {
@@ -203,13 +211,16 @@ mod tests {
         let side = |name| SideRegisters(name, Arc::clone(&writes));
         let endpoint = Arc::new(Endpoint::new(side('s'), side('d')));
         let token = Arc::new(RunToken::new());
+        let open = |path| Arc::new(std::fs::File::open(path).expect("open"));
+        let witness = Arc::new(Witness::new(open(&source), open(&destination), 4, 1));
         let platform = HostPlatform::new(
             Arc::clone(&endpoint),
             Arc::clone(&token),
             Some(journal),
             at_stop.map(String::from),
+            Arc::clone(&witness),
         );
-        Bench { _dir: dir, journal: path, writes, endpoint, token, platform }
+        Bench { _dir: dir, journal: path, writes, endpoint, token, platform, witness }
     }
 
     const ID: ControllerId = ControllerId::new(2);
@@ -242,6 +253,8 @@ mod tests {
             let expected: Vec<_> = [('s', 1), (name, 2)].into_iter().chain(disabled).collect();
             assert_eq!(*lock(&bench.writes), expected);
             assert_eq!(bench.platform.side(), side);
+            let compared = bench.witness.finish().expect("compare");
+            assert_eq!(compared.map(|report| report.equal), destination.then_some(1));
             bench.platform.conclude("done").expect("conclude");
             let record = Journal::read(&bench.journal).expect("journal");
             assert_eq!((record.authoritative, record.step.as_str()), (side, "done"));

@@ -142,16 +142,16 @@ pub struct GuestReport {
     pub error: Option<String>,
 }
 
-/// Both namespaces side by side at the end.
+/// Both namespaces side by side, as they were at the switch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ComparisonReport {
-    /// Blocks compared.
+    /// Blocks of the namespace, each of which was compared once.
     pub blocks: u64,
     /// Blocks equal on both sides.
     pub equal: u64,
-    /// Blocks that differ because the guest wrote them since the switch; their content was verified.
-    pub written_since: u64,
-    /// Blocks that differ without a reason.
+    /// Blocks compared just before the guest overwrote them at the destination; the others were compared at the end.
+    pub before_change: u64,
+    /// Blocks that differ.
     pub wrong: u64,
     /// First of them.
     pub first_wrong: Option<u64>,
@@ -193,7 +193,7 @@ pub struct Report {
     pub convergence: ConvergenceReport,
     /// What the guest did and found.
     pub guest: GuestReport,
-    /// Both namespaces side by side; absent if the migration did not complete.
+    /// Both namespaces side by side at the switch; absent if the migration did not complete.
     pub comparison: Option<ComparisonReport>,
     /// Memory left behind.
     pub leftovers: LeftoverReport,

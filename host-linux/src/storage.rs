@@ -11,6 +11,8 @@ use nvme_core::wire::Lba;
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, memfd_create, seek};
 use rustix::io::Errno;
 
+use crate::witness::Witness;
+
 /// Bytes written at once where zeroes have to be written one by one.
 const ZEROES: &[u8] = &[0; 1 << 16];
 
@@ -23,6 +25,7 @@ pub struct FileStorage {
     block_shift: u8,
     blocks: u64,
     uncorrectable: Ranges,
+    witness: Option<Arc<Witness>>,
 }
 
 impl FileStorage {
@@ -44,7 +47,22 @@ impl FileStorage {
             block_shift: block_size.trailing_zeros() as u8,
             blocks: len / u64::from(block_size),
             uncorrectable: Ranges::default(),
+            witness: None,
         })
+    }
+
+    /// The same storage, which tells `witness` before blocks change.
+    #[must_use]
+    pub fn watched(mut self, witness: Arc<Witness>) -> Self {
+        self.witness = Some(witness);
+        self
+    }
+
+    fn tell(&self, lba: Lba, blocks: u64) -> Result<(), StorageError> {
+        match &self.witness {
+            Some(witness) => witness.about_to_change(lba.get(), blocks).map_err(|_| StorageError::Write),
+            None => Ok(()),
+        }
     }
 
     /// Makes `len` bytes of zeroed memory that nothing outside this process can open.
@@ -99,12 +117,15 @@ impl BlockStorage for FileStorage {
     }
 
     fn write(&mut self, lba: Lba, bytes: &[u8]) -> Result<(), StorageError> {
+        let blocks = (bytes.len() >> self.block_shift) as u64;
+        self.tell(lba, blocks)?;
         self.file.write_all_at(bytes, self.offset(lba)).map_err(write_error)?;
-        self.uncorrectable.remove(lba.get(), (bytes.len() >> self.block_shift) as u64);
+        self.uncorrectable.remove(lba.get(), blocks);
         Ok(())
     }
 
     fn write_zeroes(&mut self, lba: Lba, blocks: u64, deallocate: bool) -> Result<(), StorageError> {
+        self.tell(lba, blocks)?;
         let (at, len) = (self.offset(lba), blocks << self.block_shift);
         let flags = if deallocate { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
         match fallocate(&*self.file, flags | FallocateFlags::KEEP_SIZE, at, len) {

@@ -34,7 +34,7 @@ fn assert_verified(name: &str, config: &MigrateConfig) -> Report {
     assert!(report.guest.commands_before > 0 && report.guest.commands_after > 0, "{name}: {report:?}");
     assert!(report.guest.verified_after >= report.guest.verified_before, "{name}: {report:?}");
     let comparison = report.comparison.expect(name);
-    assert_eq!(comparison.wrong, 0, "{name}");
+    assert_eq!((comparison.equal, comparison.wrong), (comparison.blocks, 0), "{name}: {comparison:?}");
     assert!(report.stop_time_us.is_some_and(|time| time > 0), "{name}");
     let moved: u64 = report.rounds.iter().map(|round| round.bytes).sum();
     assert_eq!(moved, report.total_bytes, "{name}: {:?}", report.rounds);

@@ -118,10 +118,10 @@ pub(crate) fn tables(report: &Report, out: &mut impl Write) -> io::Result<()> {
         let rows = pairs([
             ("blocks", comparison.blocks.to_string()),
             ("equal", comparison.equal.to_string()),
-            ("written since the switch, verified", comparison.written_since.to_string()),
-            ("wrong", comparison.wrong.to_string()),
+            ("compared before an overwrite", comparison.before_change.to_string()),
+            ("different", comparison.wrong.to_string()),
         ]);
-        table("Source and destination", &[], &rows, out)?;
+        table("Source and destination at the switch", &[], &rows, out)?;
     }
 
     let rows = pairs([

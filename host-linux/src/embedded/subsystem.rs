@@ -20,6 +20,7 @@ use super::service::{EmbeddedController, Machine, Service};
 use crate::memory::AddressSpace;
 use crate::storage::FileStorage;
 use crate::sync::Signal;
+use crate::witness::Witness;
 
 /// Identifier of the one namespace.
 pub const NAMESPACE: NamespaceId = NamespaceId::new(1);
@@ -234,6 +235,19 @@ impl EmbeddedSubsystem {
     /// [`StartError`] naming what is not possible.
     pub fn start(setup: SubsystemSetup) -> Result<Self, StartError> {
         let storage = FileStorage::new(Arc::clone(&setup.namespace), setup.block_size)?;
+        Self::start_with(setup, storage)
+    }
+
+    /// Starts the subsystem's thread, with a witness told before blocks of its namespace change.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_watched(setup: SubsystemSetup, witness: Arc<Witness>) -> Result<Self, StartError> {
+        let storage = FileStorage::new(Arc::clone(&setup.namespace), setup.block_size)?;
+        Self::start_with(setup, storage.watched(witness))
+    }
+
+    fn start_with(setup: SubsystemSetup, storage: FileStorage) -> Result<Self, StartError> {
         let ids = setup.controllers.iter().map(|controller| controller.id).collect();
         let (started, result) = sync_channel(1);
         let service = Service::start(&setup.name.clone(), move |server| {

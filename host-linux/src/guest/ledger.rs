@@ -52,14 +52,10 @@ pub struct Ledger {
     acknowledged: Vec<u32>,
     /// Newest version issued: one above the acknowledged one while a write is in flight.
     issued: Vec<u32>,
-    /// Blocks with a write in flight.
-    in_flight: HashSet<u64>,
     /// Fingerprints of blocks whose first content the guest has read.
     found: HashMap<u64, u64>,
     /// Blocks the guest has rewritten with what they held.
     rewritten: HashSet<u64>,
-    /// Blocks written since the mark, if there is one.
-    since_mark: Option<HashSet<u64>>,
 }
 
 impl Ledger {
@@ -72,10 +68,8 @@ impl Ledger {
             initial,
             acknowledged: vec![0; blocks],
             issued: vec![0; blocks],
-            in_flight: HashSet::new(),
             found: HashMap::new(),
             rewritten: HashSet::new(),
-            since_mark: None,
         }
     }
 
@@ -100,10 +94,6 @@ impl Ledger {
         debug_assert!(!self.is_in_flight(lba));
         let issued = &mut self.issued[Self::index(lba)];
         *issued += 1;
-        self.in_flight.insert(lba.get());
-        if let Some(changed) = &mut self.since_mark {
-            changed.insert(lba.get());
-        }
         u64::from(*issued)
     }
 
@@ -111,7 +101,6 @@ impl Ledger {
     pub fn acknowledge(&mut self, lba: Lba) -> u64 {
         let index = Self::index(lba);
         self.acknowledged[index] = self.issued[index];
-        self.in_flight.remove(&lba.get());
         u64::from(self.acknowledged[index])
     }
 
@@ -119,7 +108,6 @@ impl Ledger {
     pub fn withdraw(&mut self, lba: Lba) {
         let index = Self::index(lba);
         self.issued[index] = self.acknowledged[index];
-        self.in_flight.remove(&lba.get());
     }
 
     /// The newest acknowledged version: the oldest that a read submitted now may return.
@@ -171,17 +159,6 @@ impl Ledger {
         written.dedup();
         written
     }
-
-    /// Remembers from now on which blocks are written, those with a write in flight included.
-    pub fn mark(&mut self) {
-        self.since_mark = Some(self.in_flight.clone());
-    }
-
-    /// Whether a write of the block was in flight at the mark or was issued since; `false` without a mark.
-    #[must_use]
-    pub fn is_changed_since_mark(&self, lba: Lba) -> bool {
-        self.since_mark.as_ref().is_some_and(|changed| changed.contains(&lba.get()))
-    }
 }
 
 #[cfg(test)]
@@ -231,20 +208,5 @@ mod tests {
         assert!(ledger.check(lba, &block(1, 1), 1).is_ok());
         ledger.rewrite(Lba::new(2));
         assert_eq!(ledger.written(), [lba, Lba::new(2)]);
-    }
-
-    #[test]
-    fn changes_since_a_mark_include_writes_in_flight_then() {
-        let mut ledger = Ledger::new(4, 7, InitialContent::Generated);
-        for lba in [0, 1] {
-            ledger.issue(Lba::new(lba));
-        }
-        ledger.acknowledge(Lba::new(0));
-        assert!(!ledger.is_changed_since_mark(Lba::new(0)), "no mark yet");
-        ledger.mark();
-        ledger.acknowledge(Lba::new(1));
-        ledger.issue(Lba::new(2));
-        let changed: Vec<bool> = (0..4).map(|lba| ledger.is_changed_since_mark(Lba::new(lba))).collect();
-        assert_eq!(changed, [false, true, true, false]);
     }
 }

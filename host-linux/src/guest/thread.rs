@@ -193,7 +193,6 @@ fn run<R: RegisterIo<Error = AccessError>>(
                 stops = running.stops();
                 report.commands_before = commands;
                 report.in_flight = engine.outstanding() as u64;
-                workload.ledger_mut().mark();
             }
             let now = waiter.now();
             let collected = engine.collect(&mut workload, now)?;

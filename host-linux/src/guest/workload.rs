@@ -113,10 +113,6 @@ impl Workload {
         self.counts
     }
 
-    pub(crate) fn ledger_mut(&mut self) -> &mut Ledger {
-        &mut self.ledger
-    }
-
     pub(crate) fn into_ledger(self) -> Ledger {
         self.ledger
     }

@@ -20,6 +20,7 @@ use crate::memory::{AddressSpace, Capacity, PAGE};
 use crate::mover::{PIECE_BYTES, PIECES};
 use crate::platform::HostPlatform;
 use crate::sync::{RunToken, Signal};
+use crate::witness::Witness;
 
 /// The managing controller, in either subsystem.
 pub(super) const MANAGER: ControllerId = ControllerId::new(1);
@@ -93,6 +94,7 @@ pub(super) struct Bench {
     pub(super) managers: Arc<Signal>,
     pub(super) guest: Guest,
     pub(super) platform: HostPlatform<EmbeddedController>,
+    pub(super) witness: Arc<Witness>,
     pub(super) journal: Option<PathBuf>,
 }
 
@@ -118,6 +120,13 @@ impl Bench {
         };
         let memory = Memories::new(config)?;
         let (managers, interrupts) = (Arc::<Signal>::default(), Arc::<Signal>::default());
+        let blocks = inputs.size / u64::from(config.block_size);
+        let witness = Arc::new(Witness::new(
+            Arc::clone(&inputs.source),
+            Arc::clone(&inputs.destination),
+            config.block_size,
+            blocks,
+        ));
         let subsystem = |name: &str, id, manager: &Arc<AddressSpace>, namespace| {
             let controller =
                 |id, role, io_queues, memory: &Arc<AddressSpace>, signal: &Arc<Signal>| ControllerSetup {
@@ -127,7 +136,7 @@ impl Bench {
                     memory: Arc::clone(memory),
                     interrupts: Arc::clone(signal),
                 };
-            EmbeddedSubsystem::start(SubsystemSetup {
+            SubsystemSetup {
                 name: name.into(),
                 serial_number: name.to_uppercase(),
                 namespace: Arc::clone(namespace),
@@ -137,12 +146,14 @@ impl Bench {
                     controller(MANAGER, ControllerRole::Managing, 1, manager, &managers),
                     controller(id, ControllerRole::Migratable, config.io_queues, &memory.guest, &interrupts),
                 ],
-            })
-            .map_err(RunError::Subsystem)
+            }
         };
+        let source = subsystem("source", SOURCE, &memory.source, &inputs.source);
+        let destination = subsystem("destination", DESTINATION, &memory.destination, &inputs.destination);
         let subsystems = Subsystems {
-            source: subsystem("source", SOURCE, &memory.source, &inputs.source)?,
-            destination: subsystem("destination", DESTINATION, &memory.destination, &inputs.destination)?,
+            source: EmbeddedSubsystem::start(source).map_err(RunError::Subsystem)?,
+            destination: EmbeddedSubsystem::start_watched(destination, Arc::clone(&witness))
+                .map_err(RunError::Subsystem)?,
         };
         let endpoint = Arc::new(Endpoint::new(
             registers(&subsystems.source, SOURCE)?,
@@ -159,7 +170,7 @@ impl Bench {
             queue_depth: config.queue_depth,
             workload: WorkloadOptions {
                 block_size,
-                blocks: inputs.size / u64::from(block_size),
+                blocks,
                 blocks_per_command: u64::from(config.io_size / block_size).max(1),
                 initial: if in_memory { InitialContent::Generated } else { InitialContent::Unknown },
                 seed: config.seed,
@@ -172,9 +183,10 @@ impl Bench {
             log: config.guest_log.clone(),
         })
         .map_err(RunError::Guest)?;
-        let platform = HostPlatform::new(endpoint, token, journal, config.at_stop.clone());
+        let platform =
+            HostPlatform::new(endpoint, token, journal, config.at_stop.clone(), Arc::clone(&witness));
         let journal = inputs.journal.as_ref().map(|paths| paths.journal.clone());
-        Ok(Self { subsystems, memory, managers, guest, platform, journal })
+        Ok(Self { subsystems, memory, managers, guest, platform, witness, journal })
     }
 
     /// Waits while the guest runs; shorter if it fails.
