@@ -185,7 +185,7 @@ fn the_marker_may_follow_the_completion_of_a_suspend_that_keeps_the_queue() {
 }
 
 #[test]
-fn the_last_free_slot_holds_the_overflow_marker() {
+fn r13_the_last_free_slot_holds_the_overflow_marker() {
     for entries in [2, 3, 4, 5, 8, 63, 64, 65, 130, 4096] {
         for scattered in [false, true] {
             let mut rig = rig();

@@ -566,7 +566,7 @@ fn r17_formats_are_listed_by_managers_only() {
 }
 
 #[test]
-fn migratable_controllers_have_none_of_the_commands() {
+fn r1_migratable_controllers_have_none_of_the_commands() {
     let mut rig = rig();
     for opcode in [0x3D, 0x3E, 0x41, 0x42, 0x45] {
         let entry = SubmissionQueueEntry::new(opcode);
