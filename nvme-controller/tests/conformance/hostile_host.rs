@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whatever a host writes, every command gets one completion, nothing panics, and other controllers go on.
+
+use crate::harness::sqe::{self, Sqe};
+use crate::harness::status::*;
+use crate::harness::*;
+
+/// Numbers that look random and are the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.roll() % limit
+    }
+
+    /// A number that is small, near a power of two, or anything.
+    fn number(&mut self) -> u32 {
+        match self.below(5) {
+            0 => self.below(4) as u32,
+            1 => self.below(300) as u32,
+            2 => (1_u32 << self.below(32)).wrapping_sub(self.below(2) as u32),
+            3 => {
+                (u32::from([GUEST_ID, OTHER_GUEST_ID, MANAGER_ID][self.below(3) as usize])
+                    << (16 * self.below(2)))
+                    | self.below(4) as u32
+            }
+            _ => self.roll() as u32,
+        }
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
+
+const ADMIN: [u8; 20] = [
+    0x00, 0x01, 0x02, 0x04, 0x05, 0x06, 0x08, 0x09, 0x0A, 0x18, 0x1C, 0x3D, 0x3E, 0x41, 0x42, 0x45, 0x45,
+    0x86, 0x80, 0xFF,
+];
+const IO: [u8; 11] = [0x00, 0x01, 0x02, 0x04, 0x05, 0x08, 0x09, 0x0C, 0x19, 0x7F, 0x03];
+
+/// A command that is right in its opcode and little else; `places` are addresses worth naming.
+fn command(dice: &mut Dice, opcodes: &[u8], places: &[u64]) -> Sqe {
+    let mut command = Sqe::new(dice.pick(opcodes));
+    if dice.below(3) == 0 {
+        command = command.namespace(dice.number());
+    } else if opcodes.len() == IO.len() {
+        command = command.namespace(NSID);
+    }
+    let address = |dice: &mut Dice| {
+        let offset = dice.pick(&[0, 0, 0, 4, 8, 512, 4088, 1]);
+        if dice.below(8) == 0 { dice.roll() } else { dice.pick(places) + offset }
+    };
+    let (prp1, prp2) = (address(dice), address(dice));
+    command = command.prps((prp1, prp2));
+    for dword in 10..16 {
+        if dice.below(2) == 0 {
+            command = command.dword(dword, dice.number());
+        }
+    }
+    if dice.below(20) == 0 {
+        command = command.or(0, (dice.roll() as u32) & 0xFF00);
+    }
+    command
+}
+
+/// Pages that the commands name: data, lists that name each other, and images that are nearly right.
+fn places(world: &World, host: usize, dice: &mut Dice) -> Vec<u64> {
+    let host = &world.hosts[host];
+    let places: Vec<u64> = (0..6).map(|_| host.allocate(4 * 4096)).collect();
+    for place in &places {
+        for word in 0..2048_u64 {
+            let value = match dice.below(4) {
+                0 => dice.pick(&places),
+                1 => u64::from(dice.number()),
+                2 => 0,
+                _ => dice.roll(),
+            };
+            host.memory.fill_addresses(place + word * 8, &[value]);
+        }
+    }
+    let image = image::Image::one_pair(places[0], places[1]);
+    host.memory.fill(places[2], &image.bytes());
+    places
+}
+
+#[test]
+fn every_admin_command_of_a_hostile_manager_is_answered_once() {
+    for seed in 1..=12 {
+        let mut dice = Dice(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+        let mut world = World::new();
+        world.create_pair(OTHER_GUEST, 1, 16);
+        let places = places(&world, MANAGER, &mut dice);
+        for round in 0..1500 {
+            let command = command(&mut dice, &ADMIN, &places);
+            let id = world.submit(MANAGER, 0, command);
+            world.run();
+            if world.is_fatal(MANAGER) {
+                // A host may make its own controller fail, by a doorbell or a queue over something else.
+                world.reset(MANAGER);
+                continue;
+            }
+            let done = world.hosts[MANAGER].take(0, id);
+            assert!(done.is_some(), "seed {seed}, round {round}: {:#x?} is not answered", command.0);
+            world.hosts[MANAGER].done.clear();
+            if round % 50 == 0 {
+                // The others go on, unless the manager suspended them.
+                world.admin(OTHER_MANAGER, sqe::get_features(0x01, 0)).ok();
+                world.admin(OTHER_MANAGER, sqe::resume(OTHER_GUEST_ID));
+                world.exec(OTHER_GUEST, 1, sqe::flush(NSID)).ok();
+            }
+        }
+    }
+}
+
+#[test]
+fn every_command_of_a_hostile_guest_is_answered_once() {
+    for seed in 1..=12 {
+        let mut dice = Dice(0xD1B5_4A32_D192_ED03_u64.wrapping_mul(seed));
+        let mut world = World::new();
+        world.create_pair(OTHER_GUEST, 1, 16);
+        world.create_pair(GUEST, 1, 32);
+        let mut queue = world.create_cdq(MANAGER, GUEST_ID, 512);
+        world.admin(MANAGER, sqe::start_log(queue.id)).ok();
+        let places = places(&world, GUEST, &mut dice);
+        for round in 0..1500 {
+            let id = world.submit(GUEST, 1, command(&mut dice, &IO, &places));
+            world.run();
+            // A fused half may wait for the other.
+            if world.hosts[GUEST].take(1, id).is_none() {
+                world.exec(GUEST, 1, sqe::flush(NSID));
+                assert!(
+                    world.hosts[GUEST].take(1, id).is_some(),
+                    "seed {seed}, round {round} is not answered"
+                );
+            }
+            world.hosts[GUEST].done.clear();
+            assert!(!world.is_fatal(GUEST));
+            // Entries stay well formed; parsing checks that.
+            queue.take();
+            let published = world.admin(MANAGER, sqe::set_head(queue.id, queue.head));
+            assert_eq!(published.code, SUCCESS, "seed {seed}, round {round}");
+        }
+        world.exec(OTHER_GUEST, 1, sqe::flush(NSID)).ok();
+    }
+}
+
+#[test]
+fn every_register_write_of_a_hostile_guest_is_survived() {
+    for seed in 1..=12 {
+        let mut dice = Dice(0xA076_1D64_78BD_642F_u64.wrapping_mul(seed));
+        let mut world = World::new();
+        world.create_pair(OTHER_GUEST, 1, 16);
+        for round in 0..2000 {
+            let offset = match dice.below(4) {
+                0 => dice.pick(&[0x14, 0x1C, 0x24, 0x28, 0x2C, 0x30, 0x34, 0x0C, 0x10]),
+                1 => 0x1000 + dice.below(20) as u32 * 4,
+                2 => dice.below(0x40) as u32 * 4,
+                _ => dice.number() & !3,
+            };
+            if offset == NSSR {
+                continue;
+            }
+            let value = if offset == CC && dice.below(2) == 0 { ENABLE } else { dice.number() };
+            world.write32(GUEST, offset, value);
+            world.settle();
+            if round % 100 == 0 {
+                world.exec(OTHER_GUEST, 1, sqe::flush(NSID)).ok();
+                world.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+                let image = world.get_image(MANAGER, GUEST_ID, (1, 1));
+                assert!(image.len() >= 48);
+                world.admin(MANAGER, sqe::resume(GUEST_ID)).ok();
+            }
+        }
+        world.write32(GUEST, CC, 0);
+        world.settle();
+        world.enable(GUEST);
+        world.create_pair(GUEST, 1, 16);
+        world.exec(GUEST, 1, sqe::flush(NSID)).ok();
+    }
+}
+
+#[test]
+fn r19_no_image_from_another_machine_harms_the_subsystem() {
+    let mut dice = Dice(0x5851_F42D_4C95_7F2D);
+    let mut source = World::new();
+    source.create_pair(GUEST, 1, 8);
+    source.create_pair(GUEST, 4, 8);
+    source.leave(GUEST, 0, sqe::event_request());
+    source.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+    let right = source.get_image(MANAGER, GUEST_ID, (1, 1));
+    let mut world = World::with(|setup| setup.memories[GUEST] = source.memory(GUEST));
+    let mut taken = 0;
+    for round in 0..3000 {
+        let mut image = right.clone();
+        for _ in 0..=dice.below(4) {
+            let at = dice.below(image.len() as u64) as usize;
+            image[at] = match dice.below(3) {
+                0 => image[at] ^ (1 << dice.below(8)),
+                1 => 0xFF,
+                _ => dice.roll() as u8,
+            };
+        }
+        world.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+        let code = world.set_image(MANAGER, GUEST_ID, (1, 1), &image).code;
+        taken += usize::from(code == SUCCESS);
+        world.admin(MANAGER, sqe::resume(GUEST_ID)).ok();
+        world.settle();
+        // What was taken is a state: it can be read again.
+        world.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+        assert!(world.get_image(MANAGER, GUEST_ID, (1, 1)).len() >= 48, "round {round}");
+        world.admin(MANAGER, sqe::resume(GUEST_ID)).ok();
+        world.admin(OTHER_GUEST, sqe::get_features(0x01, 0)).ok();
+        world.write32(GUEST, CC, 1);
+        world.write32(GUEST, CC, 0);
+        world.settle();
+    }
+    assert!(taken > 0, "some changes are harmless");
+}
