@@ -136,6 +136,16 @@ fn every_check_of_create_has_its_status() {
             ("CDQSIZE less than an entry", INVALID_FIELD, |w| try_size(w, 7)),
             ("CDQSIZE of one entry can hold none", INVALID_FIELD, |w| try_size(w, 8)),
             ("CDQSIZE of two entries", SUCCESS, |w| try_size(w, 16)),
+            ("CDQSIZE FFFFFFF8h, contiguous", INVALID_FIELD, |w| try_size(w, 0xFFFF_FFF8)),
+            ("CDQSIZE FFFFFFFFh, contiguous", INVALID_FIELD, |w| try_size(w, u32::MAX)),
+            ("CDQSIZE FFFFFFF8h, PRP list", INVALID_FIELD, |w| {
+                let command = listed(w, &pages(w, 1)).dword(12, 0xFFFF_FFF8);
+                w.admin(MANAGER, command)
+            }),
+            ("contiguous memory that wraps the address space", INVALID_FIELD, |w| {
+                w.memory(MANAGER).map(0xFFFF_FFFF_FFFF_F000, 0xFFF);
+                w.admin(MANAGER, sqe::create_cdq(GUEST_ID, 2048, 0xFFFF_FFFF_FFFF_F000))
+            }),
             ("target has a queue on the same controller", INVALID_FIELD, |w| {
                 w.create_cdq(MANAGER, GUEST_ID, 16);
                 w.admin(MANAGER, good(w))

@@ -416,3 +416,42 @@ fn r17_formats_are_listed_by_value() {
     assert_eq!(code, INVALID_FIELD, "a migratable controller has no such data structure");
     assert_eq!(HEADER, 48);
 }
+
+#[test]
+fn transfers_of_states_are_bounded_by_mdts() {
+    let mut world = World::with(|setup| setup.config.max_transfer_shift = 1);
+    assert_eq!(get(&mut world, GUEST_ID, V0, 0, 8192).code, SUCCESS);
+    assert_eq!(get(&mut world, GUEST_ID, V0, 0, 8196).code, INVALID_FIELD);
+    assert_eq!(get(&mut world, GUEST_ID, V0, 0, 1 << 20).code, INVALID_FIELD);
+    world.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+    let command = world.state_part(MANAGER, GUEST_ID, sqe::FIRST, V0, 0, &[0; 8196]);
+    assert_eq!(world.admin(MANAGER, command).code, INVALID_FIELD);
+}
+
+#[test]
+fn states_of_the_largest_queues_move() {
+    let mut world = World::new();
+    world.create_pair(GUEST, 1, 65_536);
+    world.exec(GUEST, 1, sqe::flush(NSID)).ok();
+    world.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+    let image = world.get_image(MANAGER, GUEST_ID, V0);
+    let parsed = Image::parse(&image);
+    assert_eq!((parsed.submission[0].size, parsed.completion[0].size), (0xFFFF, 0xFFFF), "zero-based");
+    let mut target = destination(&world);
+    target.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+    let mut last = parsed.clone();
+    last.submission[0].head = 0xFFFF;
+    last.submission[0].tail = 0xFFFF;
+    last.completion[0].head = 0xFFFF;
+    last.completion[0].tail = 0xFFFF;
+    target.set_image(MANAGER, GUEST_ID, V0, &last.bytes()).ok();
+    target.admin(MANAGER, sqe::resume(GUEST_ID)).ok();
+    let (submission, completion) = (last.submission[0].base, last.completion[0].base);
+    target.memory(GUEST).fill(submission + 0xFFFF * 64, &sqe::flush(NSID).bytes(0x31));
+    target.memory(GUEST).fill(submission, &sqe::flush(NSID).bytes(0x32));
+    target.write32(GUEST, 0x1008, 1);
+    target.settle();
+    let entry = |slot: u64| target.memory(GUEST).bytes(completion + slot * 16 + 10, 6);
+    assert_eq!(entry(0xFFFF), [1, 0, 0x31, 0, 1, 0], "the last slot, in phase");
+    assert_eq!(entry(0), [1, 0, 0x32, 0, 0, 0], "the first slot of the next lap");
+}

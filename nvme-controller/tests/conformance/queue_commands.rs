@@ -329,3 +329,21 @@ fn several_queues_take_turns() {
         assert!(done > 0, "queue {queue} does not starve");
     }
 }
+
+#[test]
+fn the_largest_queues_wrap() {
+    let mut world = World::new();
+    world.create_pair(GUEST, 1, 65_536);
+    let mut count = 0_u32;
+    while count < 65_536 + 300 {
+        for _ in 0..300 {
+            world.send(GUEST, 1, sqe::flush(NSID));
+        }
+        world.ring(GUEST, 1);
+        world.run();
+        assert_eq!(world.hosts[GUEST].done.len(), 300);
+        count += 300;
+        let last = world.hosts[GUEST].done.drain(..).next_back().unwrap();
+        assert_eq!((last.code, u32::from(last.sq_head)), (SUCCESS, count % 65_536));
+    }
+}

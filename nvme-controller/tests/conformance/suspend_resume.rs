@@ -398,3 +398,42 @@ fn a_suspended_controller_can_be_suspended_and_resumed_many_times() {
         world.publish(&queue);
     }
 }
+
+#[test]
+fn any_budget_of_a_poll_does_the_same() {
+    for budget in [1, 2, 3, 5, 1000] {
+        let mut world = World::new();
+        world.budget = budget;
+        let mut queue = world.logged_guest(32);
+        for round in 0..4 {
+            let commands: Vec<u16> = (0..9)
+                .map(|index| {
+                    let prps = world.hosts[GUEST].data(&[1; 512]);
+                    world.send(GUEST, 1, sqe::write(NSID, 2 * index, 1, prps))
+                })
+                .collect();
+            world.ring(GUEST, 1);
+            world.subsystem.poll(budget);
+            world.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+            let before = queue.texts();
+            let done = world.hosts[GUEST].done.len();
+            assert_eq!(
+                before.len(),
+                done + 1,
+                "budget {budget}, round {round}: an entry for each, and the marker"
+            );
+            assert_eq!(before.last().map(String::as_str), Some("011b"));
+            world.publish(&queue);
+            world.admin(MANAGER, sqe::resume(GUEST_ID)).ok();
+            for command in commands {
+                world.hosts[GUEST].take(1, command).expect("completes").ok();
+            }
+            assert_eq!(
+                queue.take().len(),
+                10 - done,
+                "budget {budget}, round {round}: a first entry and the rest"
+            );
+            world.publish(&queue);
+        }
+    }
+}

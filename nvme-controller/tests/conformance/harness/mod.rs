@@ -177,7 +177,7 @@ impl Setup {
                 Host::new(config.id.get(), port, memory, self.page_shift, self.admin_entries)
             })
             .collect();
-        World { subsystem, hosts, disks: self.disks, interrupts }
+        World { subsystem, hosts, disks: self.disks, interrupts, budget: 64 }
     }
 }
 
@@ -187,6 +187,8 @@ pub(crate) struct World {
     pub(crate) hosts: Vec<Host>,
     pub(crate) disks: Vec<(u32, Disk)>,
     pub(crate) interrupts: Recorder,
+    /// Budget of each poll.
+    pub(crate) budget: u32,
 }
 
 impl World {
@@ -235,7 +237,7 @@ impl World {
     pub(crate) fn settle(&mut self) {
         let mut quiet = 0;
         for _ in 0..100_000 {
-            let activity = self.subsystem.poll(64);
+            let activity = self.subsystem.poll(self.budget);
             quiet = if activity.fetched == 0 && activity.executed == 0 { quiet + 1 } else { 0 };
             if quiet == self.hosts.len() + 2 {
                 return;
