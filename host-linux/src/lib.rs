@@ -1,5 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Linux host for the NVMe core.
+//! Linux host for the NVMe core: embedded NVM subsystems, a guest that checks every block, and live migration
+//! between them.
+//!
+//! The program `nvme-lm` is a thin layer over [`migrate::run`]:
+//!
+//! ```
+//! use nvme_host_linux::config::{MigrateConfig, Namespaces};
+//! use nvme_host_linux::images::Inputs;
+//! use nvme_host_linux::migrate;
+//! use nvme_host_linux::report::Verdict;
+//!
+//! let config = MigrateConfig { namespaces: Namespaces::Memory { size: 4 << 20 }, ..MigrateConfig::default() };
+//! let inputs = Inputs::open(&config, None)?;
+//! let report = migrate::run(&config, inputs, &mut ())?;
+//! assert_eq!(report.verdict, Verdict::Verified);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | Module | Job |
+//! |---|---|
+//! | [`memory`] | bus address spaces over one memfd each: what a device sees behind an IOMMU |
+//! | [`storage`], [`witness`] | namespaces in files or memory; comparison of two of them as they were at one moment |
+//! | [`embedded`] | a subsystem with a thread of its own, its controllers reached as registers |
+//! | [`driver`] | bringing controllers up and down |
+//! | [`endpoint`], [`platform`], [`journal`] | the guest's registers, held and replayed; the switch; which image to trust |
+//! | [`guest`] | the workload and the record of what each block must hold |
+//! | [`mover`] | blocks from one side to the other, by the protocol |
+//! | [`migrate`], [`report`], [`config`], [`images`] | one run: what is asked, what is checked first, what came out |
+//! | [`cli`] | the command line |
+//!
+//! Threads: one for each subsystem, one for the guest, and the caller's, which runs the migration. They meet in the
+//! subsystems' inboxes (register accesses, in order), in shared memory (atomic copies only) and in
+//! [`sync`] (wake-ups, and the token that stands for the guest's processor).
 
 pub mod cli;
 pub mod config;

@@ -236,7 +236,8 @@ fn convergence(config: &MigrateConfig, transfer: &Transfer) -> ConvergenceReport
             format!("not reached: after {delta} rounds the rest did not become less any more{forced}")
         }
         Some(Convergence::Overflowed) => {
-            format!("not reached: the Controller Data Queue overflowed again and again{forced}")
+            let times = transfer.summary.queue.overflows;
+            format!("not reached: the Controller Data Queue overflowed ({times} times in all){forced}")
         }
     };
     ConvergenceReport {

@@ -7,7 +7,7 @@ use crate::dma::CdqReleased;
 use crate::migration::failure::{Failure, MigrationCommand};
 use crate::migration::host::Platform;
 use crate::migration::message::{PIECE_BYTES, Piece, Reply, Request};
-use crate::migration::options::Convergence;
+use crate::migration::options::{Convergence, ConvergencePolicy};
 use crate::migration::quirks::Quirks;
 use crate::migration::step::MigrationStep;
 use crate::time::Instant;
@@ -151,6 +151,13 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             } else {
                 Ok(Advance::Wait)
             };
+        }
+        if self.lost || self.cut {
+            // What was found to converge before is void now.
+            self.convergence = Some(Convergence::Overflowed);
+            if self.options.convergence == ConvergencePolicy::Cancel {
+                return Err(Failure::NotConverged { dirty_blocks: self.dirty.dirty_blocks() });
+            }
         }
         Ok(Advance::Next(MigrationStep::FinalCopy))
     }

@@ -225,6 +225,26 @@ fn r13_convergence_from_before_an_overflow_does_not_count() {
 }
 
 #[test]
+fn r13_an_overflow_while_the_source_is_suspended_voids_convergence_too() {
+    for policy in [ConvergencePolicy::Force, ConvergencePolicy::Cancel] {
+        let arenas = arenas();
+        let mut bench = Bench::new(&arenas);
+        bench.write_every = 0;
+        bench.options.queue.entries = 8;
+        bench.options.convergence = policy;
+        bench.burst_at = Some(MigrationStep::SuspendSource);
+        let ran = bench.run();
+        assert_eq!(ran.summary.convergence, Some(Convergence::Overflowed), "{policy:?}");
+        if policy == ConvergencePolicy::Force {
+            bench.assert_migrated(&ran);
+        } else {
+            bench.assert_rolled_back(&ran, "strict");
+            assert!(bench.platform.calls.contains(&Called::Suspended), "the guest stood still meanwhile");
+        }
+    }
+}
+
+#[test]
 fn r14_not_converging_is_forced_or_refused_and_said() {
     let unlimited = |bench: &mut Bench<'_>| {
         bench.write_every = 1;
