@@ -12,7 +12,7 @@ use crate::admin::{AdminPort, AdminRequest, Call, CallError};
 use crate::time::{Instant, Step};
 use crate::wire::controller_state::{ControllerStateImage, StateLimits};
 use crate::wire::migration::SequenceIndicator;
-use crate::wire::{ControllerId, TrackedId};
+use crate::wire::{ControllerId, StatusCode, TrackedId};
 
 /// What the destination is and what may be given to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,10 @@ enum Given {
     /// Commands that set state have been sent.
     Setting,
     Set,
-    Resumed,
+    /// Running. Whether the platform did its part is told again to a source that asks again.
+    Resumed {
+        platform: bool,
+    },
     Forgotten,
 }
 
@@ -95,7 +98,7 @@ impl<'s> DestinationHalf<'s> {
     /// Whether the destination controller has acknowledged its resume.
     #[must_use]
     pub fn is_resumed(&self) -> bool {
-        self.given == Given::Resumed
+        matches!(self.given, Given::Resumed { .. })
     }
 
     /// Takes a request. One that is still waiting is dropped: the source asks one thing at a time.
@@ -176,8 +179,12 @@ impl<'s> DestinationHalf<'s> {
         port: &P,
         platform: &mut H,
     ) -> Result<Option<Reply>, DestinationFailure> {
-        if self.given == Given::Resumed || (self.given == Given::Forgotten && request != Request::Forget) {
-            return Err(DestinationFailure::OutOfTurn);
+        match (self.given, &request) {
+            // A request that came twice. Anything but the same answer would say that the guest does not run here.
+            (Given::Resumed { platform }, Request::Resume) => return Ok(Some(Reply::Resumed { platform })),
+            (Given::Forgotten, Request::Forget) => {}
+            (Given::Resumed { .. } | Given::Forgotten, _) => return Err(DestinationFailure::OutOfTurn),
+            _ => {}
         }
         match request {
             Request::Hello { version } if version != PROTOCOL_VERSION => {
@@ -310,11 +317,16 @@ impl<'s> DestinationHalf<'s> {
                 let Some(result) = self.call.poll(port, now) else { return Ok(None) };
                 match result.finish(port.arena()) {
                     Ok(_) => {
-                        self.given = Given::Resumed;
                         let platform = platform.destination_resumed(tracked.controller()).is_ok();
+                        self.given = Given::Resumed { platform };
                         Ok(Some(Reply::Resumed { platform }))
                     }
-                    Err(error) if error.is_refusal() => Err(failed(MigrationCommand::Resume, error)),
+                    // A controller that is not suspended runs, with the state it was given.
+                    Err(error)
+                        if error.is_refusal() && !error.is_status(StatusCode::CONTROLLER_NOT_SUSPENDED) =>
+                    {
+                        Err(failed(MigrationCommand::Resume, error))
+                    }
                     Err(error) => Ok(Some(Reply::ResumeUnknown(error))),
                 }
             }

@@ -72,6 +72,8 @@ pub(super) struct OpenRound {
     entries: u64,
     /// Blocks that were dirty when it began.
     dirty: u64,
+    /// Blocks that the mover had accepted before.
+    accepted: u64,
     /// Every block of the sweep has been offered.
     swept: bool,
 }
@@ -98,6 +100,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             began: now,
             entries: self.entries_read(),
             dirty: self.dirty.dirty_blocks(),
+            accepted: self.mover.accepted,
             swept: false,
         };
         self.dirty.restart();
@@ -155,11 +158,16 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         }
     }
 
-    /// Offers dirty extents; `true` once the sweep has ended.
-    fn sweep<V: DataMover<Error = M> + ?Sized>(&mut self, mover: &mut V) -> Result<bool, Failure<M, H>> {
+    /// Offers dirty extents; `true` once the sweep has ended, at the latest when the mover has accepted `until` blocks.
+    fn sweep<V: DataMover<Error = M> + ?Sized>(
+        &mut self,
+        mover: &mut V,
+        until: u64,
+    ) -> Result<bool, Failure<M, H>> {
         for _ in 0..EXTENTS_PER_POLL {
             let extent = match self.mover.pending.take() {
                 Some(extent) => extent,
+                None if self.mover.accepted >= until => return Ok(true),
                 None => match self.dirty.take(self.options.extent_blocks) {
                     Some(dirty) => Extent {
                         namespace: dirty.namespace,
@@ -282,13 +290,16 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             return self.recover(now, port);
         }
         self.pump(now, port, false)?;
-        if self.cut && self.round.is_some() {
+        if self.cut {
+            // Without an open round there is nothing to close, and the rounds to come copy everything anyway.
+            let opened = self.round.is_some();
             self.close_interrupted(now);
-            return if self.deltas >= self.options.max_rounds {
-                self.give_up(Convergence::Overflowed)
-            } else {
-                Ok(Advance::Again)
-            };
+            if opened && self.deltas >= self.options.max_rounds {
+                return self.give_up(Convergence::Overflowed);
+            }
+            if opened || self.lost {
+                return Ok(Advance::Again);
+            }
         }
         let Some(round) = self.round else {
             if self.is_converged() {
@@ -304,7 +315,9 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             self.open_round(now);
             return Ok(Advance::Again);
         };
-        let swept = round.swept || self.sweep(mover)?;
+        // A log that reports whole namespaces begins their sweep afresh each time; a round has to end all the same.
+        let total = self.dirty.maps().iter().fold(0_u64, |sum, map| sum.saturating_add(map.blocks()));
+        let swept = round.swept || self.sweep(mover, round.accepted.saturating_add(total))?;
         self.round = Some(OpenRound { swept, ..round });
         self.move_on(now, mover)?;
         if !swept && self.mover.pending.is_none() {
@@ -365,10 +378,11 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
                 let empty = self.pump(now, port, true)?;
                 let published = self.queue.as_ref().is_some_and(ControllerDataQueue::is_published);
                 if !(empty && published) {
-                    return if now.has_reached(self.deadline) {
-                        Err(Failure::NoRecovery)
-                    } else {
-                        Ok(Advance::Again)
+                    return match (now.has_reached(self.deadline), empty) {
+                        (true, _) => Err(Failure::NoRecovery),
+                        (false, false) => Ok(Advance::Again),
+                        // The head is on its way.
+                        (false, true) => Ok(Advance::Soon),
                     };
                 }
                 let stops = self.options.quirks.contains(Quirks::STOP_BEFORE_RESTART);
@@ -414,7 +428,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         mover: &mut V,
     ) -> Result<Advance, Failure<M, H>> {
         self.open_round(now);
-        self.sweep(mover)?;
+        self.sweep(mover, u64::MAX)?;
         self.move_on(now, mover)?;
         if self.dirty.is_clean() && self.mover.is_idle() {
             self.close_round(now, false);

@@ -3,6 +3,7 @@
 
 use super::{Advance, Commit, Guest, Purpose, SourceHalf, command};
 use crate::admin::AdminPort;
+use crate::cdq::LogState;
 use crate::dma::CdqReleased;
 use crate::migration::failure::{Failure, MigrationCommand};
 use crate::migration::host::Platform;
@@ -67,6 +68,10 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         if self.lost || self.cut {
             // What was found to converge before is void now.
             if self.deltas < self.options.max_rounds {
+                if !self.lost {
+                    // It counts as a round, or a log that breaks its rules each time would never let this end.
+                    self.deltas = self.deltas.saturating_add(1);
+                }
                 return Ok(Advance::Next(MigrationStep::DeltaRounds));
             }
             self.convergence = Some(Convergence::Overflowed);
@@ -93,8 +98,10 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             self.guest = Guest::Unknown;
         }
         // The guest writes on until the controller stops, so the queue is read on.
-        self.pump(now, port, false)?;
-        let Some(result) = self.call.poll(port, now) else { return Ok(Advance::Again) };
+        let empty = self.pump(now, port, false)?;
+        let Some(result) = self.call.poll(port, now) else {
+            return Ok(if empty { Advance::Soon } else { Advance::Again });
+        };
         self.suspended(result.finish(port.arena()))
             .map_err(|error| command(MigrationCommand::Suspend, error))?;
         self.informed = true;
@@ -145,7 +152,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         if self.lost {
             // A log that had stopped before may not be closed by a marker, and nothing it says is complete.
             self.dirty.mark_all();
-        } else if !self.marker {
+        } else if !self.log_is(LogState::Suspended) {
             return if now.has_reached(self.deadline) {
                 Err(Failure::NoSuspendMarker)
             } else {

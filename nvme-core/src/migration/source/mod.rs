@@ -18,7 +18,7 @@ use super::quirks::Quirks;
 use super::step::{MigrationStep, StepKind};
 use crate::admin::{AdminPort, AdminRequest, Call, CallError};
 use crate::cdq::{
-    CdqCreation, CdqDeletion, CdqFigures, ControllerDataQueue, Drained, MemoryLimits, Quarantined,
+    CdqCreation, CdqDeletion, CdqFigures, ControllerDataQueue, Drained, LogState, MemoryLimits, Quarantined,
     QueueLayout,
 };
 use crate::dirty::DirtySet;
@@ -100,7 +100,7 @@ enum Commit {
 /// What a step achieved in one poll.
 enum Advance {
     Wait,
-    /// Only the mover can make progress: look again soon.
+    /// The guest may be standing still for it, or only the mover can make progress: look again soon.
     Soon,
     Again,
     Next(MigrationStep),
@@ -142,8 +142,6 @@ pub struct SourceHalf<'a, 's, M, H> {
     lost: bool,
     /// Everything became dirty since the round began.
     cut: bool,
-    /// The entry that closes the log on suspension has been read.
-    marker: bool,
     recovery: Recovery,
     restarts: u32,
 
@@ -208,7 +206,6 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             head_failures: 0,
             lost: false,
             cut: false,
-            marker: false,
             recovery: Recovery::None,
             restarts: 0,
             dirty,
@@ -516,13 +513,21 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             }
         }
         self.note(&drained)?;
+        // Nobody but this migration may stop the log; whoever did, changes are lost from there on.
+        if drained.empty && !self.lost && self.recovery == Recovery::None && self.log_is(LogState::Stopped) {
+            self.dirty.mark_all();
+            (self.lost, self.cut) = (true, true);
+        }
         Ok(drained.empty)
+    }
+
+    fn log_is(&self, state: LogState) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.log_state() == state)
     }
 
     fn note(&mut self, drained: &Drained) -> Result<(), Failure<M, H>> {
         self.lost |= drained.overflowed;
         self.cut |= drained.overflowed || drained.violation.is_some();
-        self.marker |= drained.suspended;
         match drained.unknown {
             Some(error) => Err(Failure::UnknownBlocks(error)),
             None => Ok(()),

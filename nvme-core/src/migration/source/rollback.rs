@@ -4,7 +4,7 @@
 use super::{Advance, Commit, Guest, Outcome, Purpose, SourceHalf};
 use crate::admin::AdminPort;
 use crate::cdq::CdqDeletion;
-use crate::migration::failure::{CommandFailed, DestinationFailure, Failure, MigrationCommand};
+use crate::migration::failure::{CommandFailed, Failure, MigrationCommand};
 use crate::migration::host::Platform;
 use crate::migration::message::{Reply, Request};
 use crate::migration::step::MigrationStep;
@@ -48,10 +48,8 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         }
         match self.answer(now) {
             Ok(None) => Ok(Advance::Wait),
-            Ok(Some(Reply::Failed(DestinationFailure::Platform))) => {
-                // It holds the guest's state and could not be kept from running with it.
-                Err(Failure::Destination(DestinationFailure::Platform))
-            }
+            // It holds the guest's state and could not be kept from running with it, or it runs already.
+            Ok(Some(Reply::Failed(failure))) => Err(Failure::Destination(failure)),
             // A destination that does not answer was never asked to resume, so it stays suspended.
             Ok(Some(_)) | Err(_) => Ok(Advance::Next(MigrationStep::ResumeSource)),
         }

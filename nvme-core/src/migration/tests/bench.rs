@@ -183,6 +183,9 @@ impl Platform for TestPlatform {
     }
 }
 
+/// Does something to the source, whose queue has this identifier.
+pub(super) type Hook = for<'p> fn(&mut FakePort<'p>, CdqId);
+
 /// Everything a migration needs, to be changed before [`Bench::run`].
 pub(super) struct Bench<'a> {
     arenas: [&'a TestArena; 2],
@@ -204,6 +207,12 @@ pub(super) struct Bench<'a> {
     pub(super) late_marker: bool,
     /// The log names a namespace that nobody announced.
     pub(super) stranger: bool,
+    /// Something happens to the source when this step is reached.
+    pub(super) hook: Option<(MigrationStep, Hook)>,
+    /// And again, in every so-manieth poll.
+    pub(super) hook_every: Option<u64>,
+    /// Most calls in a row in which the suspension of the source asked to be polled at once.
+    pub(super) restless: u32,
     pub(super) steps: Vec<MigrationStep>,
     pub(super) rounds: Vec<Round>,
     pub(super) progress: Vec<Progress>,
@@ -267,6 +276,9 @@ impl<'a> Bench<'a> {
             burst_at: None,
             late_marker: false,
             stranger: false,
+            hook: None,
+            hook_every: None,
+            restless: 0,
             steps: Vec::new(),
             rounds: vec![Round::default(); 64],
             progress: Vec::new(),
@@ -296,6 +308,7 @@ impl<'a> Bench<'a> {
         let mut now = Instant::from_micros(5);
         let mut tick = 0_u64;
         let mut cancelled = None;
+        let mut restless = 0;
         loop {
             tick += 1;
             assert!(tick < 200_000, "the migration ends; it hangs in {}", migrator.step());
@@ -322,6 +335,16 @@ impl<'a> Bench<'a> {
                 let change = Change::AllOfNamespace { namespace: NamespaceId::new(77) };
                 assert!(self.source.post(CdqId::new(id), EntrySequence::First, change));
             }
+            if let Some((step, hook)) = self.hook
+                && step == migrator.step()
+                && self.hook_every.is_none_or(|every| tick.is_multiple_of(every))
+            {
+                if self.hook_every.is_none() {
+                    self.hook = None;
+                }
+                let id = *self.source.device.queues.keys().next().unwrap();
+                hook(&mut self.source, CdqId::new(id));
+            }
             self.progress.push(migrator.progress());
             let ports = Ports { source: &mut self.source, destination: &mut self.destination };
             let step = migrator.poll(now, ports, &mut self.mover, &mut self.platform);
@@ -333,6 +356,9 @@ impl<'a> Bench<'a> {
                 "both sides run in {}",
                 migrator.step()
             );
+            let suspending = migrator.step() == MigrationStep::SuspendSource && step == Step::Again;
+            restless = if suspending { restless + 1 } else { 0 };
+            self.restless = self.restless.max(restless);
             match step {
                 Step::Done => break,
                 Step::Again => now = now.after(Duration::from_micros(7)),

@@ -174,6 +174,11 @@ fn r10_a_resume_without_an_answer_resumes_nobody() {
         ("timed out", Fault::TimesOut, CallError::TimedOut),
         ("done but timed out", Fault::DoneButTimesOut, CallError::TimedOut),
         ("lost", Fault::Lost, CallError::Lost),
+        (
+            "it runs already",
+            Fault::Status(StatusCode::CONTROLLER_NOT_SUSPENDED),
+            CallError::Status(StatusCode::CONTROLLER_NOT_SUSPENDED.status()),
+        ),
     ] {
         let arenas = arenas();
         let mut bench = Bench::new(&arenas);

@@ -8,7 +8,8 @@ use super::bench::*;
 use crate::cdq::QueueLayout;
 use crate::fake::{Fault, Rule};
 use crate::testing::TestArena;
-use crate::wire::StatusCode;
+use crate::wire::lba_migration::{Change, EntrySequence};
+use crate::wire::{NamespaceId, StatusCode};
 
 const VENDOR: [u8; 16] = *b"a vendor format!";
 
@@ -242,6 +243,84 @@ fn r13_an_overflow_while_the_source_is_suspended_voids_convergence_too() {
             assert!(bench.platform.calls.contains(&Called::Suspended), "the guest stood still meanwhile");
         }
     }
+}
+
+#[test]
+fn r13_a_log_that_breaks_its_rules_is_copied_again_and_comes_to_an_end() {
+    type Row = (&'static str, MigrationStep, Hook, Option<u64>);
+    let first: Hook = |port, id| {
+        let _ = port.post(id, EntrySequence::First, Change::None);
+    };
+    let all: Hook = |port, id| {
+        let change = Change::AllOfNamespace { namespace: NamespaceId::new(1) };
+        let _ = port.post(id, EntrySequence::First, change);
+    };
+    let all_ordinary: Hook = |port, id| {
+        let mut bytes = [0; 32];
+        (bytes[0], bytes[31]) = (1, 1 << 6);
+        let _ = port.post_raw(id, bytes);
+    };
+    let rows: [Row; 5] = [
+        ("a start inside the log, once", MigrationStep::NotifySuspend, first, None),
+        ("each time", MigrationStep::NotifySuspend, first, Some(1)),
+        ("in every round", MigrationStep::DeltaRounds, first, Some(1)),
+        ("with everything changed", MigrationStep::DeltaRounds, all, Some(1)),
+        ("everything changed without a marker", MigrationStep::DeltaRounds, all_ordinary, Some(1)),
+    ];
+    for (name, step, hook, every) in rows {
+        for stop_time_limit in [Duration::ZERO, Duration::from_secs(5)] {
+            let arenas = [TestArena::new(), TestArena::new()];
+            let mut bench = Bench::new(&arenas);
+            (bench.hook, bench.hook_every) = (Some((step, hook)), every);
+            bench.options.stop_time_limit = stop_time_limit;
+            bench.write_every = 0;
+            let ran = bench.run();
+            assert!(matches!(ran.outcome, Outcome::Completed { .. }), "{name}: {:?}", ran.outcome);
+            bench.assert_migrated(&ran);
+        }
+    }
+}
+
+#[test]
+fn r9_a_suspension_by_somebody_else_does_not_close_the_log() {
+    let arenas = arenas();
+    let mut bench = Bench::new(&arenas);
+    bench.hook = Some((MigrationStep::BaselineCopy, |port, id| {
+        assert!(port.post(id, EntrySequence::LastSuspended, Change::None));
+        assert!(port.post(id, EntrySequence::First, Change::None));
+    }));
+    bench.source.device.no_marker = true;
+    bench.late_marker = true;
+    let ran = bench.run();
+    bench.assert_migrated(&ran);
+    assert!(!bench.late_marker, "the entry that closes the log was waited for");
+}
+
+#[test]
+fn r13_a_log_that_somebody_else_stopped_is_started_again() {
+    for step in [MigrationStep::BaselineCopy, MigrationStep::DeltaRounds, MigrationStep::SuspendDestination] {
+        let arenas = arenas();
+        let mut bench = Bench::new(&arenas);
+        bench.write_every = 1;
+        bench.hook = Some((step, |port, id| {
+            assert!(port.post(id, EntrySequence::LastStopped, Change::None));
+            port.device.queues.get_mut(&id.get()).unwrap().logging = false;
+        }));
+        let ran = bench.run();
+        bench.assert_migrated(&ran);
+        assert!(ran.summary.restarts > 0, "{step}");
+    }
+}
+
+#[test]
+fn r9_a_long_suspension_is_waited_for_and_not_spun_on() {
+    let arenas = arenas();
+    let mut bench = Bench::new(&arenas);
+    bench.write_every = 0;
+    bench.source.rules.push(Rule::new(0x41, 0, Fault::Late(500)).after(1));
+    let ran = bench.run();
+    bench.assert_migrated(&ran);
+    assert!(bench.restless < 5, "polled at once {} times in a row", bench.restless);
 }
 
 #[test]

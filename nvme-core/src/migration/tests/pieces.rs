@@ -143,6 +143,9 @@ fn r10_the_destination_resumes_only_suspended_and_with_state() {
     assert_eq!(talk.send_image(&image(0)), Reply::Done);
     assert_eq!(talk.ask(Request::Resume), Reply::Resumed { platform: true });
     assert!(talk.half.is_resumed());
+    let again = talk.ask(Request::Resume);
+    assert_eq!(again, Reply::Resumed { platform: true }, "a request that came twice gets the same answer");
+    assert_eq!(talk.port.count(0x41, 1), 1, "and sends no second command");
     assert_eq!(refused(talk.ask(Request::Forget)), out_of_turn, "nobody takes a running guest away");
 }
 
