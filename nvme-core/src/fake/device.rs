@@ -87,6 +87,8 @@ pub(crate) struct Device {
     pub(crate) no_marker: bool,
     pub(crate) manages: bool,
     pub(crate) tracks: bool,
+    /// Format of the log's entries (LBAMQF); no structure that says so if `None`.
+    pub(crate) log_format: Option<u8>,
     /// Answers Get LBA Status: a block is allocated unless its number is zero.
     pub(crate) reports: bool,
 }
@@ -113,6 +115,7 @@ impl Device {
             no_marker: false,
             manages: true,
             tracks: true,
+            log_format: None,
             reports: false,
         }
     }
@@ -316,6 +319,10 @@ impl Device {
                 page[257] = u8::from(self.manages) << 3 | u8::from(self.reports) << 1;
                 (page[512], page[513]) = (0x66, 0x44);
                 page[576] = u8::from(self.tracks) << 1;
+                Ok(0)
+            }
+            0x06 if self.log_format.is_some() => {
+                page[24] = self.log_format.unwrap_or(0);
                 Ok(0)
             }
             structure if structure == 0x20 + u8::from(self.erratum) => {

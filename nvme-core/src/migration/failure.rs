@@ -87,6 +87,8 @@ pub enum ManagerError {
     NotAManager(ControllerId),
     /// The source cannot track user data (TRATTR bit 1).
     NoUserDataTracking(ControllerId),
+    /// The source's log has entries of a format that this crate does not read (LBAMQF).
+    LogFormat(u8),
     /// The controller to migrate is the managing controller itself.
     TargetIsManager(TargetIsManager),
     /// No memory for the command's data.
@@ -104,6 +106,9 @@ impl fmt::Display for ManagerError {
                 write!(f, "controller {id} does not manage migrations: give a managing controller")
             }
             Self::NoUserDataTracking(id) => write!(f, "controller {id} cannot track changes of user data"),
+            Self::LogFormat(format) => {
+                write!(f, "the log's entries have format {format:#x}: only Entry Type 0 can be read")
+            }
             Self::TargetIsManager(TargetIsManager(id)) => {
                 write!(f, "controller {id} is the managing controller, which cannot be migrated")
             }

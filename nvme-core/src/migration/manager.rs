@@ -19,8 +19,8 @@ use crate::wire::admin::{
     Identify, IdentifyStructure, VirtualizationAction, VirtualizationManagement, VirtualizationResource,
 };
 use crate::wire::identify::{
-    ControllerIdentity, IdentifyPage, MigrationLimits, OptionalAdminCommands, PAGE_BYTES,
-    SecondaryControllers, TrackingAttributes,
+    ControllerIdentity, IdentifyPage, LbaMigrationQueueFormat, MigrationLimits, NvmControllerIdentity,
+    OptionalAdminCommands, PAGE_BYTES, SecondaryControllers, TrackingAttributes,
 };
 use crate::wire::lba_status::{GetLbaStatus, LbaStatusAction};
 use crate::wire::migration::{MigrationReceive, MigrationSend, SequenceIndicator, SuspendKind};
@@ -33,6 +33,7 @@ pub struct Manager {
     id: ManagerId,
     limits: MigrationLimits,
     reports_allocation: bool,
+    log_format: LbaMigrationQueueFormat,
     quirks: Quirks,
     timeout: Duration,
 }
@@ -53,6 +54,7 @@ impl Manager {
         Ok(Self {
             id: ManagerId::new(identity.controller),
             limits: identity.migration,
+            log_format: LbaMigrationQueueFormat::TYPE_0,
             reports_allocation: identity.admin_commands.contains(OptionalAdminCommands::GET_LBA_STATUS),
             quirks,
             timeout,
@@ -87,6 +89,12 @@ impl Manager {
     #[must_use]
     pub const fn tracks_host_memory(&self) -> bool {
         self.limits.tracking.contains(TrackingAttributes::HOST_MEMORY)
+    }
+
+    /// Which entries its User Data Migration Queues hold (LBAMQF); Entry Type 0 where it does not say.
+    #[must_use]
+    pub const fn log_format(&self) -> LbaMigrationQueueFormat {
+        self.log_format
     }
 
     /// Whether it answers Get LBA Status.
@@ -396,10 +404,30 @@ impl Discovery {
         let Some(manager) = self.manager else {
             read.map_err(failed(MigrationCommand::Identify))?;
             let identity = ControllerIdentity::parse(&page).map_err(ManagerError::Identify)?;
-            self.manager = Some(Manager::new(&identity, self.quirks, self.timeout)?);
-            self.structure = IdentifyStructure::SUPPORTED_CONTROLLER_STATE_FORMATS;
+            let manager = Manager::new(&identity, self.quirks, self.timeout)?;
+            self.structure = if manager.tracks_user_data() {
+                IdentifyStructure::COMMAND_SET_CONTROLLER
+            } else {
+                IdentifyStructure::SUPPORTED_CONTROLLER_STATE_FORMATS
+            };
+            self.manager = Some(manager);
             return Ok(None);
         };
+        if self.structure == IdentifyStructure::COMMAND_SET_CONTROLLER {
+            // The command set is NVM, number 0. A controller without the structure has no format of its own.
+            let log_format = match read {
+                Ok(_) => {
+                    NvmControllerIdentity::parse(&page)
+                        .map_err(ManagerError::Identify)?
+                        .migration_queue_format
+                }
+                Err(CallError::Status(_)) => LbaMigrationQueueFormat::TYPE_0,
+                Err(error) => return Err(failed(MigrationCommand::Identify)(error)),
+            };
+            self.manager = Some(Manager { log_format, ..manager });
+            self.structure = IdentifyStructure::SUPPORTED_CONTROLLER_STATE_FORMATS;
+            return Ok(None);
+        }
         match read {
             Ok(_) => Ok(Some(Discovered { manager, formats: page })),
             // One passage of the specification gives the structure another number.

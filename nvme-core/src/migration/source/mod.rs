@@ -547,6 +547,10 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         if self.options.data == DataPath::Copy && !found.manager.tracks_user_data() {
             return Err(Failure::Manager(super::ManagerError::NoUserDataTracking(id)));
         }
+        let log_format = found.manager.log_format();
+        if self.options.data == DataPath::Copy && !log_format.is_type_0() {
+            return Err(Failure::Manager(super::ManagerError::LogFormat(log_format.get())));
+        }
         let tracked = found.manager.track(self.options.controller);
         self.tracked =
             Some(tracked.map_err(|error| Failure::Manager(super::ManagerError::TargetIsManager(error)))?);

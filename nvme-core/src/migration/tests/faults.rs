@@ -56,9 +56,10 @@ fn r8_cancel_is_answered_in_every_step() {
 #[test]
 fn r8_r10_r16_every_failure_before_the_resume_leads_back() {
     type Row = (&'static str, fn(&mut Bench<'_>), bool);
-    let rows: [Row; 30] = [
+    let rows: [Row; 31] = [
         ("source does not manage", |bench| bench.source.device.manages = false, false),
         ("source does not track", |bench| bench.source.device.tracks = false, false),
+        ("r23: a log of a vendor's format", |bench| bench.source.device.log_format = Some(0xC0), false),
         ("destination does not manage", |bench| bench.destination.device.manages = false, false),
         (
             "source controller is the manager",

@@ -20,8 +20,12 @@ fn arenas() -> [TestArena; 2] {
 #[test]
 fn the_guest_arrives_with_data_and_state() {
     type Row = (&'static str, fn(&mut Bench<'_>));
-    let rows: [Row; 13] = [
+    let rows: [Row; 15] = [
         ("as it comes", |_| {}),
+        ("a log format that is stated", |bench| bench.source.device.log_format = Some(0)),
+        ("another log format at the destination", |bench| {
+            bench.destination.device.log_format = Some(0xC0);
+        }),
         ("queue deleted with the suspension", |bench| bench.options.delete_with_suspend = true),
         ("contiguous queue", |bench| bench.options.queue.layout = QueueLayout::Contiguous),
         ("a guest that does not write", |bench| bench.write_every = 0),
