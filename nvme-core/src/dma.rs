@@ -342,6 +342,7 @@ impl DmaRegion {
 /// - each region it returns fulfils the contract of [`DmaRegion::from_raw_parts`] and overlaps no other live one;
 /// - its bus addresses reach exactly that memory for the one device (or controller) the arena serves, with the
 ///   rights the direction asks for;
+/// - [`release`](Self::release) changes nothing if the region is not one of its own live ones;
 /// - after [`publish`](Self::publish) the device sees the CPU's earlier writes to the range, and after
 ///   [`acquire`](Self::acquire) the CPU sees the device's earlier writes to it.
 pub unsafe trait DmaArena {
@@ -389,10 +390,10 @@ pub unsafe trait DmaArena {
         4096
     }
 
-    /// Takes a region back.
+    /// Takes a region back, if it is one of this arena's.
     ///
     /// # Safety
-    /// The region came from this arena and the device will not access it again.
+    /// The device that this arena serves will not access the region again.
     unsafe fn release(&self, region: DmaRegion);
 
     /// Makes the CPU's writes to `range` of `region` visible to the device.
@@ -403,7 +404,18 @@ pub unsafe trait DmaArena {
 }
 
 pub(crate) mod proof {
-    pub trait Sealed {}
+    pub trait Sealed {
+        /// Whether this shows anything about the device that the arena at this address serves.
+        fn covers(&self, arena: usize) -> bool {
+            let _ = arena;
+            true
+        }
+    }
+}
+
+/// Tells arenas apart: each serves one controller and stays where it is while lent.
+pub(crate) fn identity<A: ?Sized>(arena: &A) -> usize {
+    core::ptr::from_ref(arena).cast::<()>().addr()
 }
 
 /// Evidence that a device no longer accesses a region; only this crate can make one.
@@ -448,9 +460,13 @@ pub fn give_back<A: DmaArena + ?Sized>(arena: &A, region: DmaRegion) {
 
 /// Gives `region` back to the arena it came from, now that `proof` shows the device let go of it.
 ///
-/// This is the only way memory returns: without a proof a region stays quarantined with its owner.
-pub fn release<A: DmaArena + ?Sized, P: LetGo>(arena: &A, region: DmaRegion, _proof: &P) {
-    // SAFETY: the region came from `arena` (the drivers of this crate keep one arena for their whole life), and a
-    // `LetGo` value exists only where the device's use has ended (guaranteed by the module that made it).
-    unsafe { arena.release(region) }
+/// This is the only way memory returns: without a proof a region stays quarantined with its owner. A proof about
+/// another controller shows nothing, and a region of another arena is none of this one's: both are leaked, which is
+/// safe.
+pub fn release<A: DmaArena + ?Sized, P: LetGo>(arena: &A, region: DmaRegion, proof: &P) {
+    if proof.covers(identity(arena)) {
+        // SAFETY: a `LetGo` value exists only where the device's use has ended (guaranteed by the module that made
+        // it), and it is about the device this arena serves (checked above).
+        unsafe { arena.release(region) }
+    }
 }

@@ -25,8 +25,9 @@ pub(crate) fn describe(
 }
 
 // SAFETY: each allocation takes pages that no other live one has and maps exactly those, with the direction's rights
-// (guaranteed by `AddressSpace::take` under its lock). The mapping lives as long as the address space. Processor
-// threads are coherent, so ordering alone, which the fences give, makes writes visible.
+// (guaranteed by `AddressSpace::take` under its lock), and takes back only what is in its list of live ones. The
+// mapping lives as long as the address space. Processor threads are coherent, so ordering alone, which the fences
+// give, makes writes visible.
 unsafe impl DmaArena for AddressSpace {
     fn allocate(
         &self,

@@ -123,7 +123,8 @@ impl EventFilter {
 
 /// A shared admin queue. No call blocks; all are bounded.
 ///
-/// Implemented by this crate's admin queue; a host may implement it over a passthrough interface instead.
+/// Implemented by this crate's admin queue; a host may implement it over a passthrough interface instead. Memory goes
+/// back on its word: it reports a command as completed only when its controller has completed it.
 pub trait AdminPort {
     /// Where command data lives.
     type Arena: DmaArena;

@@ -80,6 +80,8 @@ pub struct CdqMemory {
     list: Option<DmaRegion>,
     base: BusAddr,
     entries: u32,
+    /// Identity of the arena it came from, which serves the controller that may write it.
+    arena: usize,
 }
 
 impl CdqMemory {
@@ -123,7 +125,7 @@ impl CdqMemory {
         match (slots.zero(0..bytes), list) {
             (Ok(()), Ok((base, list))) => {
                 arena.publish(&slots, 0..bytes);
-                Ok(Self { slots, list, base, entries })
+                Ok(Self { slots, list, base, entries, arena: dma::identity(arena) })
             }
             (zeroed, list) => {
                 let error = match (zeroed, list) {
@@ -181,8 +183,12 @@ impl CdqMemory {
         &self.slots
     }
 
-    /// Gives the memory back to `arena`, the one it came from; `proof` shows that the controller let go of it.
+    /// Gives the memory back to `arena`, the one it came from; `proof` shows that the controller let go of it. With
+    /// another arena, or a proof about another controller, the memory is leaked.
     pub fn release<A: DmaArena + ?Sized, P: LetGo>(self, arena: &A, proof: &P) {
+        if dma::identity(arena) != self.arena {
+            return;
+        }
         dma::release(arena, self.slots, proof);
         if let Some(list) = self.list {
             dma::release(arena, list, proof);

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use super::{Core, EnableOptions, EnableRejected, Enabling, Fault, Link, POLL_INTERVAL, SHORTEST_TIMEOUT};
 use crate::admin::{AdminCompletion, AdminHandle, AdminQueue, AdminSlot};
-use crate::dma::{DmaArena, LetGo};
+use crate::dma::{self, DmaArena, LetGo};
 use crate::register::{Offset, RegisterIo};
 use crate::time::{Instant, Step};
 use crate::wire::register::{self, Capabilities, ShutdownNotification, ShutdownStatus};
@@ -43,6 +43,11 @@ impl fmt::Display for AttachError {
 /// This is the one place where the caller answers for the device:
 /// - `registers` reaches one controller, and until [`Disabled::detach`] nothing else drives it;
 /// - `arena` serves this controller and no other;
+/// - `arena` and its memory outlive whatever the controller may still access: dropping the driver's values disables
+///   nothing;
+/// - a command moves no more data than its buffer holds, and its buffer comes from `arena`; a region whose address
+///   outlives the command (a queue, a host memory buffer) is not submitted as a mere
+///   [`Buffer`](crate::admin::AdminData::Buffer);
 /// - memory whose bus address is given to the controller by other means than a [`DmaRegion`](crate::dma::DmaRegion)
 ///   that the driver keeps (as [`AdminData::QueueBase`](crate::admin::AdminData::QueueBase), or as numbers in a
 ///   command) is not released before the controller has let go of it.
@@ -145,7 +150,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Disabling<'d, 's, R, A> {
                 return Ok(wait);
             }
             Stage::AwaitNotReady(deadline) => {
-                if !status.ready() {
+                if !status.ready() && !configuration.enabled() {
                     self.core.link.disabled();
                     if let Some(queue) = &mut self.queue {
                         queue.quiesce();
@@ -199,6 +204,8 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Disabling<'d, 's, R, A> {
 #[derive(Debug)]
 pub struct Quiesced<'c> {
     link: &'c Link,
+    /// Identity of the arena that serves the controller.
+    arena: usize,
     /// Not `Copy`, not constructible elsewhere.
     _private: PhantomData<&'c ()>,
 }
@@ -210,7 +217,11 @@ impl Quiesced<'_> {
     }
 }
 
-impl crate::dma::proof::Sealed for Quiesced<'_> {}
+impl dma::proof::Sealed for Quiesced<'_> {
+    fn covers(&self, arena: usize) -> bool {
+        self.arena == arena
+    }
+}
 impl LetGo for Quiesced<'_> {}
 
 /// A controller that is disabled: it has no queues and reaches no memory.
@@ -228,8 +239,8 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Disabled<'d, 's, R, A> {
 
     /// Evidence that the controller let go of all memory.
     #[must_use]
-    pub const fn quiesced(&self) -> Quiesced<'_> {
-        Quiesced { link: self.core.link, _private: PhantomData }
+    pub fn quiesced(&self) -> Quiesced<'_> {
+        Quiesced { link: self.core.link, arena: dma::identity(self.core.arena), _private: PhantomData }
     }
 
     /// The admin queue of the time before, for users who still hold handles: commands that were not completed are

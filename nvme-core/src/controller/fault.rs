@@ -195,13 +195,24 @@ impl Link {
     /// Records `fault`, unless one is recorded already; returns the one recorded.
     #[cold]
     pub(crate) fn fail(&self, epoch: u32, fault: Fault) -> Fault {
-        let (kind, value) = fault.encode();
-        let claimed = epoch | CLAIMED;
-        if self.state.compare_exchange(epoch, claimed, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            self.value.store(value, Ordering::Relaxed);
-            self.state.store(epoch | kind, Ordering::Release);
+        if self.claim(epoch) {
+            self.record(epoch, fault);
         }
         if self.epoch() == epoch { self.fault().unwrap_or(fault) } else { Fault::Reset }
+    }
+
+    /// Reserves the place for the first fault since the controller was last disabled; `false` if it is taken.
+    fn claim(&self, epoch: u32) -> bool {
+        self.state.compare_exchange(epoch, epoch | CLAIMED, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// Fills the place reserved, unless the controller has been disabled meanwhile on another thread.
+    fn record(&self, epoch: u32, fault: Fault) {
+        let (kind, value) = fault.encode();
+        self.value.store(value, Ordering::Relaxed);
+        // A failed exchange leaves the later epoch, in which this fault means nothing.
+        let _ =
+            self.state.compare_exchange(epoch | CLAIMED, epoch | kind, Ordering::Release, Ordering::Relaxed);
     }
 
     /// The controller has become disabled: every queue made before is gone and faults are forgotten.
@@ -227,5 +238,24 @@ impl Link {
 impl Default for Link {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_recorded_while_the_controller_is_disabled_does_not_bring_the_old_epoch_back() {
+        let link = Link::new();
+        let before = link.epoch();
+        assert!(link.claim(before));
+        link.disabled();
+        let after = link.epoch();
+        link.record(before, Fault::FatalStatus);
+        assert_eq!((link.check(after), link.fault()), (Ok(()), None));
+        assert_eq!(link.check(before), Err(Fault::Reset));
+        assert_eq!(link.fail(after, Fault::ReadyLost), Fault::ReadyLost);
+        assert_eq!(link.check(after), Err(Fault::ReadyLost));
     }
 }

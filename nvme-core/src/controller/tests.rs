@@ -8,6 +8,7 @@ use super::*;
 use crate::admin::{
     AdminData, AdminOutcome, AdminPort, AdminRequest, AdminSlot, Call, CallError, EventFilter, SubmitError,
 };
+use crate::cdq::{CdqMemory, MemoryLimits, Quarantined, QueueLayout};
 use crate::dma::{Direction, DmaArena, Pool};
 use crate::testing::TestArena;
 use crate::testing::device::{Device, Manners, SUCCESS};
@@ -95,6 +96,24 @@ fn one_link_serves_one_controller() {
 }
 
 #[test]
+fn a_proof_about_another_controller_releases_nothing() {
+    let arenas = [TestArena::new(), TestArena::new()];
+    let links = [Link::new(), Link::new()];
+    let devices = [Device::new(&arenas[0]), Device::new(&arenas[1])];
+    let other = crate::testing::life::disabled(&devices[1], &arenas[1], &links[1]);
+    let region = arenas[0].allocate(Pool::Data, 512, 4, Direction::FromDevice).unwrap();
+    crate::dma::release(&arenas[0], region, &other.quiesced());
+    assert_eq!(arenas[0].live(Pool::Data), 1, "leaked");
+    let own = crate::testing::life::disabled(&devices[0], &arenas[0], &links[0]);
+    for (name, arena, live) in [("the other's arena", &arenas[1], 1), ("its own arena", &arenas[0], 1)] {
+        let memory =
+            CdqMemory::allocate(&arenas[0], 64, QueueLayout::Contiguous, 4096, MemoryLimits::default());
+        Quarantined::new(memory.unwrap()).release(arena, &own.quiesced());
+        assert_eq!(arenas[0].live(Pool::ControllerData), live, "{name}");
+    }
+}
+
+#[test]
 fn what_is_found_at_attach() {
     let enabled = |ready| {
         move |device: &Device<'_>| {
@@ -104,7 +123,7 @@ fn what_is_found_at_attach() {
         }
     };
     type Prepare<'p> = &'p dyn Fn(&Device<'_>);
-    let rows: [(&str, Prepare<'_>, Result<(), Fault>); 9] = [
+    let rows: [(&str, Prepare<'_>, Result<(), Fault>); 10] = [
         ("disabled", &|_| {}, Ok(())),
         ("in use", &enabled(true), Ok(())),
         (
@@ -154,6 +173,15 @@ fn what_is_found_at_attach() {
             &|d| {
                 enabled(true)(d);
                 d.state.borrow_mut().manners.stays_ready = true;
+            },
+            Err(Fault::NotDisabledInTime),
+        ),
+        (
+            "not ready, and cannot be disabled",
+            &|d| {
+                enabled(false)(d);
+                let mut state = d.state.borrow_mut();
+                (state.manners.ready_after, state.manners.stays_enabled) = (u32::MAX, true);
             },
             Err(Fault::NotDisabledInTime),
         ),

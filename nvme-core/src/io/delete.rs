@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::create::{LOOK_AGAIN, QueuesGone};
 use super::{Completed, IoQueuePair, IoSlot, Lost, QuarantinedQueuePair};
-use crate::admin::{AdminPort, AdminRequest, Call, CallError};
+use crate::admin::{AdminPort, AdminRequest, Call, CallError, SubmitError};
 use crate::controller::Fault;
 use crate::dma::DmaArena;
 use crate::register::RegisterIo;
@@ -81,8 +81,16 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> DeleteIoQueuePair<'d, 's, R
     pub fn poll<P: AdminPort + ?Sized>(&mut self, port: &mut P, now: Instant) -> Step {
         if self.call.is_idle() {
             let Some(request) = self.request() else { return Step::Done };
+            if !self.pair.is_served_by(port) {
+                // Another controller's queues, or later ones with the same identifiers, are none of its business.
+                self.stage = Stage::Unknown(CallError::NotSubmitted(SubmitError::NotReady));
+                return Step::Done;
+            }
             // The call is idle, so it takes the request.
             drop(self.call.start(request));
+        }
+        if !self.pair.is_reached_by(port) {
+            return Step::Wait(now.after(LOOK_AGAIN));
         }
         let Some(ended) = self.call.poll(port, now) else { return Step::Wait(now.after(LOOK_AGAIN)) };
         self.stage = match (self.stage, ended.outcome) {

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use crate::admin::SubmitError;
+use crate::admin::{AdminPort, SubmitError};
 use crate::controller::{Core, Fault, Quiesced};
 use crate::dma::{self, CommandEnded, Direction, DmaArena, DmaRegion, LetGo};
 use crate::prp::{self, DataPointer, ListMemory};
@@ -201,6 +201,16 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> IoQueuePair<'d, 's, R, A, T
     #[inline]
     pub fn check(&self) -> Result<(), Fault> {
         self.core.link.check(self.epoch)
+    }
+
+    /// Whether `port` leads to the controller of the pair.
+    pub(super) fn is_reached_by<P: AdminPort + ?Sized>(&self, port: &P) -> bool {
+        dma::identity(port.arena()) == dma::identity(self.core.arena)
+    }
+
+    /// Whether `port` leads to the controller that has, or is to have, the queues, and which was not reset since.
+    pub(super) fn is_served_by<P: AdminPort + ?Sized>(&self, port: &P) -> bool {
+        self.is_reached_by(port) && self.check() != Err(Fault::Reset)
     }
 
     #[cold]

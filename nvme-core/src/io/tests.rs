@@ -113,6 +113,34 @@ fn queues_of_every_size_wrap_at_every_index() {
 }
 
 #[test]
+fn another_controller_neither_creates_nor_deletes_a_pair() {
+    let arenas = [TestArena::new(), TestArena::new()];
+    let links = [Link::new(), Link::new()];
+    let devices = [Device::new(&arenas[0]), Device::new(&arenas[1])];
+    let (mut first, mut second) = (slots(8), slots(8));
+    let enable = EnableOptions::default();
+    let mut one = ready(&devices[0], &arenas[0], &links[0], &enable, &mut first);
+    let mut two = ready(&devices[1], &arenas[1], &links[1], &enable, &mut second);
+    let not_ready = CallError::NotSubmitted(SubmitError::NotReady);
+
+    let mut memory = io_slots(2);
+    let mut machine: Machine<'_, '_, '_> =
+        CreateIoQueuePair::new(one.admin(), &options(1, 4), &mut memory).unwrap();
+    assert_eq!(machine.poll(two.admin(), Instant::ZERO), Step::Done);
+    let Ok(CreateOutcome::Quarantined { error, .. }) = machine.finish() else { panic!("not created") };
+    assert_eq!(error, not_ready);
+
+    let mut memory = io_slots(2);
+    let pair = pair(&mut one, &options(2, 4), &mut memory);
+    let mut machine = DeleteIoQueuePair::new(pair, Duration::from_secs(1));
+    assert_eq!(machine.poll(two.admin(), Instant::ZERO), Step::Done);
+    let Ok(DeleteOutcome::Quarantined { error, .. }) = machine.finish() else { panic!("not deleted") };
+    assert_eq!(error, not_ready);
+    assert_eq!(devices[0].io_queues(), (1, 1));
+    assert!(devices[1].take_commands(0).is_empty());
+}
+
+#[test]
 fn the_largest_queue_with_every_identifier_outstanding() {
     let (arena, link) = (TestArena::new(), Link::new());
     let device = Device::new(&arena);

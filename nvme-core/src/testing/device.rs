@@ -50,6 +50,8 @@ pub(crate) struct Manners {
     pub(crate) ready_after: u32,
     /// RDY never goes to 0 again.
     pub(crate) stays_ready: bool,
+    /// EN cannot be cleared.
+    pub(crate) stays_enabled: bool,
     /// CFS instead of RDY.
     pub(crate) fatal: bool,
     /// A shutdown never ends.
@@ -343,6 +345,7 @@ impl RegisterIo for Device<'_> {
             true => (old & 0xFFFF_FFFF) | (u64::from(value) << 32),
         };
         match offset.bytes() {
+            register::CC if state.manners.stays_enabled && value & 1 == 0 => {}
             register::CC => Self::configure(state, ControllerConfiguration::from_bits(value)),
             register::AQA => state.attributes = AdminQueueAttributes::from_bits(value),
             register::ASQ => state.asq = half(state.asq, false),

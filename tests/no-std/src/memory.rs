@@ -98,7 +98,8 @@ impl HostMemory for Memory {
 }
 
 // SAFETY: regions are runs of free pages of one static array, so they are valid and do not overlap; their bus
-// addresses reach exactly these bytes (`resolve`); one thread with a fence sees its own writes.
+// addresses reach exactly these bytes (`resolve`); one thread with a fence sees its own writes. The program has one
+// arena, so every region released is one of its own.
 unsafe impl DmaArena for Memory {
     fn allocate(
         &self,
