@@ -21,7 +21,7 @@ use nvme_core::wire::{Command, CompletionQueueEntry, NamespaceId, QueueId, Statu
 
 use crate::endpoint::AccessError;
 use crate::memory::AddressSpace;
-use crate::sync::Signal;
+use crate::sync::{RunToken, Signal};
 use crate::sys::attach_embedded;
 
 /// Time-out of admin commands. A suspended guest's commands wait for the switch, so it is generous.
@@ -101,22 +101,32 @@ impl From<DmaError> for DriverError {
 
 /// Time for the core: microseconds since the clock was made.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock(std::time::Instant);
+pub(crate) struct Clock<'a> {
+    start: std::time::Instant,
+    token: Option<&'a RunToken>,
+}
 
-impl Clock {
+impl<'a> Clock<'a> {
     pub(crate) fn new() -> Self {
-        Self(std::time::Instant::now())
+        Self { start: std::time::Instant::now(), token: None }
+    }
+
+    /// A clock that stands still while the guest is stopped, so that a stop does not use up its time-outs.
+    pub(crate) fn of_guest(token: &'a RunToken) -> Self {
+        Self { token: Some(token), ..Self::new() }
     }
 
     pub(crate) fn now(&self) -> Instant {
-        Instant::from_micros(u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX))
+        let stopped = self.token.map_or(Duration::ZERO, RunToken::stopped);
+        let elapsed = self.start.elapsed().saturating_sub(stopped);
+        Instant::from_micros(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
     }
 }
 
 /// What a driver needs to wait: a clock, and the signal that its controller's interrupts raise.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiter<'a> {
-    pub(crate) clock: Clock,
+    pub(crate) clock: Clock<'a>,
     pub(crate) signal: &'a Signal,
 }
 

@@ -96,6 +96,7 @@ pub fn run(config: &MigrateConfig, inputs: Inputs, observer: &mut impl Observer)
         total_bytes: transfer.summary.bytes,
     });
     let side = bench.platform.side();
+    let commands = bench.guest.commands();
     let guest_lives = matches!(transfer.outcome, Outcome::Completed { .. } | Outcome::RolledBack { .. });
     let guest = if guest_lives {
         bench.let_run(config.run_after);
@@ -118,11 +119,15 @@ pub fn run(config: &MigrateConfig, inputs: Inputs, observer: &mut impl Observer)
 
     let comparison =
         bench.witness.finish().map_err(|error| RunError::Io("comparing the namespaces", error))?;
-    let (verdict, statement) = judge(&transfer, &guest, comparison.as_ref(), leftovers);
+    let (verdict, mut statement) = judge(&transfer, &guest, comparison.as_ref(), leftovers);
+    if let (Verdict::MigrationFailed, Some(error)) = (verdict, bench.platform.error()) {
+        statement = format!("{statement} (platform: {error})");
+    }
     bench.platform.conclude(&statement).map_err(|error| RunError::Io("journal", error))?;
     let guest = match guest {
         Ok((report, _)) => report,
         Err(error) => GuestReport {
+            commands_before: commands,
             verified_before: verified_before.unwrap_or(0),
             error: Some(error.to_string()),
             ..GuestReport::default()
@@ -179,6 +184,9 @@ fn judge(
             comparison.wrong,
             comparison.first_wrong.unwrap_or(0)
         ));
+    }
+    if let Some(error) = transfer.bring_down_error {
+        return failed(format!("a managing controller could not be shut down: {error}"));
     }
     if leftovers != LeftoverReport::default() {
         return failed(format!("{} bytes of device memory were not given back", leftovers.bytes));

@@ -63,6 +63,7 @@ pub struct HostPlatform<R> {
     journal: Option<Journal>,
     at_stop: Option<String>,
     witness: Arc<Witness>,
+    error: Option<PlatformError>,
 }
 
 impl<R: RegisterIo<Error = AccessError>> HostPlatform<R> {
@@ -75,7 +76,7 @@ impl<R: RegisterIo<Error = AccessError>> HostPlatform<R> {
         at_stop: Option<String>,
         witness: Arc<Witness>,
     ) -> Self {
-        Self { endpoint, token, journal, at_stop, witness }
+        Self { endpoint, token, journal, at_stop, witness, error: None }
     }
 
     /// Where the guest runs.
@@ -84,6 +85,19 @@ impl<R: RegisterIo<Error = AccessError>> HostPlatform<R> {
             Attachment::Destination => Side::Destination,
             Attachment::Source | Attachment::Held => Side::Source,
         }
+    }
+
+    /// The first thing that went wrong.
+    #[must_use]
+    pub const fn error(&self) -> Option<PlatformError> {
+        self.error
+    }
+
+    fn note<T>(&mut self, result: Result<T, PlatformError>) -> Result<T, PlatformError> {
+        if let Err(error) = &result {
+            self.error.get_or_insert(*error);
+        }
+        result
     }
 
     /// Makes the journal tell how the run ended; without effect if there is none.
@@ -127,12 +141,14 @@ impl<R: RegisterIo<Error = AccessError>> Platform for HostPlatform<R> {
     }
 
     fn restore_properties(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
-        Ok(self.endpoint.restore_properties()?)
+        let result = self.endpoint.restore_properties().map_err(PlatformError::from);
+        self.note(result)
     }
 
     fn before_resume(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
         self.token.pause();
-        self.run_at_stop()?;
+        let result = self.run_at_stop();
+        self.note(result)?;
         self.witness.arm();
         Ok(())
     }
@@ -145,13 +161,12 @@ impl<R: RegisterIo<Error = AccessError>> Platform for HostPlatform<R> {
         // when its managing controller is reset.
         let disabled = self.endpoint.disable(Attachment::Source);
         self.token.resume();
-        recorded?;
-        attached?;
-        Ok(disabled?)
+        self.note(recorded.and(attached.and(disabled).map_err(PlatformError::from)))
     }
 
     fn destination_forgotten(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
-        Ok(self.endpoint.disable(Attachment::Destination)?)
+        let result = self.endpoint.disable(Attachment::Destination).map_err(PlatformError::from);
+        self.note(result)
     }
 
     fn source_resumed(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
@@ -159,8 +174,7 @@ impl<R: RegisterIo<Error = AccessError>> Platform for HostPlatform<R> {
         let recorded = self.record(Side::Source, "rolled back; the guest runs on the source");
         let attached = self.endpoint.attach(Attachment::Source);
         self.token.resume();
-        recorded?;
-        Ok(attached?)
+        self.note(recorded.and(attached.map_err(PlatformError::from)))
     }
 }
 
@@ -272,6 +286,7 @@ mod tests {
             let mut bench = bench(Some(text));
             bench.platform.source_suspended(ID).expect("suspended");
             assert_eq!(bench.platform.before_resume(ID), expected, "{name}");
+            assert_eq!(bench.platform.error(), expected.err(), "{name}");
             bench.platform.source_resumed(ID).expect("rolled back");
             drop(bench.token.enter());
         }

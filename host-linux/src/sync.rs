@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Locks `mutex`. A holder that panicked left consistent data behind in every use in this crate, because each
 /// critical section makes its change in one step.
@@ -57,6 +57,10 @@ pub struct RunToken {
     paused: AtomicBool,
     /// How often the guest was stopped.
     stops: AtomicU64,
+    /// Since when it is stopped.
+    since: Mutex<Option<Instant>>,
+    /// Microseconds that earlier stops took.
+    stopped: AtomicU64,
     running: Mutex<()>,
     resumed: Condvar,
 }
@@ -99,12 +103,22 @@ impl RunToken {
         drop(lock(&self.running));
         if !before {
             self.stops.fetch_add(1, Ordering::Relaxed);
+            *lock(&self.since) = Some(Instant::now());
         }
+    }
+
+    /// How long the guest was stopped in all, stops that have ended. Its time stands still meanwhile.
+    pub fn stopped(&self) -> Duration {
+        Duration::from_micros(self.stopped.load(Ordering::Relaxed))
     }
 
     /// Lets the guest go on; without effect if it is not stopped.
     pub fn resume(&self) {
         let guard = lock(&self.running);
+        if let Some(since) = lock(&self.since).take() {
+            let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.stopped.fetch_add(micros, Ordering::Relaxed);
+        }
         self.paused.store(false, Ordering::Release);
         drop(guard);
         self.resumed.notify_all();
@@ -158,5 +172,6 @@ mod tests {
             assert_eq!(token.enter().stops(), stop);
         }
         guest.join().expect("guest");
+        assert!(token.stopped() >= Duration::from_millis(20), "{:?}", token.stopped());
     }
 }

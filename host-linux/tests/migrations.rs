@@ -128,3 +128,14 @@ fn r8_cancelling_after_any_step_leaves_the_guest_whole_at_the_source() {
         assert!(report.comparison.is_none(), "{name}");
     }
 }
+
+#[test]
+fn a_command_at_stop_that_fails_rolls_back_and_is_named() {
+    let config = MigrateConfig { at_stop: Some("exit 9".into()), ..small() };
+    let report = migrate("at stop", &config);
+    assert_eq!(report.verdict, Verdict::MigrationFailed, "{}", report.statement);
+    assert_eq!((report.guest_runs_on, report.verdict.exit_status()), (Side::Source, 1));
+    assert!(report.statement.contains("status 9"), "{}", report.statement);
+    assert_eq!(report.guest.error, None);
+    assert!(report.comparison.is_none() && report.guest.commands_after > 0, "{report:?}");
+}

@@ -137,7 +137,8 @@ pub struct MigrateArgs {
     #[arg(long, help_heading = "Migration")]
     strict: bool,
     /// Shell command to run at stop: the source is suspended, the destination holds everything and is not resumed.
-    /// If it fails the migration is rolled back. The stop time includes it.
+    /// NVME_LM_SOURCE and NVME_LM_DESTINATION name the images. If it fails the migration is rolled back. The stop
+    /// time includes it.
     #[arg(long, value_name = "COMMAND", help_heading = "Migration")]
     at_stop: Option<String>,
     /// Where the journal goes [default: beside the destination image; none without images].

@@ -17,7 +17,7 @@ pub(crate) struct Progress(ProgressBar);
 impl Progress {
     pub(crate) fn new(shown: bool) -> Self {
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(0), target);
+        let bar = ProgressBar::with_draw_target(Some(1), target);
         let style =
             ProgressStyle::with_template("{msg:28!} {wide_bar} {bytes:>10}/{total_bytes:10} {elapsed:>4}");
         Self(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
@@ -30,7 +30,8 @@ impl Progress {
 
 impl Observer for Progress {
     fn update(&mut self, status: &Status) {
-        self.0.set_length(status.total_bytes.max(status.moved_bytes));
+        // A bar of length zero would look full.
+        self.0.set_length(status.total_bytes.max(status.moved_bytes).max(1));
         self.0.set_position(status.moved_bytes);
         self.0.set_message(status.step.clone());
     }

@@ -156,7 +156,7 @@ fn run<R: RegisterIo<Error = AccessError>>(
     requests: &Receiver<Control>,
     started: &SyncSender<()>,
 ) -> Result<(GuestReport, Ledger), GuestError> {
-    let waiter = Waiter { clock: Clock::new(), signal: &setup.interrupts };
+    let waiter = Waiter { clock: Clock::of_guest(&setup.token), signal: &setup.interrupts };
     let link = Link::new();
     let mut admin_slots: Vec<AdminSlot> = (0..ADMIN_SLOTS).map(|_| AdminSlot::new()).collect();
     let mut io_slots: Vec<Vec<IoSlot<_>>> =

@@ -46,6 +46,8 @@ pub(super) struct Transfer {
     pub(super) rounds: Vec<Round>,
     pub(super) duration: Duration,
     pub(super) controller_data_left: u64,
+    /// Why a managing controller could not be shut down after it all.
+    pub(super) bring_down_error: Option<DriverError>,
     pub(super) journal: Option<PathBuf>,
 }
 
@@ -216,13 +218,14 @@ impl Bench {
         let controller_data_left = self.memory.source.usage(Pool::ControllerData).bytes as u64;
 
         let parts = mover.into_parts();
+        let mut bring_down_error = None;
         for (manager, (pair, buffers)) in [source, destination].into_iter().zip(parts) {
             let Manager { mut controller, arena } = manager;
             // The source comes first, and only it can have a queue.
             let kept = Kept { buffers, quarantined: quarantined.take() };
-            delete_pair(&mut controller, pair, waiter)
-                .and_then(|()| bring_down(controller, arena, kept, waiter))
-                .map_err(RunError::Manager)?;
+            let ended = delete_pair(&mut controller, pair, waiter);
+            let ended = ended.and(bring_down(controller, arena, kept, waiter));
+            bring_down_error = bring_down_error.or(ended.err());
         }
         Ok(Transfer {
             outcome,
@@ -232,6 +235,7 @@ impl Bench {
             rounds: rounds.into_iter().take(summary.rounds as usize).collect(),
             duration,
             controller_data_left,
+            bring_down_error,
             journal: self.journal.clone(),
         })
     }
