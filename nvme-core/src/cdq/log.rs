@@ -33,7 +33,7 @@ pub enum LogEvent {
     },
     /// Logging stopped at the host's request; later changes are not reported.
     LogStopped,
-    /// The tracked controller is suspended and every change it made has been reported.
+    /// The tracked controller is suspended, and if changes were being reported until now, every one has been.
     Suspended,
     /// The queue became full and logging stopped: changes are lost, so every block of every namespace has to be
     /// taken for changed.
@@ -50,7 +50,7 @@ pub enum LogState {
     Logging,
     /// Stopped by the host.
     Stopped,
-    /// Ended by the suspension of the tracked controller.
+    /// Ended by the suspension of the tracked controller, complete.
     Suspended,
     /// Ended by overflow.
     Overflowed,
@@ -121,7 +121,10 @@ impl LogState {
                 LogEvent::LogStopped
             }
             EntrySequence::LastSuspended => {
-                *self = Self::Suspended;
+                // Posted while nothing is logged it closes nothing: what was lost before stays lost.
+                if matches!(before, Self::Idle | Self::Logging) {
+                    *self = Self::Suspended;
+                }
                 LogEvent::Suspended
             }
             EntrySequence::LastFull => {

@@ -165,6 +165,36 @@ fn events_of_every_kind_of_entry() {
 }
 
 #[test]
+fn r13_a_suspension_does_not_make_up_for_what_was_lost_before() {
+    use EntrySequence::{First, LastFull, LastStopped, LastSuspended};
+    let rows: [(&str, &[EntrySequence], LogState, bool); 5] = [
+        ("complete", &[First, LastSuspended], LogState::Suspended, false),
+        ("without a start", &[LastSuspended], LogState::Suspended, false),
+        ("suspended twice", &[First, LastSuspended, LastSuspended], LogState::Suspended, false),
+        ("after an overflow", &[First, LastFull, LastSuspended], LogState::Overflowed, true),
+        ("after a stop", &[First, LastStopped, LastSuspended], LogState::Stopped, true),
+    ];
+    for (name, sequences, state, everything) in rows {
+        let arena = TestArena::new();
+        let mut port = port(&arena);
+        let mut queue = create(&mut port, &options(32, QueueLayout::Contiguous));
+        let mut dirty = set();
+        for sequence in sequences {
+            assert!(port.post(queue.id(), *sequence, Change::None));
+        }
+        let drained = queue.drain(&port, &mut dirty, 64);
+        assert!(drained.suspended && drained.violation.is_none(), "{name}");
+        assert_eq!(queue.log_state(), state, "{name}");
+        // The next log starts after everything has been copied once.
+        dirty.clear();
+        assert!(port.post(queue.id(), First, Change::None));
+        assert!(queue.drain(&port, &mut dirty, 64).started, "{name}");
+        assert_eq!(dirty.maps()[0].is_everything(), everything, "{name}");
+        delete(&mut port, queue).unwrap();
+    }
+}
+
+#[test]
 fn a_log_that_breaks_its_rules_needs_a_full_copy() {
     let raw = |attributes: u8| {
         let mut bytes = LbaMigrationEntry::ordinary(range(1, 1)).build().unwrap().to_bytes();
