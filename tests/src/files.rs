@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Real files, found on any machine that has Debian and a Rust toolchain.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Longest file taken.
 const LONGEST: u64 = 4 << 20;
-/// Most files and bytes taken from one folder.
-const FILES_OF_ONE: usize = 1500;
-const BYTES_OF_ONE: u64 = 48 << 20;
+/// Files taken from one folder as they come, and bytes up to which the longest ones are added.
+const FILES_OF_ONE: usize = 800;
+const BYTES_OF_ONE: u64 = 40 << 20;
 /// Most files looked at in one folder.
 const LOOKED_AT: usize = 20_000;
 
@@ -61,25 +62,28 @@ fn walk(top: &Path) -> Vec<(PathBuf, u64)> {
     found
 }
 
-/// Copies real files into `into`, at most 1,500 and 48 MiB from each of a few folders that exist everywhere.
+/// Copies real files into `into`, from each of a few folders that exist everywhere: some hundred of any length, and
+/// the longest up to 40 MiB together.
 ///
 /// # Panics
 /// A file cannot be written.
 pub fn collect(into: &Path) -> Vec<RealFile> {
     let mut files = Vec::new();
     for (name, origin) in origins() {
-        let (mut count, mut bytes) = (0, 0);
-        for (from, len) in walk(&origin) {
-            if count == FILES_OF_ONE || bytes + len > BYTES_OF_ONE {
-                continue;
+        let mut any = walk(&origin);
+        let mut longest = any.split_off(any.len().min(FILES_OF_ONE));
+        longest.sort_by_key(|(_, len)| Reverse(*len));
+        let mut bytes = 0;
+        for (from, len) in any.into_iter().chain(longest) {
+            if bytes + len > BYTES_OF_ONE {
+                break;
             }
+            // Some files may not be read by everybody; others change or vanish meanwhile.
+            let Ok(content) = fs::read(&from) else { continue };
             let path = Path::new(name).join(from.strip_prefix(&origin).expect("it was found below"));
             let to = into.join(&path);
             fs::create_dir_all(to.parent().expect("it is below a folder")).expect("create a folder");
-            // Some files may not be read by everybody; others change or vanish meanwhile.
-            let Ok(content) = fs::read(&from) else { continue };
             fs::write(&to, &content).expect("write a copy");
-            count += 1;
             bytes += content.len() as u64;
             files.push(RealFile { path, len: content.len() as u64 });
         }
