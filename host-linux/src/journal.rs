@@ -2,8 +2,9 @@
 //! The journal beside the images: which of the two holds every write acknowledged to the guest.
 //!
 //! It is one small JSON object, replaced as a whole (temporary file, fsync, rename, fsync of the directory), so that
-//! whenever the process or the machine dies the file is there and says the truth: `source` until the destination
-//! has acknowledged its resume, `destination` afterwards. The guest sees no completion between the two.
+//! whenever the process is killed the file is there and says the truth: `source` until the destination has
+//! acknowledged its resume, `destination` afterwards. The guest sees no completion between the two. If the machine
+//! itself dies the images hold what was acknowledged and flushed, and the journal says what it last said durably.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -46,6 +47,13 @@ pub struct JournalRecord {
 pub struct Journal {
     path: PathBuf,
     record: JournalRecord,
+    /// What the temporary file beside the journal says, if there is one.
+    prepared: Option<JournalRecord>,
+}
+
+/// The same error with the file it is about.
+fn about(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{path:?}: {error}"))
 }
 
 impl Journal {
@@ -57,13 +65,15 @@ impl Journal {
         PathBuf::from(name)
     }
 
-    /// Writes a journal that names the source.
+    /// Writes a journal that names the source, then removes older ones from the usual place beside either image: they
+    /// would soon be wrong.
     ///
     /// # Errors
-    /// The journal cannot be written or one of the paths cannot be made absolute.
+    /// The journal cannot be written, an older one cannot be removed, or one of the paths cannot be made absolute.
     pub fn create(path: &Path, source: &Path, destination: &Path, migration: String) -> io::Result<Self> {
-        let source = fs::canonicalize(source)?;
-        let destination = fs::canonicalize(destination)?;
+        let older = [Self::beside(source), Self::beside(destination)];
+        let source = fs::canonicalize(source).map_err(about(source))?;
+        let destination = fs::canonicalize(destination).map_err(about(destination))?;
         let record = JournalRecord {
             version: 1,
             migration,
@@ -73,8 +83,12 @@ impl Journal {
             destination,
             step: "migrating; the guest runs on the source".into(),
         };
-        let journal = Self { path: std::path::absolute(path)?, record };
-        journal.write()?;
+        let path = std::path::absolute(path).map_err(about(path))?;
+        let mut journal = Self { path, record: record.clone(), prepared: None };
+        journal.replace(record)?;
+        for older in older.iter().filter(|older| Self::read(older).is_ok_and(|old| old != journal.record)) {
+            fs::remove_file(older).map_err(about(older))?;
+        }
         Ok(journal)
     }
 
@@ -83,7 +97,11 @@ impl Journal {
     /// # Errors
     /// There is none, or it is not one.
     pub fn read(path: &Path) -> io::Result<JournalRecord> {
-        serde_json::from_slice(&fs::read(path)?).map_err(io::Error::from)
+        let record: JournalRecord = serde_json::from_slice(&fs::read(path)?)?;
+        match record.version {
+            1 => Ok(record),
+            other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("version {other} is not 1"))),
+        }
     }
 
     /// What the journal says now.
@@ -92,41 +110,99 @@ impl Journal {
         &self.record
     }
 
-    /// Makes the journal say `step`, and `side` if the authority moves. It says so durably once this returns.
+    /// Makes the journal say `step`, and `side` if the authority moves. It says so durably once this returns. What was
+    /// [prepared](Self::prepare) is dropped.
     ///
     /// # Errors
-    /// The journal cannot be written; on disk it is as before.
+    /// The journal cannot be written. [`record`](Self::record) tells whether it says the new thing already: that is so
+    /// if only the directory could not be made durable.
     pub fn update(&mut self, side: Side, step: &str) -> io::Result<()> {
-        let before = self.record.clone();
-        self.record.authoritative = side;
-        self.record.image = match side {
-            Side::Source => self.record.source.clone(),
-            Side::Destination => self.record.destination.clone(),
-        };
-        self.record.step = step.into();
-        self.write().inspect_err(|_| self.record = before)
+        let record = self.saying(side, step);
+        self.replace(record)
     }
 
-    fn write(&self) -> io::Result<()> {
-        let mut text = serde_json::to_string_pretty(&self.record)?;
-        text.push('\n');
-        let mut name = self.path.clone().into_os_string();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = PathBuf::from(name);
-        let written = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&temporary)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&temporary, &self.path));
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        written?;
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
-        File::open(directory)?.sync_all()
+    /// Writes what the journal is to say next durably into a temporary file beside it, so that little is left that
+    /// can fail in [`commit`](Self::commit).
+    ///
+    /// # Errors
+    /// It cannot be written; nothing is prepared then, and the journal is as before.
+    pub fn prepare(&mut self, side: Side, step: &str) -> io::Result<()> {
+        let record = self.saying(side, step);
+        self.write(record)
     }
+
+    /// Makes the journal say what was prepared, durably once this returns.
+    ///
+    /// # Errors
+    /// Nothing was prepared, or the prepared file cannot take the journal's place: the journal is as before. Or the
+    /// directory cannot be made durable: then the journal says the new thing already, as [`record`](Self::record)
+    /// tells, for everybody who reads it before the machine dies.
+    pub fn commit(&mut self) -> io::Result<()> {
+        let Some(record) = self.prepared.take() else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{:?}: nothing is prepared", self.path),
+            ));
+        };
+        if let Err(error) = fs::rename(self.temporary(), &self.path) {
+            let _ = fs::remove_file(self.temporary());
+            return Err(about(&self.path)(error));
+        }
+        self.record = record;
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        File::open(directory).and_then(|directory| directory.sync_all()).map_err(about(directory))
+    }
+
+    /// Removes what was prepared; without effect if nothing was.
+    pub fn discard(&mut self) {
+        if self.prepared.take().is_some() {
+            let _ = fs::remove_file(self.temporary());
+        }
+    }
+
+    fn saying(&self, side: Side, step: &str) -> JournalRecord {
+        let image = match side {
+            Side::Source => &self.record.source,
+            Side::Destination => &self.record.destination,
+        };
+        JournalRecord { authoritative: side, image: image.clone(), step: step.into(), ..self.record.clone() }
+    }
+
+    fn replace(&mut self, record: JournalRecord) -> io::Result<()> {
+        self.write(record)?;
+        self.commit()
+    }
+
+    fn temporary(&self) -> PathBuf {
+        temporary(&self.path)
+    }
+
+    fn write(&mut self, record: JournalRecord) -> io::Result<()> {
+        self.discard();
+        let temporary = self.temporary();
+        let mut text = serde_json::to_string_pretty(&record)?;
+        text.push('\n');
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).open(&temporary);
+        file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+            .inspect_err(|_| drop(fs::remove_file(&temporary)))
+            .map_err(about(&temporary))?;
+        self.prepared = Some(record);
+        Ok(())
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+/// Where the next content of the journal at `path` is written.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(format!(".{}.tmp", std::process::id()));
+    PathBuf::from(name)
 }
 
 #[cfg(test)]
@@ -180,6 +256,53 @@ mod tests {
         assert!(journal.update(Side::Destination, "resumed").is_err());
         assert_eq!(journal.record(), &before);
         assert_eq!(Journal::read(&dir.path().join("moved/j")).expect("read"), before);
+    }
+
+    #[test]
+    fn what_is_prepared_counts_once_it_is_committed() {
+        type Act = fn(&mut Journal);
+        let table: [(&str, Act, Side); 5] = [
+            ("prepared only", |_| (), Side::Source),
+            ("committed", |journal| journal.commit().expect("commit"), Side::Destination),
+            ("discarded", Journal::discard, Side::Source),
+            (
+                "updated instead",
+                |journal| journal.update(Side::Source, "back").expect("update"),
+                Side::Source,
+            ),
+            (
+                "committed twice",
+                |journal| {
+                    journal.commit().expect("commit");
+                    assert!(journal.commit().is_err(), "nothing is left to commit");
+                },
+                Side::Destination,
+            ),
+        ];
+        for (name, act, side) in table {
+            let (dir, source, destination, path) = images();
+            let mut journal = Journal::create(&path, &source, &destination, "m".into()).expect("create");
+            journal.prepare(Side::Destination, "resumed").expect("prepare");
+            assert_eq!(Journal::read(&path).expect("read").authoritative, Side::Source, "{name}");
+            act(&mut journal);
+            assert_eq!(&Journal::read(&path).expect("read"), journal.record(), "{name}");
+            assert_eq!(journal.record().authoritative, side, "{name}");
+            drop(journal);
+            assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 3, "{name}: a file is left");
+        }
+    }
+
+    #[test]
+    fn a_new_journal_replaces_those_beside_either_image() {
+        let (dir, source, destination, path) = images();
+        let other = Journal::beside(&source);
+        drop(Journal::create(&other, &destination, &source, "back".into()).expect("create"));
+        drop(Journal::create(&path, &source, &destination, "there".into()).expect("create"));
+        assert!(!other.exists() && path.exists());
+        let elsewhere = dir.path().join("j");
+        fs::write(&other, "no journal").expect("write");
+        drop(Journal::create(&elsewhere, &source, &destination, "again".into()).expect("create"));
+        assert!(other.exists() && !path.exists() && elsewhere.exists(), "only journals are removed");
     }
 
     #[test]

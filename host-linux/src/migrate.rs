@@ -97,7 +97,8 @@ pub fn run(config: &MigrateConfig, inputs: Inputs, observer: &mut impl Observer)
     });
     let side = bench.platform.side();
     let commands = bench.guest.commands();
-    let guest_lives = matches!(transfer.outcome, Outcome::Completed { .. } | Outcome::RolledBack { .. });
+    let guest_lives = bench.platform.guest_runs()
+        && matches!(transfer.outcome, Outcome::Completed { .. } | Outcome::RolledBack { .. });
     let guest = if guest_lives {
         bench.let_run(config.run_after);
         bench.guest.finish()

@@ -3,7 +3,9 @@
 //!
 //! The order makes the journal exact. From [`before_resume`](Platform::before_resume) on the guest sees no
 //! completions; the destination acknowledges its resume; the journal names the destination; only then does the guest
-//! go on. So whatever was acknowledged to the guest is on the image that the journal names, at every moment.
+//! go on. So whatever was acknowledged to the guest is on the image that the journal names, at every moment. The
+//! journal's next content is written before the destination resumes, while a failure can still be rolled back; if it
+//! cannot take its place afterwards the guest is not let go on.
 
 use std::fmt;
 use std::io;
@@ -87,6 +89,11 @@ impl<R: RegisterIo<Error = AccessError>> HostPlatform<R> {
         }
     }
 
+    /// Whether the guest has a side to run on; without one it stays stopped.
+    pub fn guest_runs(&self) -> bool {
+        self.endpoint.attachment() != Attachment::Held
+    }
+
     /// The first thing that went wrong.
     #[must_use]
     pub const fn error(&self) -> Option<PlatformError> {
@@ -114,6 +121,15 @@ impl<R: RegisterIo<Error = AccessError>> HostPlatform<R> {
             Some(journal) => journal.update(side, step).map_err(|error| PlatformError::Journal(error.kind())),
             None => Ok(()),
         }
+    }
+
+    /// Does all of the switch of the journal that could fail while there is a way back.
+    fn prepare(&mut self) -> Result<(), PlatformError> {
+        let step = "resumed on the destination; the guest runs there";
+        self.journal
+            .as_mut()
+            .map_or(Ok(()), |journal| journal.prepare(Side::Destination, step))
+            .map_err(|error| PlatformError::Journal(error.kind()))
     }
 
     fn run_at_stop(&self) -> Result<(), PlatformError> {
@@ -147,15 +163,24 @@ impl<R: RegisterIo<Error = AccessError>> Platform for HostPlatform<R> {
 
     fn before_resume(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
         self.token.pause();
-        let result = self.run_at_stop();
+        let result = self.run_at_stop().and_then(|()| self.prepare());
         self.note(result)?;
         self.witness.arm();
         Ok(())
     }
 
     fn destination_resumed(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
-        // Even if the journal cannot be written the guest has no other place to run.
-        let recorded = self.record(Side::Destination, "resumed on the destination; the guest runs there");
+        let recorded = match &mut self.journal {
+            Some(journal) => {
+                let result = journal.commit().map_err(|error| PlatformError::Journal(error.kind()));
+                if journal.record().authoritative != Side::Destination {
+                    // Nothing may be acknowledged to the guest that the journal does not vouch for: it stays stopped.
+                    return self.note(result);
+                }
+                result
+            }
+            None => Ok(()),
+        };
         let attached = self.endpoint.attach(Attachment::Destination);
         // The source still holds the guest's queues and would run with them once its suspension ends, for example
         // when its managing controller is reset.
@@ -205,7 +230,7 @@ mod tests {
     }
 
     struct Bench {
-        _dir: tempfile::TempDir,
+        dir: tempfile::TempDir,
         journal: PathBuf,
         writes: Arc<Mutex<Vec<(char, u32)>>>,
         endpoint: Arc<Endpoint<SideRegisters>>,
@@ -234,7 +259,7 @@ mod tests {
             at_stop.map(String::from),
             Arc::clone(&witness),
         );
-        Bench { _dir: dir, journal: path, writes, endpoint, token, platform, witness }
+        Bench { dir, journal: path, writes, endpoint, token, platform, witness }
     }
 
     const ID: ControllerId = ControllerId::new(2);
@@ -273,6 +298,53 @@ mod tests {
             let record = Journal::read(&bench.journal).expect("journal");
             assert_eq!((record.authoritative, record.step.as_str()), (side, "done"));
         }
+    }
+
+    #[test]
+    fn r10_the_guest_stays_stopped_if_the_journal_cannot_name_the_destination() {
+        let mut bench = bench(None);
+        bench.platform.source_suspended(ID).expect("suspended");
+        bench.platform.before_resume(ID).expect("before");
+        std::fs::remove_dir_all(bench.dir.path()).expect("the directory disappears");
+        let failed = Err(PlatformError::Journal(io::ErrorKind::NotFound));
+        assert_eq!(bench.platform.destination_resumed(ID), failed);
+        assert_eq!(bench.platform.error(), failed.err());
+        assert!(!bench.platform.guest_runs());
+        assert_eq!((bench.platform.side(), bench.endpoint.attachment()), (Side::Source, Attachment::Held));
+        assert!(lock(&bench.writes).is_empty(), "neither side was attached or disabled");
+        let token = Arc::clone(&bench.token);
+        let guest = std::thread::spawn(move || drop(token.enter()));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!guest.is_finished(), "the guest must not run");
+        bench.token.resume();
+        guest.join().expect("guest");
+    }
+
+    #[test]
+    fn r10_a_journal_that_cannot_be_prepared_is_rolled_back() {
+        let mut bench = bench(None);
+        bench.platform.source_suspended(ID).expect("suspended");
+        let away = bench.dir.path().with_extension("away");
+        std::fs::rename(bench.dir.path(), &away).expect("the directory moves away");
+        let failed = Err(PlatformError::Journal(io::ErrorKind::NotFound));
+        assert_eq!(bench.platform.before_resume(ID), failed);
+        std::fs::rename(&away, bench.dir.path()).expect("and comes back");
+        bench.platform.source_resumed(ID).expect("rolled back");
+        drop(bench.token.enter());
+        assert_eq!((bench.platform.side(), bench.platform.guest_runs()), (Side::Source, true));
+        let record = Journal::read(&bench.journal).expect("journal");
+        assert_eq!(record.authoritative, Side::Source);
+    }
+
+    #[test]
+    fn a_roll_back_leaves_no_prepared_journal() {
+        let mut bench = bench(None);
+        let files = |bench: &Bench| std::fs::read_dir(bench.dir.path()).expect("list").count();
+        bench.platform.source_suspended(ID).expect("suspended");
+        bench.platform.before_resume(ID).expect("before");
+        assert_eq!(files(&bench), 4, "two images, the journal and the next one");
+        bench.platform.source_resumed(ID).expect("rolled back");
+        assert_eq!(files(&bench), 3);
     }
 
     #[test]
