@@ -20,7 +20,7 @@ pub const IO_QUEUES_LIMITS: RangeInclusive<u64> = 1..=16;
 pub const CDQ_ENTRIES_LIMITS: RangeInclusive<u64> = 3..=1 << 20;
 /// Delta rounds before the last one.
 pub const MAX_ROUNDS_LIMITS: RangeInclusive<u64> = 1..=1000;
-/// Stop time to aim for, in microseconds.
+/// Stop time to aim for.
 pub const STOP_TIME_LIMITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 /// How long the guest runs before and after.
 pub const RUN_TIME_LIMITS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
@@ -100,9 +100,13 @@ pub struct MigrateConfig {
     pub run_after: Duration,
     /// Where each acknowledged write is logged.
     pub guest_log: Option<PathBuf>,
-    /// The journal; `None` for the usual place beside the destination image. Without images there is none unless
-    /// one is named.
+    /// The journal; `None` for the usual place beside the destination image. Without images there is none.
     pub journal: Option<PathBuf>,
+    /// Where the program writes the report as JSON. The run itself only makes sure that it can, and that it is no file
+    /// that the run needs.
+    pub report: Option<PathBuf>,
+    /// Go on although a journal of an earlier run names another image than the source, or an image cannot be locked.
+    pub force: bool,
     /// Shell command to run while nothing runs: the destination holds everything and is not resumed yet.
     pub at_stop: Option<String>,
 }
@@ -133,6 +137,8 @@ impl Default for MigrateConfig {
             run_after: Duration::from_millis(500),
             guest_log: None,
             journal: None,
+            report: None,
+            force: false,
             at_stop: None,
         }
     }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The two namespaces as files, checked before anything is changed.
 
+mod checks;
+
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use crate::config::{MigrateConfig, Namespaces, SIZE_LIMITS};
 use crate::guest::{WriteContent, WriteExtent, content, parse_extents};
 use crate::journal::Journal;
 use crate::storage::FileStorage;
+use checks::{Written, check_distinct, check_journals, check_writable, lock_image, plain};
 
 /// Something asked for is not possible. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,63 +69,42 @@ fn available_memory() -> Option<u64> {
 
 /// Opens an image for reading and writing, which changes nothing, and checks what it is.
 fn open_image(role: &str, path: &Path, block_size: u32) -> Result<(File, u64), InputError> {
-    let name = path.display();
-    let metadata =
-        fs::metadata(path).or_else(|error| refuse(format!("{role} image {name}: {}", plain(&error))))?;
-    if !metadata.is_file() {
-        return refuse(format!("{role} image {name} is not a regular file"));
-    }
-    // Root may write anything, so permissions are looked at as well as tried.
-    if metadata.permissions().mode() & 0o222 == 0 {
-        return refuse(format!(
-            "{role} image {name} is not writable: its mode is {:04o}",
-            metadata.permissions().mode() & 0o7777
-        ));
+    let failed =
+        |what: &str, error: &io::Error| InputError(format!("{role} image {path:?}{what}: {}", plain(error)));
+    // Opening something else than a file may have effects of its own.
+    if !fs::metadata(path).map_err(|error| failed("", &error))?.is_file() {
+        return refuse(format!("{role} image {path:?} is not a regular file"));
     }
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .open(path)
-        .or_else(|error| refuse(format!("{role} image {name} is not writable: {}", plain(&error))))?;
+        .map_err(|error| failed(" is not writable", &error))?;
+    let metadata = file.metadata().map_err(|error| failed("", &error))?;
+    if !metadata.is_file() {
+        return refuse(format!("{role} image {path:?} is not a regular file"));
+    }
+    // Root may write anything, so permissions are looked at as well as tried.
+    if metadata.permissions().mode() & 0o222 == 0 {
+        return refuse(format!(
+            "{role} image {path:?} is not writable: its mode is {:04o}",
+            metadata.permissions().mode() & 0o7777
+        ));
+    }
     let len = metadata.len();
     if !len.is_multiple_of(u64::from(block_size)) {
         return refuse(format!(
-            "{role} image {name} has {len} bytes, which is not a multiple of the block size {block_size}"
+            "{role} image {path:?} has {len} bytes, which is not a multiple of the block size {block_size}"
         ));
     }
     if !SIZE_LIMITS.contains(&len) {
         return refuse(format!(
-            "{role} image {name} has {len} bytes; it must have from {} to {}",
+            "{role} image {path:?} has {len} bytes; it must have from {} to {}",
             SIZE_LIMITS.start(),
             SIZE_LIMITS.end()
         ));
     }
     Ok((file, len))
-}
-
-/// An error without the number that the operating system gives it.
-fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    match text.find(" (os error") {
-        Some(end) => text[..end].to_string(),
-        None => text,
-    }
-}
-
-/// Checks that a file can be made or replaced at `path`.
-fn check_output(role: &str, path: &Path) -> Result<(), InputError> {
-    if path.is_dir() {
-        return refuse(format!("{role} {} is a directory", path.display()));
-    }
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if parent.is_dir() {
-        Ok(())
-    } else {
-        refuse(format!("{role} {}: there is no directory {}", path.display(), parent.display()))
-    }
 }
 
 impl Inputs {
@@ -144,23 +126,31 @@ impl Inputs {
                 config.cdq_entries
             ));
         }
-        for (role, path) in [("guest log", &config.guest_log), ("journal", &config.journal)] {
-            path.as_deref().map_or(Ok(()), |path| check_output(role, path))?;
-        }
-        let inputs = match &config.namespaces {
-            Namespaces::Memory { size } => Self::memory(config, *size)?,
+        match &config.namespaces {
+            Namespaces::Memory { size } => Self::memory(config, *size),
             Namespaces::Images { source, destination } => {
-                Self::images(config, source, destination, expected_size)?
-            }
-        };
-        for (role, path) in [("guest log", &config.guest_log), ("journal", &config.journal)] {
-            if let (Some(path), Namespaces::Images { source, destination }) = (path, &config.namespaces)
-                && [source, destination].into_iter().any(|image| same_file(image, path))
-            {
-                return refuse(format!("{role} {} is one of the images", path.display()));
+                Self::images(config, source, destination, expected_size)
             }
         }
-        Ok(inputs)
+    }
+
+    /// Checks that what is going to be written can be, and that nothing is written over.
+    fn check_files(
+        config: &MigrateConfig,
+        images: &[(&str, &Path)],
+        journal: Option<&Path>,
+    ) -> Result<(), InputError> {
+        let outputs = [
+            ("report", config.report.as_deref(), Written::InPlace),
+            ("guest log", config.guest_log.as_deref(), Written::InPlace),
+            ("journal", journal, Written::Replaced),
+        ];
+        let outputs = outputs.into_iter().filter_map(|(role, path, written)| Some((role, path?, written)));
+        let mut files = images.to_vec();
+        files.extend(config.write_extents.as_deref().map(|path| ("list of extents", path)));
+        files.extend(outputs.clone().map(|(role, path, _)| (role, path)));
+        check_distinct(&files)?;
+        outputs.into_iter().try_for_each(|(role, path, written)| check_writable(role, path, written))
     }
 
     fn extents(config: &MigrateConfig, size: u64) -> Result<Vec<WriteExtent>, InputError> {
@@ -168,10 +158,9 @@ impl Inputs {
         let Some(path) = &config.write_extents else {
             return Ok(vec![WriteExtent { start: 0, blocks, content: WriteContent::Generated }]);
         };
-        let name = path.display();
         let text = fs::read_to_string(path)
-            .or_else(|error| refuse(format!("list of extents {name}: {}", plain(&error))))?;
-        parse_extents(&text, blocks).or_else(|error| refuse(format!("list of extents {name}: {error}")))
+            .or_else(|error| refuse(format!("list of extents {path:?}: {}", plain(&error))))?;
+        parse_extents(&text, blocks).or_else(|error| refuse(format!("list of extents {path:?}: {error}")))
     }
 
     fn memory(config: &MigrateConfig, size: u64) -> Result<Self, InputError> {
@@ -184,6 +173,7 @@ impl Inputs {
                 size.saturating_mul(2)
             ));
         }
+        Self::check_files(config, &[], None)?;
         let extents = Self::extents(config, size)?;
         let memory = |name| {
             FileStorage::memory(name, size)
@@ -201,34 +191,22 @@ impl Inputs {
     ) -> Result<Self, InputError> {
         let (source, size) = open_image("source", source_path, config.block_size)?;
         let (destination, destination_size) = open_image("destination", destination_path, config.block_size)?;
-        if same_file(source_path, destination_path) {
-            return refuse(format!(
-                "source and destination image are the same file {}",
-                source_path.display()
-            ));
-        }
+        let journal = config.journal.clone().unwrap_or_else(|| Journal::beside(destination_path));
+        let images = [("source image", source_path), ("destination image", destination_path)];
+        Self::check_files(config, &images, Some(&journal))?;
         if let Some(expected) = expected_size.filter(|expected| *expected != size) {
-            return refuse(format!(
-                "size {expected}: source image {} has {size} bytes",
-                source_path.display()
-            ));
+            return refuse(format!("size {expected}: source image {source_path:?} has {size} bytes"));
         }
         if destination_size != size {
             return refuse(format!(
-                "destination image {} has {destination_size} bytes; it must have the {size} of the source",
-                destination_path.display()
+                "destination image {destination_path:?} has {destination_size} bytes; it must have the {size} of the source"
             ));
         }
         let extents = Self::extents(config, size)?;
-        let journal = config.journal.clone().unwrap_or_else(|| Journal::beside(destination_path));
-        check_output("journal", &journal)?;
-        for (role, path, file) in
-            [("source", source_path, &source), ("destination", destination_path, &destination)]
-        {
-            // Two runs on one image would spoil it.
-            if file.try_lock().is_err() {
-                return refuse(format!("{role} image {} is in use by another program", path.display()));
-            }
+        lock_image("source", source_path, &source, config.force)?;
+        lock_image("destination", destination_path, &destination, config.force)?;
+        if !config.force {
+            check_journals(&journal, source_path, destination_path)?;
         }
         Ok(Self {
             source: Arc::new(source),
@@ -241,13 +219,6 @@ impl Inputs {
                 destination: destination_path.to_path_buf(),
             }),
         })
-    }
-}
-
-fn same_file(one: &Path, other: &Path) -> bool {
-    match (fs::metadata(one), fs::metadata(other)) {
-        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
-        _ => false,
     }
 }
 

@@ -23,11 +23,30 @@ fn snapshot(directory: &Path) -> BTreeMap<String, (Vec<u8>, std::time::SystemTim
         .expect("directory")
         .map(|entry| {
             let entry = entry.expect("entry");
-            let metadata = entry.metadata().expect("metadata");
+            let metadata = fs::symlink_metadata(entry.path()).expect("metadata");
             let content = if metadata.is_file() { fs::read(entry.path()).expect("file") } else { Vec::new() };
             (entry.file_name().into_string().expect("name"), (content, metadata.modified().expect("time")))
         })
         .collect()
+}
+
+/// Runs the program and checks that it refuses in one line with all `words`, and leaves everything as it was `before`.
+fn assert_refused(
+    directory: &Path,
+    arguments: &[&str],
+    words: &[&str],
+    before: &BTreeMap<String, (Vec<u8>, std::time::SystemTime)>,
+) {
+    let output = run(directory, arguments);
+    let message = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+    assert_eq!(message.lines().count(), 1, "{arguments:?}: {message}");
+    assert!(!message.contains("os error"), "{arguments:?}: {message}");
+    for word in words {
+        assert!(message.contains(word), "{arguments:?}: '{word}' is not in: {message}");
+    }
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert!(snapshot(directory) == *before, "{arguments:?}: a file was changed");
 }
 
 #[test]
@@ -145,16 +164,94 @@ fn bad_input_is_one_line_exit_2_and_no_change() {
         ("completions for nothing", vec!["completions", "dos"], vec!["dos", "bash"]),
     ];
     for (name, arguments, words) in table {
-        let output = run(dir.path(), &arguments);
-        let message = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(2), "{name}: {message}");
-        assert_eq!(message.lines().count(), 1, "{name}: {message}");
-        for word in words {
-            assert!(message.contains(word), "{name}: '{word}' is not in: {message}");
-        }
-        assert!(output.stdout.is_empty(), "{name}");
-        assert!(snapshot(dir.path()) == before, "{name}: a file was changed");
+        println!("{name}");
+        assert_refused(dir.path(), &arguments, &words, &before);
     }
+}
+
+#[test]
+fn no_file_is_used_twice() {
+    let dir = tempfile::tempdir().expect("directory");
+    let at = |name: &str| dir.path().join(name);
+    for (byte, name) in [(1, "a.img"), (2, "b.img"), (3, "a.img.journal")] {
+        fs::write(at(name), vec![byte; MIB]).expect("file");
+    }
+    fs::write(at("extents"), "0 4\n").expect("file");
+    fs::hard_link(at("b.img"), at("hard")).expect("link");
+    std::os::unix::fs::symlink("a.img", at("soft")).expect("link");
+    std::os::unix::fs::symlink("new", at("ahead")).expect("link");
+    fs::create_dir(at("directory")).expect("directory");
+    let before = snapshot(dir.path());
+    let outputs = ["--json", "--guest-log", "--journal", "--write-extents"];
+    let mut table: Vec<Vec<&str>> = Vec::new();
+    for (index, one) in outputs.into_iter().enumerate() {
+        for name in ["a.img", "b.img", "hard", "soft", "./directory/../a.img"] {
+            table.push(vec![one, name]);
+        }
+        for other in outputs.into_iter().skip(index + 1) {
+            table.push(vec![one, "extents", other, "extents"]);
+            if other != "--write-extents" {
+                table.push(vec![one, "new", other, "./new"]);
+                table.push(vec![one, "ahead", other, "directory/../new"]);
+            }
+        }
+    }
+    // The journal's usual place.
+    table.push(vec!["--json", "b.img.journal"]);
+    table.push(vec!["--guest-log", "./b.img.journal"]);
+    for options in table {
+        let arguments =
+            [&["migrate", "--source-image", "a.img", "--dest-image", "b.img"], &options[..]].concat();
+        assert_refused(dir.path(), &arguments, &["same file"], &before);
+    }
+    for options in [
+        ["--source-image", "a.img.journal", "--dest-image", "a.img"],
+        ["--source-image", "hard", "--dest-image", "b.img"],
+    ] {
+        assert_refused(dir.path(), &[&["migrate"], &options[..]].concat(), &["same file"], &before);
+    }
+    for options in [["--json", "extents", "--write-extents", "extents"], ["--json", "x", "--guest-log", "x"]]
+    {
+        assert_refused(dir.path(), &[&["migrate"], &options[..]].concat(), &["same file"], &before);
+    }
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_found_before_anything_changes() {
+    let dir = tempfile::tempdir().expect("directory");
+    let at = |name: &str| dir.path().join(name);
+    for name in ["a.img", "b.img"] {
+        fs::write(at(name), vec![1; MIB]).expect("file");
+    }
+    fs::create_dir(at("directory")).expect("directory");
+    fs::write(at("text"), "not a journal").expect("file");
+    let before = snapshot(dir.path());
+    let long = "x".repeat(300);
+    for option in ["--json", "--guest-log", "--journal"] {
+        // Permissions do not keep root from anything, but nobody makes files in /proc.
+        let table = [
+            ("/proc/nvme-lm", vec!["/proc/nvme-lm", "cannot be written"]),
+            ("directory", vec!["directory", "is a directory"]),
+            ("nowhere/file", vec!["nowhere/file", "no directory"]),
+            ("text/file", vec!["text/file", "no directory"]),
+            ("two\nlines/file", vec!["two\\nlines/file", "no directory"]),
+            (long.as_str(), vec!["xxx", "too long"]),
+        ];
+        for (path, words) in table {
+            let images = ["migrate", "--source-image", "a.img", "--dest-image", "b.img", option, path];
+            assert_refused(dir.path(), &images, &words, &before);
+            if option != "--journal" {
+                assert_refused(dir.path(), &["migrate", "--size", "1M", option, path], &words, &before);
+            }
+        }
+    }
+    for (path, words) in
+        [("text", ["text", "is no journal"]), ("/dev/null", ["/dev/null", "not a regular file"])]
+    {
+        let images = ["migrate", "--source-image", "a.img", "--dest-image", "b.img", "--journal", path];
+        assert_refused(dir.path(), &images, &words, &before);
+    }
+    assert_refused(dir.path(), &["migrate", "--journal", "j"], &["--dest-image"], &before);
 }
 
 #[test]
@@ -177,7 +274,29 @@ fn help_names_options_and_exit_statuses() {
     let output = run(dir.path(), &["migrate", "--help"]);
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).expect("text");
-    for word in ["--cdq-layout", "--strict", "--json", "--cancel-after", "Exit status:", "journal"] {
+    let words = [
+        "--source-image",
+        "--dest-image",
+        "--size",
+        "--block-size",
+        "--queue-depth",
+        "--write-rate",
+        "--pattern",
+        "--read-percent",
+        "--cdq-entries",
+        "--cdq-layout",
+        "--head-every",
+        "--max-rounds",
+        "--stop-time-limit",
+        "--cancel-after",
+        "--seed",
+        "--json",
+        "--strict",
+        "--journal",
+        "--force",
+        "Exit status:",
+    ];
+    for word in words {
         assert!(text.contains(word), "{word} is not in the help");
     }
     for shell in ["bash", "zsh", "fish"] {

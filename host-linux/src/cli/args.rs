@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -142,8 +142,11 @@ pub struct MigrateArgs {
     #[arg(long, value_name = "COMMAND", help_heading = "Migration")]
     at_stop: Option<String>,
     /// Where the journal goes [default: beside the destination image; none without images].
-    #[arg(long, value_name = "FILE", help_heading = "Migration")]
+    #[arg(long, value_name = "FILE", requires = "dest_image", help_heading = "Migration")]
     journal: Option<PathBuf>,
+    /// Go on although a journal of an earlier run names another image than the source, or an image cannot be locked.
+    #[arg(long, help_heading = "Migration")]
+    force: bool,
 
     /// Write the report as JSON to this file, or to standard output (-) in place of the tables.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
@@ -196,6 +199,8 @@ impl MigrateArgs {
             run_after: self.run_after,
             guest_log: self.guest_log.clone(),
             journal: self.journal.clone(),
+            report: self.json.clone().filter(|path| path != Path::new("-")),
+            force: self.force,
             at_stop: self.at_stop.clone(),
         }
     }

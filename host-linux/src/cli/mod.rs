@@ -16,7 +16,7 @@ use clap::{CommandFactory, Parser};
 
 pub use args::{Cli, Color, Command, MigrateArgs};
 
-use crate::images::{InputError, Inputs};
+use crate::images::Inputs;
 use crate::migrate;
 use crate::report::Report;
 
@@ -47,6 +47,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// One line on standard error.
 fn complain(status: u8, what: &str) -> ExitCode {
     let error = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+    let what = without_numbers(what).replace(['\n', '\r'], " ");
     anstream::eprintln!("{error}error:{error:#} {what}");
     ExitCode::from(status)
 }
@@ -71,18 +72,11 @@ fn one_line(message: &str) -> String {
     line.strip_prefix("error: ").unwrap_or(&line).to_string()
 }
 
-fn check_json(path: &Path) -> Result<(), InputError> {
-    if path == Path::new("-") {
-        return Ok(());
-    }
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path.is_dir() || !parent.is_dir() {
-        return Err(InputError(format!(
-            "report {}: it must be a file in an existing directory",
-            path.display()
-        )));
-    }
-    Ok(())
+/// A message without the numbers that the operating system gives its errors.
+pub(crate) fn without_numbers(message: &str) -> String {
+    let mut parts = message.split(" (os error ");
+    let first = parts.next().unwrap_or_default().to_string();
+    parts.fold(first, |text, part| text + part.split_once(')').map_or(part, |(_, rest)| rest))
 }
 
 fn run_migrate(args: &MigrateArgs) -> ExitCode {
@@ -92,8 +86,7 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
         Color::Never => anstream::ColorChoice::Never.write_global(),
     }
     let config = args.config();
-    let inputs =
-        args.json.as_deref().map_or(Ok(()), check_json).and_then(|()| Inputs::open(&config, args.size()));
+    let inputs = Inputs::open(&config, args.size());
     let inputs = match inputs {
         Ok(inputs) => inputs,
         Err(error) => return complain(BAD_INPUT, &error.to_string()),
@@ -107,26 +100,40 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
     };
     match print(args, &report) {
         Ok(()) => ExitCode::from(report.verdict.exit_status()),
-        Err(error) => complain(FAILED, &format!("report: {error}")),
+        Err(error) => complain(FAILED, &error),
     }
 }
 
-fn print(args: &MigrateArgs, report: &Report) -> io::Result<()> {
-    let json = || serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(io::Error::from);
+/// Writes the report; the error says where it could not be written.
+fn print(args: &MigrateArgs, report: &Report) -> Result<(), String> {
+    let json = serde_json::to_string_pretty(report).map_err(|error| format!("report: {error}"))? + "\n";
+    let to_output = |result: io::Result<()>| result.map_err(|error| format!("standard output: {error}"));
     match args.json.as_deref() {
-        Some(path) if path == Path::new("-") => io::stdout().write_all(json()?.as_bytes()),
+        Some(path) if path == Path::new("-") => to_output(io::stdout().write_all(json.as_bytes())),
         path => {
             if let Some(path) = path {
-                fs::write(path, json()?)?;
+                fs::write(path, json).map_err(|error| format!("report {path:?}: {error}"))?;
             }
-            output::tables(report, &mut anstream::stdout())
+            to_output(output::tables(report, &mut anstream::stdout()))
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::one_line;
+    use super::{one_line, without_numbers};
+
+    #[test]
+    fn numbers_of_the_operating_system_are_left_out() {
+        let table = [
+            ("a: No such file (os error 2)", "a: No such file"),
+            ("a (os error 2); b (os error 28).", "a; b."),
+            ("nothing", "nothing"),
+        ];
+        for (message, plain) in table {
+            assert_eq!(without_numbers(message), plain);
+        }
+    }
 
     #[test]
     fn messages_become_one_line() {

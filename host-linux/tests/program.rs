@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The program as its users see it: exit status, standard output, report files, journals of earlier runs.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use nvme_host_linux::journal::{Journal, Side};
+use nvme_host_linux::report::{Report, Verdict};
+
+const MIB: usize = 1 << 20;
+const SMALL: [&str; 7] = ["migrate", "--queue-depth", "8", "--run-before", "20ms", "--run-after", "20ms"];
+
+fn run(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
+        .current_dir(directory)
+        .args(SMALL)
+        .args(arguments)
+        .output()
+        .expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+#[test]
+fn exit_status_and_report_say_how_a_run_ended() {
+    // Far more writes in flight than a ring of two usable entries takes: it overflows however fast the machine is, so
+    // that one delta round can never be enough.
+    let hopeless = [
+        "--size",
+        "8M",
+        "--strict",
+        "--stop-time-limit",
+        "1ms",
+        "--max-rounds",
+        "1",
+        "--cdq-entries",
+        "3",
+        "--read-percent",
+        "0",
+        "--queue-depth",
+        "256",
+        "--io-queues",
+        "4",
+    ];
+    let table: [(&str, &[&str], i32, Verdict, Side); 4] = [
+        ("verified", &["--size", "1M"], 0, Verdict::Verified, Side::Destination),
+        (
+            "cancelled",
+            &["--size", "1M", "--cancel-after", "baseline-copy"],
+            3,
+            Verdict::Cancelled,
+            Side::Source,
+        ),
+        (
+            "cancelled late",
+            &["--size", "1M", "--cancel-after", "set-state"],
+            3,
+            Verdict::Cancelled,
+            Side::Source,
+        ),
+        ("not converged", &hopeless, 4, Verdict::NotConverged, Side::Source),
+    ];
+    for (name, options, status, verdict, side) in table {
+        let dir = tempfile::tempdir().expect("directory");
+        let start = if options.contains(&"--queue-depth") { &SMALL[..1] } else { &SMALL[..] };
+        let output = Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
+            .current_dir(dir.path())
+            .args(start)
+            .args(options)
+            .args(["--json", "-"])
+            .output()
+            .expect("the program starts");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{name}: {said}{}", text(&output.stdout));
+        let report: Report = serde_json::from_slice(&output.stdout).expect("only JSON on standard output");
+        assert_eq!((report.verdict, report.guest_runs_on), (verdict, side), "{name}: {}", report.statement);
+        assert!(said.is_empty(), "{name}: {said}");
+        assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 0, "{name}: nothing is left");
+    }
+}
+
+#[test]
+fn tables_and_report_file_come_together() {
+    let dir = tempfile::tempdir().expect("directory");
+    fs::write(dir.path().join("longer.json"), "x".repeat(100_000)).expect("file");
+    for arguments in [&["--size", "1M"][..], &["--size", "1M", "--json", "longer.json"]] {
+        let output = run(dir.path(), arguments);
+        let tables = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{tables}{}", text(&output.stderr));
+        for word in ["Rounds", "Controller Data Queue", "highest fill", "stop time", "Verdict: verified"] {
+            assert!(tables.contains(word), "'{word}' is not in: {tables}");
+        }
+    }
+    let report = fs::read(dir.path().join("longer.json")).expect("report");
+    let report: Report = serde_json::from_slice(&report).expect("JSON and nothing else");
+    assert_eq!(report.verdict, Verdict::Verified);
+}
+
+#[test]
+fn a_report_that_does_not_fit_is_said_in_one_line() {
+    let dir = tempfile::tempdir().expect("directory");
+    let output = run(dir.path(), &["--size", "1M", "--json", "/dev/full"]);
+    let message = text(&output.stderr);
+    assert_eq!((output.status.code(), message.lines().count()), (Some(1), 1), "{message}");
+    assert!(message.contains("/dev/full") && !message.contains("os error"), "{message}");
+}
+
+#[test]
+fn r10_a_journal_of_an_earlier_run_protects_the_image_it_names() {
+    let dir = tempfile::tempdir().expect("directory");
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("a.img"), vec![1; MIB]).expect("file");
+    fs::write(at("b.img"), vec![2; MIB]).expect("file");
+    let forth = ["--source-image", "a.img", "--dest-image", "b.img"];
+    let back = ["--source-image", "b.img", "--dest-image", "a.img"];
+    let elsewhere = ["--source-image", "a.img", "--dest-image", "b.img", "--journal", "j"];
+    let stopped = ["--source-image", "a.img", "--dest-image", "b.img", "--cancel-after", "baseline-copy"];
+    let forced = ["--source-image", "b.img", "--dest-image", "a.img", "--force"];
+    // Name, options, exit status, journals afterwards, image that the first of them names.
+    type Row<'a> = (&'a str, &'a [&'a str], i32, &'a [&'a str], &'a str);
+    let table: [Row<'_>; 9] = [
+        ("first", &forth, 0, &["b.img.journal"], "b.img"),
+        ("again", &forth, 2, &["b.img.journal"], "b.img"),
+        ("again with another journal", &elsewhere, 2, &["b.img.journal"], "b.img"),
+        ("back", &back, 0, &["a.img.journal"], "a.img"),
+        ("forth, but cancelled", &stopped, 3, &["b.img.journal"], "a.img"),
+        ("back over the source", &back, 2, &["b.img.journal"], "a.img"),
+        ("forth after all", &elsewhere, 0, &["j"], "b.img"),
+        ("again with that journal", &elsewhere, 2, &["j"], "b.img"),
+        ("forced", &forced, 0, &["a.img.journal", "j"], "a.img"),
+    ];
+    for (name, options, status, journals, image) in table {
+        let before = [fs::read(at("a.img")).expect("a"), fs::read(at("b.img")).expect("b")];
+        let output = run(dir.path(), options);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{name}: {message}");
+        if status == 2 {
+            assert!(message.contains(image) && message.contains("--force"), "{name}: {message}");
+            assert_eq!(message.lines().count(), 1, "{name}: {message}");
+            assert!(
+                before == [fs::read(at("a.img")).expect("a"), fs::read(at("b.img")).expect("b")],
+                "{name}"
+            );
+        }
+        let found: Vec<&str> =
+            ["a.img.journal", "b.img.journal", "j"].into_iter().filter(|name| at(name).exists()).collect();
+        assert_eq!(found, journals, "{name}");
+        let record = Journal::read(&at(found[0])).expect("journal");
+        assert_eq!(record.image.file_name(), Path::new(image).file_name(), "{name}");
+    }
+}
