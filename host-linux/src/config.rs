@@ -98,6 +98,9 @@ pub struct MigrateConfig {
     pub run_before: Duration,
     /// How long the guest runs after it.
     pub run_after: Duration,
+    /// I/O commands that the guest completes at least before the migration begins, and as many after it, each waited
+    /// for a minute at most.
+    pub run_commands: u64,
     /// Where each acknowledged write is logged.
     pub guest_log: Option<PathBuf>,
     /// The journal; `None` for the usual place beside the destination image. Without images there is none.
@@ -135,6 +138,7 @@ impl Default for MigrateConfig {
             seed: 1,
             run_before: Duration::from_millis(500),
             run_after: Duration::from_millis(500),
+            run_commands: 0,
             guest_log: None,
             journal: None,
             report: None,

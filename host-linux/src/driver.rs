@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use nvme_core::admin::{AdminPort, AdminRequest, AdminSlot, Call, CallError, SubmitError};
 use nvme_core::cdq::Quarantined;
-use nvme_core::controller::{AttachError, EnableError, EnableOptions, Fault, Link, Ready, Shutdown};
+use nvme_core::controller::{
+    AttachError, EnableError, EnableOptions, Fault, Link, Quiesced, Ready, Shutdown,
+};
 use nvme_core::dma::{DmaError, DmaRegion, release};
 use nvme_core::io::{
     CreateIoQueuePair, CreateOutcome, DeleteIoQueuePair, DeleteOutcome, IoQueueError, IoQueueOptions,
@@ -114,6 +116,11 @@ impl<'a> Clock<'a> {
     /// A clock that stands still while the guest is stopped, so that a stop does not use up its time-outs.
     pub(crate) fn of_guest(token: &'a RunToken) -> Self {
         Self { token: Some(token), ..Self::new() }
+    }
+
+    /// The same clock as if it had stood still for `pause`.
+    pub(crate) fn behind(self, pause: Duration) -> Self {
+        Self { start: self.start + pause, ..self }
     }
 
     pub(crate) fn now(&self) -> Instant {
@@ -324,6 +331,17 @@ pub(crate) fn bring_down<R: RegisterIo<Error = AccessError>>(
     kept: Kept,
     waiter: Waiter<'_>,
 ) -> Result<(), DriverError> {
+    bring_down_then(controller, arena, kept, waiter, |_| {})
+}
+
+/// As [`bring_down`]; calls `then` with the evidence that the controller is disabled, if it is.
+pub(crate) fn bring_down_then<R: RegisterIo<Error = AccessError>>(
+    controller: Controller<'_, '_, R>,
+    arena: &AddressSpace,
+    kept: Kept,
+    waiter: Waiter<'_>,
+    then: impl FnOnce(&Quiesced<'_>),
+) -> Result<(), DriverError> {
     let mut down = controller.shutdown(Shutdown::Normal, Duration::from_secs(5), waiter.now());
     let shut = waiter.run(|now| down.poll(now));
     // Only a disable takes the controller's memory away from it, however the shutdown went.
@@ -336,6 +354,7 @@ pub(crate) fn bring_down<R: RegisterIo<Error = AccessError>>(
     if let Some(queue) = kept.quarantined {
         queue.release(arena, &disabled.quiesced());
     }
+    then(&disabled.quiesced());
     disabled.detach();
     Ok(shut?)
 }

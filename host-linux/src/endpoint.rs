@@ -66,9 +66,11 @@ pub struct Endpoint<R> {
 #[derive(Debug)]
 struct State {
     attachment: Attachment,
+    /// How often it was held.
+    holds: u64,
     /// Writes kept while held, in order.
     held: Vec<(u32, u32)>,
-    /// Last value the guest wrote to each property.
+    /// Last value the guest wrote to each property before it was held: what the suspended controller has.
     programmed: BTreeMap<u32, u32>,
 }
 
@@ -93,7 +95,8 @@ impl State {
 impl<R: RegisterIo<Error = AccessError>> Endpoint<R> {
     /// An endpoint attached to `source`.
     pub fn new(source: R, destination: R) -> Self {
-        let state = State { attachment: Attachment::Source, held: Vec::new(), programmed: BTreeMap::new() };
+        let state =
+            State { attachment: Attachment::Source, holds: 0, held: Vec::new(), programmed: BTreeMap::new() };
         Self { source, destination, state: Mutex::new(state) }
     }
 
@@ -104,7 +107,17 @@ impl<R: RegisterIo<Error = AccessError>> Endpoint<R> {
 
     /// Keeps writes from now on.
     pub fn hold(&self) {
-        lock(&self.state).attachment = Attachment::Held;
+        let mut state = lock(&self.state);
+        if state.attachment != Attachment::Held {
+            state.holds += 1;
+        }
+        state.attachment = Attachment::Held;
+    }
+
+    /// How often writes have begun to be kept, and whether they are now.
+    pub(crate) fn holds(&self) -> (u64, bool) {
+        let state = lock(&self.state);
+        (state.holds, state.attachment == Attachment::Held)
     }
 
     /// Attaches to one side again and sends it what was kept, before any later access.
@@ -114,12 +127,13 @@ impl<R: RegisterIo<Error = AccessError>> Endpoint<R> {
     pub fn attach(&self, side: Attachment) -> Result<(), AccessError> {
         let mut state = lock(&self.state);
         state.attachment = side;
+        if side == Attachment::Held {
+            return Ok(());
+        }
         let held = std::mem::take(&mut state.held);
+        state.programmed.extend(held.iter().copied().filter(|(at, _)| *at < DOORBELLS));
         match side {
-            Attachment::Held => {
-                state.held = held;
-                Ok(())
-            }
+            Attachment::Held => Ok(()),
             Attachment::Source => Self::send(&self.source, &held),
             Attachment::Destination => Self::send(&self.destination, &held),
         }
@@ -146,7 +160,8 @@ impl<R: RegisterIo<Error = AccessError>> Endpoint<R> {
         writes.iter().try_for_each(|(offset, value)| to.write32(Offset::new(*offset), *value))
     }
 
-    /// Programs the destination's admin queue properties, then its configuration, as the guest did at the source.
+    /// Programs the destination's admin queue properties, then its configuration, as the guest did at the source
+    /// before it was held. What it has written since then comes later, with [`attach`](Self::attach).
     ///
     /// # Errors
     /// The destination cannot be reached.
@@ -177,7 +192,7 @@ impl<R: RegisterIo<Error = AccessError>> RegisterIo for Endpoint<R> {
 
     fn write32(&self, offset: Offset, value: u32) -> Result<(), AccessError> {
         let mut state = lock(&self.state);
-        if offset.bytes() < DOORBELLS {
+        if offset.bytes() < DOORBELLS && state.attachment != Attachment::Held {
             state.programmed.insert(offset.bytes(), value);
         }
         match state.attachment {
@@ -288,8 +303,16 @@ mod tests {
         }
         assert_eq!(source.taken().len(), 6);
         endpoint.hold();
+        // Written while held: for whoever resumes, once and in its place.
+        endpoint.write32(Offset::new(0x14), 0).expect("kept");
+        endpoint.write32(Offset::new(0x24), 9).expect("kept");
         endpoint.restore_properties().expect("restore");
         assert_eq!(destination.taken(), [(0x24, 7), (0x28, 0xA000), (0x2C, 0), (0x30, 0xB000), (0x14, 1)]);
+        endpoint.attach(Attachment::Destination).expect("attach");
+        assert_eq!(destination.taken(), [(0x14, 0), (0x24, 9)]);
+        endpoint.hold();
+        endpoint.restore_properties().expect("restore");
+        assert_eq!(destination.taken(), [(0x24, 9), (0x28, 0xA000), (0x2C, 0), (0x30, 0xB000), (0x14, 0)]);
     }
 
     #[test]

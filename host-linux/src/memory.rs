@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use nvme_controller::host::{HostMemory, MemoryFault};
 use nvme_core::dma::{Direction, DmaError, DmaRegion, Layout, Pool};
@@ -60,6 +60,9 @@ pub struct AddressSpace {
     /// CPU page to bus page (from the start of the window), for scattered regions.
     reverse: Box<[AtomicU32]>,
     pools: [Mutex<PoolState>; 3],
+    /// Shared by every access of a device from translation to the last byte copied; exclusive for whoever has just
+    /// unmapped pages, before they go to another owner.
+    accesses: RwLock<()>,
 }
 
 /// Pages of one pool, CPU and bus side. Pools share neither.
@@ -167,6 +170,7 @@ impl AddressSpace {
             table: (0..bus_first).map(|_| AtomicU32::new(0)).collect(),
             reverse: (0..cpu_first).map(|_| AtomicU32::new(0)).collect(),
             pools,
+            accesses: RwLock::new(()),
         })
     }
 
@@ -275,12 +279,21 @@ impl AddressSpace {
         for page in &live.bus {
             self.table[*page as usize].store(0, Ordering::Release);
         }
+        // An access that translated an address before may still be copying; whoever comes now faults.
+        drop(self.accesses.write().unwrap_or_else(PoisonError::into_inner));
         let pages = if live.guard.is_some() { &mut state.contiguous } else { &mut state.scattered };
         live.bus.iter().chain(live.guard.iter()).for_each(|page| pages.give_back(*page));
         (cpu..cpu + live.cpu_pages).for_each(|page| state.cpu.give_back(page));
     }
 
-    /// The mapped byte behind `address`, if the device has `rights` there.
+    /// Held by an access of a device from translation to the end: what it translated stays its owner's meanwhile.
+    /// Not to be taken twice by one thread.
+    fn access(&self) -> RwLockReadGuard<'_, ()> {
+        self.accesses.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The mapped byte behind `address`, if the device has `rights` there. Good for as long as the caller holds
+    /// [`access`](Self::access).
     fn translate(&self, address: u64, rights: u32) -> Option<usize> {
         let page = (address >> PAGE_SHIFT).checked_sub(self.base)?;
         let entry = self.table.get(usize::try_from(page).ok()?)?.load(Ordering::Acquire);
@@ -291,7 +304,8 @@ impl AddressSpace {
         Some(cpu as usize * PAGE + (address as usize % PAGE))
     }
 
-    /// Calls `access` for each piece of the range that lies in one page, after all of it was found to be mapped.
+    /// Calls `access` for each piece of the range that lies in one page, after all of it was found to be mapped. The
+    /// caller holds [`access`](Self::access).
     fn for_each_page(
         &self,
         address: BusAddr,
@@ -322,23 +336,31 @@ impl AddressSpace {
         }
         Ok(())
     }
+
+    /// Copies to the mapped bytes from `address` on. The caller holds [`access`](Self::access).
+    fn copy_in(&self, address: BusAddr, bytes: &[u8]) -> Result<(), MemoryFault> {
+        self.for_each_page(address, bytes.len(), WRITE, |at, range| self.mapping.write(at, &bytes[range]))
+    }
 }
 
 impl HostMemory for AddressSpace {
     fn read(&self, address: BusAddr, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        let _access = self.access();
         self.for_each_page(address, bytes.len(), READ, |at, range| self.mapping.read(at, &mut bytes[range]))
     }
 
     fn write(&self, address: BusAddr, bytes: &[u8]) -> Result<(), MemoryFault> {
-        self.for_each_page(address, bytes.len(), WRITE, |at, range| self.mapping.write(at, &bytes[range]))
+        let _access = self.access();
+        self.copy_in(address, bytes)
     }
 
     fn write_entry(&self, address: BusAddr, entry: &[u8]) -> Result<(), MemoryFault> {
+        let _access = self.access();
         let fault = MemoryFault { address, len: entry.len() };
         let (payload, last) = entry.split_last_chunk::<4>().ok_or(fault)?;
         let last_address = address.plus(payload.len() as u64);
         let at = self.translate(last_address.get(), WRITE).filter(|at| at.is_multiple_of(4)).ok_or(fault)?;
-        HostMemory::write(self, address, payload).map_err(|_| fault)?;
+        self.copy_in(address, payload).map_err(|_| fault)?;
         self.mapping.write_dword_release(at, *last);
         Ok(())
     }

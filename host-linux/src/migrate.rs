@@ -4,6 +4,9 @@
 mod bench;
 mod transfer;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::time::Duration;
@@ -14,19 +17,19 @@ use nvme_core::migration::{Convergence, Failure, Outcome};
 use crate::config::{CdqLayout, MigrateConfig, Namespaces};
 use crate::driver::DriverError;
 use crate::embedded::StartError;
-use crate::guest::{GuestError, Ledger};
+use crate::guest::GuestError;
 use crate::images::Inputs;
 use crate::journal::Side;
 use crate::mover::MoverError;
 use crate::platform::PlatformError;
 use crate::report::{
-    CdqReport, ComparisonReport, ConvergenceReport, GuestReport, LeftoverReport, Report, RoundReport, Setup,
-    Verdict,
+    CdqReport, ComparisonReport, ConvergenceReport, EnabledReport, GuestReport, LeftoverReport, Report,
+    RoundReport, Setup, Verdict,
 };
-use bench::Bench;
+use bench::{Bench, Limits};
 use transfer::Transfer;
 
-/// Entries of a page of a PRP list, in Controller Data Queue entries: a page holds so many.
+/// Controller Data Queue entries of 32 bytes in a page, which one entry of the PRP list names.
 const ENTRIES_PER_PAGE: u32 = 128;
 /// How often a waiting run looks after its guest.
 const LOOK: Duration = Duration::from_millis(20);
@@ -85,10 +88,21 @@ impl std::error::Error for RunError {}
 /// [`RunError`] if it could not even begin. A migration that fails is a [`Report`].
 pub fn run(config: &MigrateConfig, inputs: Inputs, observer: &mut impl Observer) -> Result<Report, RunError> {
     observer.update(&Status { step: "filling the source".into(), ..Status::default() });
-    let mut bench = Bench::start(config, &inputs)?;
+    let bench = Bench::start(config, &inputs, Limits::default())?;
+    run_with(config, &inputs, bench, observer)
+}
+
+/// Goes on once everything has been started.
+fn run_with(
+    config: &MigrateConfig,
+    inputs: &Inputs,
+    mut bench: Bench,
+    observer: &mut impl Observer,
+) -> Result<Report, RunError> {
     observer.update(&Status { step: "guest running".into(), ..Status::default() });
-    bench.let_run(config.run_before);
-    let verified_before = bench.guest.verify();
+    bench.let_run(config.run_before, config.run_commands);
+    // A guest that has failed says why at the end.
+    let _ = bench.guest.verify();
     let transfer = bench.transfer(config, observer)?;
     observer.update(&Status {
         step: "guest running on".into(),
@@ -96,15 +110,20 @@ pub fn run(config: &MigrateConfig, inputs: Inputs, observer: &mut impl Observer)
         total_bytes: transfer.summary.bytes,
     });
     let side = bench.platform.side();
-    let commands = bench.guest.commands();
-    let guest_lives = bench.platform.guest_runs()
-        && matches!(transfer.outcome, Outcome::Completed { .. } | Outcome::RolledBack { .. });
-    let guest = if guest_lives {
-        bench.let_run(config.run_after);
-        bench.guest.finish()
+    // Where its registers lead nowhere it cannot go on, whatever the outcome says.
+    let guest_lives = bench.platform.guest_runs();
+    if guest_lives {
+        bench.let_run(config.run_after, config.run_commands);
+    }
+    let enabled = bench.enabled()?;
+    let (guest, figures) = if guest_lives {
+        let figures = bench.guest.figures();
+        match bench.guest.finish() {
+            Ok((figures, _)) => (Ok(()), figures),
+            Err(error) => (Err(error), figures()),
+        }
     } else {
-        // Its controller stands still; waiting for its commands would only run into their time-outs.
-        Err(GuestError::Thread("its controller is suspended on both sides".into()))
+        (Err(GuestError::Halted), bench.guest.halt(&bench.token))
     };
     let memory_left = |pool| {
         [&bench.memory.guest, &bench.memory.source, &bench.memory.destination]
@@ -118,23 +137,23 @@ pub fn run(config: &MigrateConfig, inputs: Inputs, observer: &mut impl Observer)
     };
     bench.subsystems.stop();
 
-    let comparison =
-        bench.witness.finish().map_err(|error| RunError::Io("comparing the namespaces", error))?;
-    let (verdict, mut statement) = judge(&transfer, &guest, comparison.as_ref(), leftovers);
+    let comparison = bench.witness.finish();
+    let (mut verdict, mut statement) = judge(&transfer, &guest, &comparison, enabled, leftovers);
     if let (Verdict::MigrationFailed, Some(error)) = (verdict, bench.platform.error()) {
         statement = format!("{statement} (platform: {error})");
     }
-    bench.platform.conclude(&statement).map_err(|error| RunError::Io("journal", error))?;
-    let guest = match guest {
-        Ok((report, _)) => report,
-        Err(error) => GuestReport {
-            commands_before: commands,
-            verified_before: verified_before.unwrap_or(0),
-            error: Some(error.to_string()),
-            ..GuestReport::default()
-        },
-    };
-    Ok(report(config, &inputs, transfer, Found { verdict, statement, side, guest, comparison, leftovers }))
+    if let Err(error) = bench.platform.conclude(&statement) {
+        // The last thing to go wrong, but no less of a failure: the journal may name another step.
+        verdict = Verdict::MigrationFailed;
+        statement = format!("{statement}; the journal cannot be written: {error}");
+    }
+    let comparison = comparison.unwrap_or(None);
+    Ok(report(
+        config,
+        inputs,
+        transfer,
+        Found { verdict, statement, side, guest: figures, comparison, enabled, leftovers },
+    ))
 }
 
 /// What was found out at the end.
@@ -144,17 +163,22 @@ struct Found {
     side: Side,
     guest: GuestReport,
     comparison: Option<ComparisonReport>,
+    enabled: EnabledReport,
     leftovers: LeftoverReport,
 }
 
 fn judge(
     transfer: &Transfer,
-    guest: &Result<(GuestReport, Ledger), GuestError>,
-    comparison: Option<&ComparisonReport>,
+    guest: &Result<(), GuestError>,
+    comparison: &io::Result<Option<ComparisonReport>>,
+    enabled: EnabledReport,
     leftovers: LeftoverReport,
 ) -> (Verdict, String) {
     let failed = |what: String| (Verdict::MigrationFailed, what);
     let wrong = |what: String| (Verdict::VerificationFailed, what);
+    if enabled.source && enabled.destination {
+        return failed("both of the guest's controllers run: trust neither image".into());
+    }
     let rolled_back = match &transfer.outcome {
         Outcome::Completed { platform: true, clean_up: None } => None,
         Outcome::Completed { clean_up: Some(error), .. } => {
@@ -167,7 +191,9 @@ fn judge(
             Some(failure)
         }
         Outcome::RolledBack { failure, .. } => {
-            return failed(format!("{}; rolled back, but not cleanly", show_failure(failure)));
+            let guest =
+                guest.as_ref().err().map_or(String::new(), |error| format!("; the guest failed: {error}"));
+            return failed(format!("{}; rolled back, but not cleanly{guest}", show_failure(failure)));
         }
         Outcome::SourceStuck { failure, resume } => {
             return failed(format!("{}; the source could not be resumed: {resume}", show_failure(failure)));
@@ -179,6 +205,19 @@ fn judge(
     if let Err(error) = guest {
         return wrong(format!("the guest failed: {error}"));
     }
+    if transfer.was_stuck
+        && let Some(failure) = rolled_back
+    {
+        return failed(format!(
+            "{}; the source could only be resumed by a reset of its managing controller, the guest runs on there, \
+             verified",
+            show_failure(failure)
+        ));
+    }
+    let comparison = match comparison {
+        Ok(comparison) => comparison.as_ref(),
+        Err(error) => return failed(format!("the namespaces could not be compared: {error}")),
+    };
     if let Some(comparison) = comparison.filter(|comparison| comparison.wrong > 0) {
         return wrong(format!(
             "{} blocks differed between source and destination at the switch, the first is {}",
@@ -314,6 +353,7 @@ fn report(config: &MigrateConfig, inputs: &Inputs, transfer: Transfer, found: Fo
         convergence: convergence(config, &transfer),
         guest: found.guest,
         comparison: found.comparison,
+        enabled: found.enabled,
         leftovers: found.leftovers,
         journal: transfer.journal,
     }

@@ -118,11 +118,12 @@ pub struct ConvergenceReport {
 /// What the guest did and found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestReport {
-    /// Commands completed before Suspend was sent.
+    /// Commands that the guest saw completed before its controller went on after the stop, on either side; all of them
+    /// if it never stopped.
     pub commands_before: u64,
-    /// Commands completed after the guest's controller went on.
+    /// Commands that the guest saw completed after that.
     pub commands_after: u64,
-    /// Commands in flight at the switch, which completed on the side that went on.
+    /// Commands in flight when its controller went on, which completed on the side that did.
     pub in_flight: u64,
     /// Read commands completed.
     pub reads: u64,
@@ -166,6 +167,15 @@ pub struct LeftoverReport {
     pub bytes: u64,
 }
 
+/// Which of the guest's two controllers was enabled, as read from their registers while the guest ran on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnabledReport {
+    /// The one at the source.
+    pub source: bool,
+    /// The one at the destination.
+    pub destination: bool,
+}
+
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -195,6 +205,8 @@ pub struct Report {
     pub guest: GuestReport,
     /// Both namespaces side by side at the switch; absent if the migration did not complete.
     pub comparison: Option<ComparisonReport>,
+    /// Which of the guest's controllers was enabled at the end: never both.
+    pub enabled: EnabledReport,
     /// Memory left behind.
     pub leftovers: LeftoverReport,
     /// The journal, if there is one.

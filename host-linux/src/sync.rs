@@ -87,6 +87,11 @@ impl RunToken {
         Self::default()
     }
 
+    /// How often the guest was stopped.
+    pub fn stops(&self) -> u64 {
+        self.stops.load(Ordering::Relaxed)
+    }
+
     /// Waits until the guest may run.
     pub fn enter(&self) -> Running<'_> {
         let guard = lock(&self.running);

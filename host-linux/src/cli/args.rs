@@ -197,6 +197,7 @@ impl MigrateArgs {
             seed: self.seed,
             run_before: self.run_before,
             run_after: self.run_after,
+            run_commands: default.run_commands,
             guest_log: self.guest_log.clone(),
             journal: self.journal.clone(),
             report: self.json.clone().filter(|path| path != Path::new("-")),

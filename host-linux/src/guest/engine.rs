@@ -24,8 +24,6 @@ use crate::embedded::NAMESPACE;
 use crate::endpoint::AccessError;
 use crate::memory::AddressSpace;
 
-/// Time-out of I/O commands; a suspension must not reach it.
-const IO_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between two admin commands.
 const ADMIN_INTERVAL: Duration = Duration::from_millis(10);
 const HEALTH_LOG_BYTES: usize = 512;
@@ -46,6 +44,8 @@ pub enum GuestError {
         /// Bytes in a block and blocks found.
         found: (u32, u64),
     },
+    /// It was ended, because its controller stands still on both sides.
+    Halted,
     /// Its thread could not be started or ended early.
     Thread(String),
 }
@@ -61,6 +61,7 @@ impl fmt::Display for GuestError {
                 "the namespace has {} blocks of {} bytes, not {} of {}",
                 found.1, found.0, expected.1, expected.0
             ),
+            Self::Halted => f.write_str("its controller stands still on both sides"),
             Self::Thread(error) => write!(f, "guest thread: {error}"),
         }
     }
@@ -91,6 +92,7 @@ pub(super) struct Engine<'d, 's, R> {
     call_due: Instant,
     calls: u64,
     events: u64,
+    io_timeout: Duration,
 }
 
 impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
@@ -100,6 +102,7 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
         arena: &'d AddressSpace,
         slots: &'s mut [Vec<IoSlot<Operation>>],
         command_bytes: usize,
+        io_timeout: Duration,
         waiter: Waiter<'_>,
     ) -> Result<Self, GuestError> {
         let mut queues = Vec::new();
@@ -121,6 +124,7 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
             call_due: Instant::ZERO,
             calls: 0,
             events: 0,
+            io_timeout,
         })
     }
 
@@ -180,11 +184,11 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
         fresh: bool,
         now: Instant,
     ) -> Result<u64, GuestError> {
-        let mut count = 0;
+        let (mut count, deadline) = (0, now.after(self.io_timeout));
         let wall = std::time::Instant::now();
         for queue in &mut self.queues {
             for (operation, region) in std::mem::take(&mut queue.waiting) {
-                match send(&mut queue.pair, operation, region, workload.block_bytes(), now)? {
+                match send(&mut queue.pair, operation, region, workload.block_bytes(), deadline)? {
                     None => count += 1,
                     Some(back) => queue.waiting.push(back),
                 }
@@ -200,7 +204,7 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
                     region.write(0, &self.bytes[..len])?;
                 }
                 if let Some((operation, region)) =
-                    send(&mut queue.pair, operation, region, workload.block_bytes(), now)?
+                    send(&mut queue.pair, operation, region, workload.block_bytes(), deadline)?
                 {
                     workload.withdraw(&operation);
                     self.idle.push(region);
@@ -272,7 +276,7 @@ fn send<R: RegisterIo<Error = AccessError>>(
     operation: Operation,
     region: DmaRegion,
     block_bytes: usize,
-    now: Instant,
+    deadline: Instant,
 ) -> Result<Option<(Operation, DmaRegion)>, GuestError> {
     let blocks = operation.blocks as u32;
     let entry = if operation.purpose.is_write() {
@@ -282,7 +286,7 @@ fn send<R: RegisterIo<Error = AccessError>>(
     };
     let len = operation.blocks as usize * block_bytes;
     let buffer = Buffer::new(region, 0..len);
-    match pair.submit(&entry, Some(buffer), operation, Some(now.after(IO_TIMEOUT))) {
+    match pair.submit(&entry, Some(buffer), operation, Some(deadline)) {
         Ok(_) => Ok(None),
         Err(rejected) => match (rejected.error, rejected.buffer) {
             (SubmitError::Busy, Some(buffer)) => Ok(Some((rejected.tag, buffer.into_region()))),

@@ -62,6 +62,7 @@ fn bench(block_size: u32, queue_depth: u16, io_queues: u16, log: Option<std::pat
         token: Arc::clone(&token),
         io_queues,
         queue_depth,
+        io_timeout: Duration::from_secs(60),
         workload: WorkloadOptions {
             block_size,
             blocks,

@@ -2,9 +2,9 @@
 //! The guest's thread: its processor, as it were.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use nvme_core::admin::AdminSlot;
 use nvme_core::controller::{EnableOptions, Link};
 use nvme_core::io::IoSlot;
 use nvme_core::register::RegisterIo;
+use nvme_core::time::Instant;
 
 use super::engine::{Engine, GuestError};
 use super::ledger::Ledger;
@@ -22,7 +23,7 @@ use crate::embedded::NAMESPACE;
 use crate::endpoint::{AccessError, Endpoint};
 use crate::memory::AddressSpace;
 use crate::report::GuestReport;
-use crate::sync::{RunToken, Signal};
+use crate::sync::{RunToken, Signal, lock};
 
 /// Admin commands outstanding, events included.
 const ADMIN_SLOTS: usize = 16;
@@ -44,6 +45,8 @@ pub struct GuestSetup<R> {
     pub io_queues: u16,
     /// Commands in flight in each.
     pub queue_depth: u16,
+    /// Time-out of its I/O commands. The time while its processor is stopped does not count.
+    pub io_timeout: Duration,
     /// What it does.
     pub workload: WorkloadOptions,
     /// Where acknowledged writes are logged.
@@ -55,6 +58,10 @@ pub struct GuestSetup<R> {
 struct Shared {
     commands: AtomicU64,
     failed: AtomicBool,
+    /// It is not to look at its controller any more.
+    halted: AtomicBool,
+    /// Figures once its thread has ended, whether well or not.
+    report: Mutex<GuestReport>,
 }
 
 enum Control {
@@ -90,7 +97,11 @@ impl Guest {
         let thread = thread::Builder::new()
             .name("guest".into())
             .spawn(move || {
-                let result = run(&setup, &theirs, &requests, &started);
+                let mut report = GuestReport::default();
+                let result = run(&setup, &theirs, &requests, &started, &mut report);
+                report.error = result.as_ref().err().map(ToString::to_string);
+                *lock(&theirs.report) = report.clone();
+                let result = result.map(|ledger| (report, ledger));
                 theirs.failed.store(result.is_err(), Ordering::Release);
                 result
             })
@@ -137,6 +148,25 @@ impl Guest {
         self.join()
     }
 
+    /// Ends the guest where it stands: its controller has no state to go on with. It completes nothing any more, and
+    /// the figures so far come back with the reason given. Its processor must not be stopped, or stay so.
+    #[must_use]
+    pub fn halt(self, token: &RunToken) -> GuestReport {
+        self.shared.halted.store(true, Ordering::Release);
+        token.resume();
+        self.interrupts.notify();
+        let shared = Arc::clone(&self.shared);
+        // The report names the error.
+        let _ = self.join();
+        lock(&shared.report).clone()
+    }
+
+    /// Figures of a guest whose thread has ended; before that all zeroes.
+    pub(crate) fn figures(&self) -> impl Fn() -> GuestReport + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || lock(&shared.report).clone()
+    }
+
     fn join(self) -> Result<(GuestReport, Ledger), GuestError> {
         self.thread.join().unwrap_or_else(|_| Err(GuestError::Thread("it panicked".into())))
     }
@@ -155,7 +185,8 @@ fn run<R: RegisterIo<Error = AccessError>>(
     shared: &Shared,
     requests: &Receiver<Control>,
     started: &SyncSender<()>,
-) -> Result<(GuestReport, Ledger), GuestError> {
+    report: &mut GuestReport,
+) -> Result<Ledger, GuestError> {
     let waiter = Waiter { clock: Clock::of_guest(&setup.token), signal: &setup.interrupts };
     let link = Link::new();
     let mut admin_slots: Vec<AdminSlot> = (0..ADMIN_SLOTS).map(|_| AdminSlot::new()).collect();
@@ -177,30 +208,34 @@ fn run<R: RegisterIo<Error = AccessError>>(
     let log = log.map_err(|error| GuestError::Log(error.to_string()))?;
     let mut workload = Workload::new(setup.workload.clone(), log, std::time::Instant::now());
     let command_bytes = workload.command_bytes();
-    let mut engine = Engine::new(controller, &setup.memory, &mut io_slots, command_bytes, waiter)?;
+    let mut engine =
+        Engine::new(controller, &setup.memory, &mut io_slots, command_bytes, setup.io_timeout, waiter)?;
     let _ = started.send(());
 
-    let mut report = GuestReport::default();
-    let mut commands = 0;
-    let mut stops = 0;
+    let mut seen = Seen { stops: setup.token.stops(), holds: setup.endpoint.holds().0, ..Seen::default() };
     let mut request: Option<Control> = None;
     let mut sweep: Option<Sweep> = None;
     loop {
         let mut busy = {
             let running = setup.token.enter();
-            if running.stops() != stops {
-                // The first look around after the switch: nothing has been seen of the new side yet.
-                stops = running.stops();
-                report.commands_before = commands;
-                report.in_flight = engine.outstanding() as u64;
+            if shared.halted.load(Ordering::Acquire) {
+                return Err(GuestError::Halted);
+            }
+            let (holds, held) = setup.endpoint.holds();
+            if (running.stops(), holds) != (seen.stops, seen.holds) {
+                // The first look around since the controller stood still: nothing new has been seen yet.
+                (seen.stops, seen.holds) = (running.stops(), holds);
+                seen.note(&engine, report);
             }
             let now = waiter.now();
-            let collected = engine.collect(&mut workload, now)?;
-            commands += collected;
-            shared.commands.store(commands, Ordering::Relaxed);
-            let submitted = engine.submit(&mut workload, !matches!(sweep, Some(Sweep::Draining)), now)?;
-            engine.administrate(now)?;
-            collected + submitted > 0
+            let round = advance(&mut engine, &mut workload, &sweep, &mut seen.commands, now);
+            shared.commands.store(seen.commands, Ordering::Relaxed);
+            if held {
+                // Whatever completed until now did so before the stop.
+                seen.note(&engine, report);
+            }
+            seen.count(&engine, &workload, report);
+            round?
         };
         match sweep {
             None => {
@@ -242,16 +277,66 @@ fn run<R: RegisterIo<Error = AccessError>>(
             setup.interrupts.wait(NAP);
         }
     }
-    let counts = workload.counts();
-    report.commands_after = if stops == 0 { 0 } else { commands - report.commands_before };
-    if stops == 0 {
-        report.commands_before = commands;
-    }
-    report.reads = counts.reads;
-    report.writes = counts.writes;
-    report.blocks_read = counts.blocks_read;
-    report.admin = engine.admin_commands();
-    report.events = engine.events();
+    seen.count(&engine, &workload, report);
     engine.end(waiter)?;
-    Ok((report, workload.into_ledger()))
+    Ok(workload.into_ledger())
+}
+
+/// What the guest knows of how it is being run.
+#[derive(Default)]
+struct Seen {
+    /// Completions.
+    commands: u64,
+    /// Stops of its processor.
+    stops: u64,
+    /// Stops of its controller.
+    holds: u64,
+    stopped: bool,
+}
+
+impl Seen {
+    /// The controller stands still.
+    fn note<R: RegisterIo<Error = AccessError>>(
+        &mut self,
+        engine: &Engine<'_, '_, R>,
+        report: &mut GuestReport,
+    ) {
+        self.stopped = true;
+        report.commands_before = self.commands;
+        report.in_flight = engine.outstanding() as u64;
+    }
+
+    /// Brings the report up to date.
+    fn count<R: RegisterIo<Error = AccessError>>(
+        &self,
+        engine: &Engine<'_, '_, R>,
+        workload: &Workload,
+        report: &mut GuestReport,
+    ) {
+        if !self.stopped {
+            report.commands_before = self.commands;
+        }
+        report.commands_after = self.commands - report.commands_before;
+        let counts = workload.counts();
+        report.reads = counts.reads;
+        report.writes = counts.writes;
+        report.blocks_read = counts.blocks_read;
+        report.admin = engine.admin_commands();
+        report.events = engine.events();
+    }
+}
+
+/// One look around: takes what completed, and goes on with I/O and admin commands. Whether there was anything to do.
+fn advance<R: RegisterIo<Error = AccessError>>(
+    engine: &mut Engine<'_, '_, R>,
+    workload: &mut Workload,
+    sweep: &Option<Sweep>,
+    commands: &mut u64,
+    now: Instant,
+) -> Result<bool, GuestError> {
+    let collected = engine.collect(workload, now)?;
+    *commands += collected;
+    let submitted = engine.submit(workload, !matches!(sweep, Some(Sweep::Draining)), now)?;
+    engine.administrate(now)?;
+    Ok(collected + submitted > 0)
 }

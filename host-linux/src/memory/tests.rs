@@ -175,6 +175,54 @@ fn bad_requests_are_named() {
     assert_eq!(space.usage(Pool::Data), PoolUsage::default());
 }
 
+#[test]
+fn memory_given_back_is_never_changed_under_its_next_owner() {
+    use std::sync::atomic::AtomicBool;
+    const ROUNDS: u32 = 3000;
+    // One page: whoever comes next gets the very same.
+    let space =
+        AddressSpace::new("test", Capacity { queues: 1, data: PAGE, controller_data: 1 }).expect("space");
+    let (target, ended) = (AtomicU64::new(0), AtomicBool::new(false));
+    let writes = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                let address = BusAddr::new(target.load(Ordering::Acquire));
+                let entry = HostMemory::write_entry(&space, address, &[0xEE; 16]).is_ok();
+                if HostMemory::write(&space, address, &[0xEE; PAGE]).is_ok() && entry {
+                    writes.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        for round in 0..ROUNDS {
+            let take = || space.allocate(Pool::Data, PAGE, PAGE, Direction::Bidirectional).expect("the page");
+            let region = take();
+            let before = writes.load(Ordering::Relaxed);
+            target.store(region.bus().get(), Ordering::Release);
+            while writes.load(Ordering::Relaxed) == before {
+                std::thread::yield_now();
+            }
+            let cpu = region.cpu_address();
+            space.give_back(region);
+            let next = take();
+            assert_eq!(next.cpu_address(), cpu, "round {round}: the same page");
+            assert_ne!(next.bus().get(), target.load(Ordering::Relaxed), "round {round}: another address");
+            let mine = [round as u8 | 1; PAGE];
+            next.write(0, &mine).expect("write");
+            let mut found = [0; PAGE];
+            for look in 0..4 {
+                next.read(0, &mut found).expect("read");
+                if found != mine {
+                    ended.store(true, Ordering::Relaxed);
+                }
+                assert_eq!(found, mine, "round {round}, look {look}: changed under its new owner");
+            }
+            space.give_back(next);
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+}
+
 proptest! {
     #[test]
     fn live_regions_never_overlap_and_everything_comes_back(

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nvme_core::migration::Timeouts;
+use nvme_core::register::{Offset, RegisterIo};
 use nvme_core::wire::ControllerId;
 
 use super::{LOOK, RunError};
@@ -12,13 +14,14 @@ use crate::config::{MigrateConfig, Namespaces};
 use crate::embedded::{
     ControllerRole, ControllerSetup, EmbeddedController, EmbeddedSubsystem, SubsystemSetup,
 };
-use crate::endpoint::{AccessError, Endpoint};
+use crate::endpoint::{AccessError, Attachment, Endpoint};
 use crate::guest::{Guest, GuestSetup, InitialContent, WorkloadOptions};
 use crate::images::{Inputs, fill};
 use crate::journal::Journal;
 use crate::memory::{AddressSpace, Capacity, PAGE};
 use crate::mover::{PIECE_BYTES, PIECES};
 use crate::platform::HostPlatform;
+use crate::report::EnabledReport;
 use crate::sync::{RunToken, Signal};
 use crate::witness::Witness;
 
@@ -28,6 +31,29 @@ pub(super) const MANAGER: ControllerId = ControllerId::new(1);
 pub(super) const SOURCE: ControllerId = ControllerId::new(2);
 /// The guest's controller at the destination: another identifier, as on another machine.
 pub(super) const DESTINATION: ControllerId = ControllerId::new(7);
+
+/// Controller Configuration and Controller Status.
+const CC: Offset = Offset::new(0x14);
+const CSTS: Offset = Offset::new(0x1C);
+/// How long a controller may take to become disabled.
+const DISABLE: Duration = Duration::from_secs(2);
+/// How long a guest may take beyond its time for the commands asked of it.
+const COMMANDS: Duration = Duration::from_secs(60);
+
+/// Time-outs of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Of the migration.
+    pub(super) migration: Timeouts,
+    /// Of the guest's I/O commands; a suspension must not reach it.
+    pub(super) guest: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { migration: Timeouts::default(), guest: Duration::from_secs(60) }
+    }
+}
 
 /// Each controller's bus address space; the guest's serves its controllers on both sides.
 pub(super) struct Memories {
@@ -93,6 +119,11 @@ pub(super) struct Bench {
     /// Raised by both managing controllers.
     pub(super) managers: Arc<Signal>,
     pub(super) guest: Guest,
+    /// The guest's processor.
+    pub(super) token: Arc<RunToken>,
+    /// The guest's registers.
+    pub(super) endpoint: Arc<Endpoint<EmbeddedController>>,
+    pub(super) limits: Limits,
     pub(super) platform: HostPlatform<EmbeddedController>,
     pub(super) witness: Arc<Witness>,
     pub(super) journal: Option<PathBuf>,
@@ -100,7 +131,7 @@ pub(super) struct Bench {
 
 impl Bench {
     /// Fills the source if it is in memory, starts both subsystems and lets the guest begin.
-    pub(super) fn start(config: &MigrateConfig, inputs: &Inputs) -> Result<Self, RunError> {
+    pub(super) fn start(config: &MigrateConfig, inputs: &Inputs, limits: Limits) -> Result<Self, RunError> {
         let in_memory = matches!(config.namespaces, Namespaces::Memory { .. });
         if in_memory {
             fill(&inputs.source, inputs.size, config.block_size, config.seed)
@@ -168,6 +199,7 @@ impl Bench {
             token: Arc::clone(&token),
             io_queues: config.io_queues,
             queue_depth: config.queue_depth,
+            io_timeout: limits.guest,
             workload: WorkloadOptions {
                 block_size,
                 blocks,
@@ -183,21 +215,71 @@ impl Bench {
             log: config.guest_log.clone(),
         })
         .map_err(RunError::Guest)?;
-        let platform =
-            HostPlatform::new(endpoint, token, journal, config.at_stop.clone(), Arc::clone(&witness));
+        let platform = HostPlatform::new(
+            Arc::clone(&endpoint),
+            Arc::clone(&token),
+            journal,
+            config.at_stop.clone(),
+            Arc::clone(&witness),
+        );
         let journal = inputs.journal.as_ref().map(|paths| paths.journal.clone());
-        Ok(Self { subsystems, memory, managers, guest, platform, witness, journal })
+        Ok(Self { subsystems, memory, managers, guest, token, endpoint, limits, platform, witness, journal })
     }
 
-    /// Waits while the guest runs; shorter if it fails.
-    pub(super) fn let_run(&self, duration: Duration) {
+    /// Waits while the guest runs for so long and until it has completed so many commands more; shorter if it fails.
+    pub(super) fn let_run(&self, duration: Duration, commands: u64) {
         let until = Instant::now() + duration;
+        let enough = self.guest.commands().saturating_add(commands);
         while !self.guest.has_failed() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let now = Instant::now();
+            let left = until.saturating_duration_since(now);
+            if left.is_zero() && (self.guest.commands() >= enough || now >= until + COMMANDS) {
                 break;
             }
-            std::thread::sleep(left.min(LOOK));
+            std::thread::sleep(if left.is_zero() { LOOK } else { left.min(LOOK) });
         }
+    }
+
+    /// The guest's controllers.
+    fn controllers(&self) -> Result<[EmbeddedController; 2], RunError> {
+        Ok([
+            registers(&self.subsystems.source, SOURCE)?,
+            registers(&self.subsystems.destination, DESTINATION)?,
+        ])
+    }
+
+    /// Disables both of the guest's controllers: neither runs any more, whatever ends its suspension. A subsystem that
+    /// cannot be reached has stopped, and its controllers with it.
+    pub(super) fn disable_both(&self) -> Result<(), RunError> {
+        for controller in self.controllers()? {
+            let _ = controller.write32(CC, 0);
+            settle(&controller);
+        }
+        Ok(())
+    }
+
+    /// Which of the guest's controllers is enabled. One that the guest does not use is given time to stop.
+    pub(super) fn enabled(&self) -> Result<EnabledReport, RunError> {
+        let [source, destination] = self.controllers()?;
+        let attachment = self.endpoint.attachment();
+        for (controller, side) in [(&source, Attachment::Source), (&destination, Attachment::Destination)] {
+            if attachment != side {
+                settle(controller);
+            }
+        }
+        Ok(EnabledReport { source: is_enabled(&source), destination: is_enabled(&destination) })
+    }
+}
+
+fn is_enabled(controller: &EmbeddedController) -> bool {
+    let bit = |offset| controller.read32(offset).is_ok_and(|value| value & 1 != 0);
+    bit(CC) || bit(CSTS)
+}
+
+/// Waits until the controller is disabled, for a limited time.
+fn settle(controller: &EmbeddedController) {
+    let until = Instant::now() + DISABLE;
+    while is_enabled(controller) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

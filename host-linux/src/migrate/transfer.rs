@@ -11,23 +11,23 @@ use nvme_core::dirty::{DirtyMap, DirtySet, Granularity};
 use nvme_core::dma::Pool;
 use nvme_core::io::IoSlot;
 use nvme_core::migration::{
-    ConvergencePolicy, DestinationOptions, MigrationOptions, MigrationStep, Migrator, Outcome, Ports, Quirks,
-    Round, Summary, Timeouts,
+    ConvergencePolicy, DestinationOptions, MigrationOptions, MigrationStep, Migrator, Outcome, Platform,
+    Ports, Quirks, Round, Summary, Timeouts,
 };
 use nvme_core::time::{Instant, Step};
-use nvme_core::wire::QueueId;
+use nvme_core::wire::{ControllerId, QueueId};
 
 use super::bench::{Bench, DESTINATION, MANAGER, SOURCE, registers};
 use super::{Observer, RunError, Status};
 use crate::config::{CdqLayout, MigrateConfig};
 use crate::driver::{
-    Clock, Controller, DriverError, Kept, QueuePair, Waiter, bring_down, bring_up, create_pair, delete_pair,
-    identify_controller, identify_namespace, request_queues,
+    Clock, Controller, DriverError, Kept, QueuePair, Waiter, bring_down_then, bring_up, create_pair,
+    delete_pair, identify_controller, identify_namespace, request_queues,
 };
 use crate::embedded::{EmbeddedController, NAMESPACE};
 use crate::memory::AddressSpace;
 use crate::mover::{Mover, MoverError, PIECE_BYTES, PIECES, Tag};
-use crate::platform::PlatformError;
+use crate::platform::{HostPlatform, PlatformError};
 
 const ADMIN_SLOTS: usize = 32;
 /// Largest controller state that can be taken.
@@ -40,6 +40,8 @@ const OBSERVE: Duration = Duration::from_millis(50);
 /// What the migration did.
 pub(super) struct Transfer {
     pub(super) outcome: Outcome<MoverError, PlatformError>,
+    /// The source had to be resumed by a reset of its managing controller.
+    pub(super) was_stuck: bool,
     pub(super) step: MigrationStep,
     pub(super) cancelled_after: Option<MigrationStep>,
     pub(super) summary: Summary,
@@ -74,7 +76,12 @@ fn bring_up_manager<'d, 's>(
     Ok((Manager { controller, arena }, pair))
 }
 
-fn options(config: &MigrateConfig, block_size: u32, unallocated_reads_zero: bool) -> MigrationOptions {
+fn options(
+    config: &MigrateConfig,
+    block_size: u32,
+    unallocated_reads_zero: bool,
+    timeouts: Timeouts,
+) -> MigrationOptions {
     let head = match config.head_every {
         Some(every) => HeadPolicy { every, occupancy_percent: 0, when_idle: false, ..HeadPolicy::default() },
         None => HeadPolicy::default(),
@@ -90,6 +97,7 @@ fn options(config: &MigrateConfig, block_size: u32, unallocated_reads_zero: bool
         stop_time_limit: config.stop_time_limit,
         convergence: if config.strict { ConvergencePolicy::Cancel } else { ConvergencePolicy::Force },
         unallocated_reads_zero,
+        timeouts,
         ..MigrationOptions::new(SOURCE)
     }
 }
@@ -99,6 +107,56 @@ fn has_passed(before: MigrationStep, now: MigrationStep, asked: MigrationStep) -
     before <= asked && now > asked
 }
 
+/// The platform, with a watch: its calls may take long, which must not use up the time-outs of the migration.
+struct Timed<'p> {
+    platform: &'p mut HostPlatform<EmbeddedController>,
+    /// In calls altogether.
+    spent: Duration,
+    /// In calls while the guest stands still.
+    stopped: Duration,
+}
+
+impl Timed<'_> {
+    fn call<T>(&mut self, stopped: bool, call: impl FnOnce(&mut HostPlatform<EmbeddedController>) -> T) -> T {
+        let begun = std::time::Instant::now();
+        let result = call(self.platform);
+        let spent = begun.elapsed();
+        self.spent += spent;
+        if stopped {
+            self.stopped += spent;
+        }
+        result
+    }
+}
+
+impl Platform for Timed<'_> {
+    type Error = PlatformError;
+
+    fn source_suspended(&mut self, source: ControllerId) -> Result<(), PlatformError> {
+        self.call(true, |platform| platform.source_suspended(source))
+    }
+
+    fn restore_properties(&mut self, destination: ControllerId) -> Result<(), PlatformError> {
+        self.call(true, |platform| platform.restore_properties(destination))
+    }
+
+    fn before_resume(&mut self, destination: ControllerId) -> Result<(), PlatformError> {
+        self.call(true, |platform| platform.before_resume(destination))
+    }
+
+    fn destination_resumed(&mut self, destination: ControllerId) -> Result<(), PlatformError> {
+        self.call(false, |platform| platform.destination_resumed(destination))
+    }
+
+    fn destination_forgotten(&mut self, destination: ControllerId) -> Result<(), PlatformError> {
+        self.call(true, |platform| platform.destination_forgotten(destination))
+    }
+
+    fn source_resumed(&mut self, source: ControllerId) -> Result<(), PlatformError> {
+        self.call(false, |platform| platform.source_resumed(source))
+    }
+}
+
 impl Bench {
     /// Migrates the guest, or tries to.
     pub(super) fn transfer(
@@ -106,7 +164,8 @@ impl Bench {
         config: &MigrateConfig,
         observer: &mut impl Observer,
     ) -> Result<Transfer, RunError> {
-        let waiter = Waiter { clock: Clock::new(), signal: &self.managers };
+        // Stands still during the platform's calls.
+        let mut waiter = Waiter { clock: Clock::new(), signal: &self.managers };
         let source_registers = registers(&self.subsystems.source, MANAGER)?;
         let destination_registers = registers(&self.subsystems.destination, MANAGER)?;
         let links = [Link::new(), Link::new()];
@@ -154,19 +213,21 @@ impl Bench {
         let mut image = vec![0; STATE_BYTES];
         let reads_zero = namespace.deallocate_features & 7 == 1;
         let mut migrator = Migrator::new(
-            options(config, block_size, reads_zero),
+            options(config, block_size, reads_zero, self.limits.migration),
             DestinationOptions {
                 controller: DESTINATION,
                 limits: None,
                 quirks: Quirks::empty(),
-                timeouts: Timeouts::default(),
+                timeouts: self.limits.migration,
             },
             dirty,
             &mut rounds,
             &mut image,
         );
 
-        let begun = waiter.now();
+        let begun = std::time::Instant::now();
+        let mut platform =
+            Timed { platform: &mut self.platform, spent: Duration::ZERO, stopped: Duration::ZERO };
         let mut observed = Instant::ZERO;
         let mut last_step = migrator.step();
         let mut cancelled_after = None;
@@ -177,7 +238,8 @@ impl Bench {
             let _ = destination.controller.poll(now);
             let ports =
                 Ports { source: source.controller.admin(), destination: destination.controller.admin() };
-            let step = migrator.poll(now, ports, &mut mover, &mut self.platform);
+            let step = migrator.poll(now, ports, &mut mover, &mut platform);
+            waiter.clock = waiter.clock.behind(std::mem::take(&mut platform.spent));
             let current = migrator.step();
             if let Some(asked) = config.cancel_after
                 && cancelled_after.is_none()
@@ -207,28 +269,45 @@ impl Bench {
                 }
             }
         }
-        let duration = waiter.now().since(begun);
+        let duration = begun.elapsed();
+        let stopped = platform.stopped;
         let Some(outcome) = migrator.outcome().copied() else {
             return Err(RunError::Manager(DriverError::TimedOut("the migration")));
         };
-        let summary = migrator.summary();
+        let mut summary = migrator.summary();
+        summary.stop_time = summary.stop_time.map(|time| time + stopped);
         let step = migrator.step();
-        let mut quarantined = migrator.take_quarantined();
-        drop(migrator);
         let controller_data_left = self.memory.source.usage(Pool::ControllerData).bytes as u64;
 
-        let parts = mover.into_parts();
-        let mut bring_down_error = None;
-        for (manager, (pair, buffers)) in [source, destination].into_iter().zip(parts) {
-            let Manager { mut controller, arena } = manager;
-            // The source comes first, and only it can have a queue.
-            let kept = Kept { buffers, quarantined: quarantined.take() };
-            let ended = delete_pair(&mut controller, pair, waiter);
-            let ended = ended.and(bring_down(controller, arena, kept, waiter));
-            bring_down_error = bring_down_error.or(ended.err());
+        let was_stuck = matches!(outcome, Outcome::SourceStuck { .. });
+        if !was_stuck && !self.platform.guest_runs() {
+            // Nobody knows where the guest may run, or it may run nowhere.
+            // A reset of a managing controller ends suspensions, and then both sides would run with the guest's queues.
+            self.disable_both()?;
         }
+        let [(source_pair, source_buffers), (destination_pair, destination_buffers)] = mover.into_parts();
+        // Only the source can have a Controller Data Queue.
+        let kept = Kept { buffers: source_buffers, quarantined: migrator.take_quarantined() };
+        let ended = delete_pair(&mut source.controller, source_pair, waiter);
+        let (port, platform) = (destination.controller.admin(), &mut self.platform);
+        let down = bring_down_then(source.controller, source.arena, kept, waiter, |proof| {
+            // What the platform says is in the outcome.
+            let _ = migrator.source_mut().manager_was_reset(port, platform, proof);
+        });
+        let bring_down_error = ended.and(down).err();
+        let outcome = migrator.outcome().copied().unwrap_or(outcome);
+        if !self.platform.guest_runs() {
+            // The source was stuck and still is: nothing must bring it back later.
+            self.disable_both()?;
+        }
+        let kept = Kept { buffers: destination_buffers, quarantined: None };
+        let ended = delete_pair(&mut destination.controller, destination_pair, waiter);
+        let down = bring_down_then(destination.controller, destination.arena, kept, waiter, |_| {});
+        let bring_down_error = bring_down_error.or(ended.and(down).err());
+        drop(migrator);
         Ok(Transfer {
             outcome,
+            was_stuck: was_stuck && !matches!(outcome, Outcome::SourceStuck { .. }),
             step,
             cancelled_after,
             summary,

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs that go wrong at the switch, and runs that take longer there than any time-out.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nvme_core::migration::Timeouts;
+use nvme_core::register::{Offset, RegisterIo};
+
+use super::bench::{MANAGER, registers};
+use super::*;
+use crate::report::EnabledReport;
+
+fn config(at_stop: String) -> MigrateConfig {
+    MigrateConfig {
+        namespaces: Namespaces::Memory { size: 4 << 20 },
+        queue_depth: 8,
+        run_before: Duration::ZERO,
+        run_after: Duration::ZERO,
+        run_commands: 50,
+        at_stop: Some(at_stop),
+        ..MigrateConfig::default()
+    }
+}
+
+const LIMITS: Limits = Limits {
+    migration: Timeouts {
+        command: Duration::from_secs(2),
+        suspend: Duration::from_secs(4),
+        marker: Duration::from_secs(4),
+        answer: Duration::from_secs(4),
+        poll: Duration::from_micros(500),
+    },
+    guest: Duration::from_secs(4),
+};
+
+fn wait_for(path: &Path) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !path.exists() {
+        assert!(Instant::now() < until, "{} does not appear", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_command_at_stop_longer_than_every_time_out_changes_nothing_but_the_stop_time() {
+    let config = config("sleep 5".into());
+    let inputs = Inputs::open(&config, None).expect("inputs");
+    let bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
+    let report = run_with(&config, &inputs, bench, &mut ()).expect("run");
+    assert_eq!(report.verdict, Verdict::Verified, "{}", report.statement);
+    assert!(report.stop_time_us.is_some_and(|time| time >= 5_000_000), "{:?}", report.stop_time_us);
+    assert!(report.duration_us >= 5_000_000, "{}", report.duration_us);
+    assert_eq!(report.enabled, EnabledReport { source: false, destination: true });
+}
+
+/// Resets a managing controller while the command at stop runs, which then ends with `status`.
+fn with_manager_reset(of_source: bool, status: u8) -> Report {
+    let dir = tempfile::tempdir().expect("directory");
+    let (stopped, go) = (dir.path().join("stopped"), dir.path().join("go"));
+    let config = config(format!(
+        "touch '{}'; while [ ! -e '{}' ]; do sleep 0.01; done; exit {status}",
+        stopped.display(),
+        go.display()
+    ));
+    let inputs = Inputs::open(&config, None).expect("inputs");
+    let bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
+    let side = if of_source { &bench.subsystems.source } else { &bench.subsystems.destination };
+    let manager = registers(side, MANAGER).expect("manager");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_for(&stopped);
+            manager.write32(Offset::new(0x14), 0).expect("reset");
+            while manager.read32(Offset::new(0x1C)).expect("status") & 1 != 0 {
+                std::thread::yield_now();
+            }
+            std::fs::write(&go, "").expect("go");
+        });
+        run_with(&config, &inputs, bench, &mut ()).expect("a report")
+    })
+}
+
+#[test]
+fn r10_neither_side_runs_when_nobody_knows_whether_the_destination_was_resumed() {
+    // The reset ends the destination's suspension, so that it runs, and its manager does not answer any more.
+    let report = with_manager_reset(false, 0);
+    assert_eq!(report.verdict, Verdict::MigrationFailed, "{}", report.statement);
+    assert!(report.statement.contains("whether the destination runs is unknown"), "{}", report.statement);
+    assert_eq!(report.enabled, EnabledReport::default(), "{}", report.statement);
+    assert_eq!(report.guest_runs_on, Side::Source);
+    assert!(report.guest.error.is_some() && report.guest.commands_before >= 50, "{:?}", report.guest);
+    assert!(report.guest.verified_before > 0, "{:?}", report.guest);
+    assert_eq!(report.guest.commands_after, 0, "{:?}", report.guest);
+}
+
+#[test]
+fn r10_a_source_that_cannot_be_resumed_runs_on_after_the_reset_of_its_manager() {
+    let report = with_manager_reset(true, 1);
+    assert_eq!(report.verdict, Verdict::MigrationFailed, "{}", report.statement);
+    assert!(report.statement.contains("reset of its managing controller"), "{}", report.statement);
+    assert_eq!(report.enabled, EnabledReport { source: true, destination: false }, "{}", report.statement);
+    assert_eq!(report.guest_runs_on, Side::Source);
+    assert_eq!(report.guest.error, None, "{}", report.statement);
+    assert!(report.guest.commands_after >= 50 && report.guest.verified_after > 0, "{:?}", report.guest);
+}
