@@ -30,11 +30,15 @@ pub struct SubsystemConfig<'s> {
     pub ready_timeout: u8,
     /// log2 of the largest transfer in smallest pages, 0 for no limit (MDTS).
     pub max_transfer_shift: u8,
+    /// Bytes that one Copy moves at most, which bounds its time; at least one block is always possible. Reported in
+    /// blocks of each namespace (MCL, and MSSRL as far as its field goes).
+    pub max_copy_bytes: u64,
     /// Abort commands that may be outstanding at once, 1 to 256 (ACL).
     pub abort_limit: u16,
     /// Whether a volatile write cache is reported; Flush reaches the storage either way.
     pub volatile_write_cache: bool,
-    /// Whether the subsystem can be reset by its register (CAP.NSSRS).
+    /// Whether the subsystem can be reset by its register (CAP.NSSRS) of a managing controller. Migratable controllers
+    /// belong to guests, which must not be able to reset one another.
     pub subsystem_reset: bool,
     /// Keep Alive granularity in units of 100 ms, 0 if the timer is not supported. Needs
     /// [`Subsystem::advance`](crate::Subsystem::advance) to be called.
@@ -68,6 +72,8 @@ impl Default for SubsystemConfig<'_> {
             contiguous_queues_required: false,
             ready_timeout: 10,
             max_transfer_shift: 8,
+            // Sixteen times the largest transfer.
+            max_copy_bytes: 16 << 20,
             abort_limit: 4,
             volatile_write_cache: true,
             subsystem_reset: true,
@@ -97,7 +103,7 @@ pub struct ManagerConfig {
     pub track_host_memory: bool,
     /// Whether tracked ranges must have a power of two as length (MRTLL).
     pub tracked_length_power_of_two: bool,
-    /// Memory range tracking descriptors for one controller (CMMRTD).
+    /// Memory range tracking descriptors this controller may have in use, over all controllers it tracks (CMMRTD).
     pub max_tracked_ranges: u16,
     /// log2 of the finest tracking granularity in units of 4 KiB (MINMRTG).
     pub min_tracking_shift: u8,

@@ -200,6 +200,12 @@ impl<'s, M: HostMemory> Controller<'s, M> {
         }
     }
 
+    /// Begins a new keep alive interval, at `now` in microseconds.
+    pub(crate) fn restart_keep_alive(&mut self, now: u64) {
+        let timeout = u64::from(self.features.keep_alive).saturating_mul(1000);
+        self.keep_alive_deadline = (timeout > 0).then(|| now.saturating_add(timeout));
+    }
+
     /// A failure that cannot be reported in a completion queue: nothing works until a reset.
     pub(crate) fn fail(&mut self) {
         self.registers.fatal = true;

@@ -60,6 +60,8 @@ impl<M: HostMemory> Controller<'_, M> {
         !self.events.requests().is_empty()
             && self.registers.ready
             && !self.registers.fatal
+            // After a shutdown nothing is completed any more.
+            && self.registers.shutdown != Shutdown::Complete
             && self.target.run == Run::Running
             && self.completion(0).is_some_and(|queue| queue.room() > 0)
     }
@@ -84,7 +86,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 Stage::Decided(status) => Err(status.into()),
                 Stage::Fetched if slot.queue == 0 => self.execute_admin(index, &slot.entry),
                 Stage::Fetched => self.execute_io(index, slot.queue, at, &slot.entry),
-                Stage::Waiting => self.continue_admin(index, &slot.entry),
+                Stage::Waiting => self.continue_admin(&slot.entry),
             };
             let Some(controller) = self.controllers.get_mut(index) else { break };
             // A command may have reset its own controller, or brought it down.

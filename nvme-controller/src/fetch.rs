@@ -31,7 +31,8 @@ impl<M: HostMemory> Controller<'_, M> {
         loop {
             let before = fetched;
             for _ in 0..self.queues_end {
-                let queue = self.next_queue;
+                // Queues may have gone since.
+                let queue = if self.next_queue < self.queues_end { self.next_queue } else { 0 };
                 self.next_queue = match queue.checked_add(1) {
                     Some(next) if next < self.queues_end => next,
                     _ => 0,

@@ -97,10 +97,11 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let slot = self.data_queue_slot(index, id)?;
         let queue = self.data_queues.get(slot).and_then(|slot| slot.0).ok_or(StatusCode::INVALID_CDQ)?;
         if !start {
-            if queue.logging != Logging::Off {
+            // A log that is paused has its last entry already.
+            if queue.logging == Logging::On {
                 self.post_entry(slot, LbaMigrationEntry::marker(EntrySequence::LastStopped));
-                self.set_logging(slot, Logging::Off);
             }
+            self.set_logging(slot, Logging::Off);
             return Ok(());
         }
         let run = self.controllers.get(queue.target).map_or(Run::Running, |target| target.target.run);
@@ -114,7 +115,15 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             return Err(StatusCode::CDQ_FULL.into());
         }
         self.begin_log(slot);
-        Ok(())
+        let begun = self.data_queues.get_mut(slot).and_then(|slot| slot.0.as_mut());
+        match begun {
+            // Overflowed and not full: the first entry could not be written, and the status says so instead of an event.
+            Some(begun) if begun.overflowed && !begun.ring.is_full() => {
+                begun.full_event = queue.full_event;
+                Err(StatusCode::DATA_TRANSFER_ERROR.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Starts the log of the queue in `slot` with its first entry.

@@ -8,6 +8,7 @@ use nvme_core::wire::register::{
 };
 use nvme_core::wire::{AsynchronousEvent, BusAddr, EventType};
 
+use crate::config::SubsystemConfig;
 use crate::controller::Controller;
 use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::pages::QueueMemory;
@@ -34,14 +35,14 @@ const fn halves(value: u64) -> (u32, u32) {
 }
 
 impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
-    fn capabilities(&self) -> u64 {
+    fn capabilities(&self, controller: &Controller<'_, M>) -> u64 {
         let config = &self.config;
         let page = |shift: u8| 1_u32.checked_shl(u32::from(shift)).unwrap_or(4096);
         Capabilities::from_bits(0)
             .with_max_queue_entries(config.max_queue_entries)
             .with_contiguous_queues_required(config.contiguous_queues_required)
             .with_timeout_units(config.ready_timeout)
-            .with_subsystem_reset_supported(config.subsystem_reset)
+            .with_subsystem_reset_supported(controller.resets_subsystem(config))
             .with_nvm_command_set_supported(true)
             .with_all_command_sets_supported(true)
             .with_min_page_size(page(config.min_page_shift))
@@ -62,8 +63,8 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let Some(controller) = self.controllers.get(port.0) else { return Ok(0) };
         let registers = &controller.registers;
         Ok(match offset.bytes() {
-            CAP => halves(self.capabilities()).0,
-            CAP_HIGH => halves(self.capabilities()).1,
+            CAP => halves(self.capabilities(controller)).0,
+            CAP_HIGH => halves(self.capabilities(controller)).1,
             VS => Version::V2_1.bits(),
             INTMS | INTMC => registers.masked,
             CC => registers.cc,
@@ -108,6 +109,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             controller.doorbell(bytes.saturating_sub(DOORBELLS) >> 2, value);
             return Ok(());
         }
+        let resets = controller.resets_subsystem(&self.config);
         let disabled = !controller.registers.enabled();
         let registers = &mut controller.registers;
         match bytes {
@@ -121,7 +123,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             CSTS if ControllerStatus::from_bits(value).subsystem_reset_occurred() => {
                 registers.subsystem_reset_occurred = false
             }
-            NSSR if self.config.subsystem_reset && value == NSSR_RESET => self.reset_subsystem(),
+            NSSR if resets && value == NSSR_RESET => self.reset_subsystem(),
             AQA if disabled => registers.aqa = value & 0x0FFF_0FFF,
             ASQ if disabled => registers.asq = with_low(registers.asq, value & !0xFFF),
             ASQ_HIGH if disabled => registers.asq = with_high(registers.asq, value),
@@ -177,8 +179,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             let registers = &controller.registers;
             let good = online && pages.contains(&registers.page_shift()) && registers.supported();
             if good && controller.enable() {
-                let timeout = u64::from(controller.features.keep_alive).saturating_mul(1000);
-                controller.keep_alive_deadline = (timeout > 0).then(|| self.now.saturating_add(timeout));
+                controller.restart_keep_alive(self.now);
             } else {
                 controller.registers.fatal = true;
             }
@@ -193,6 +194,11 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
 }
 
 impl<M: HostMemory> Controller<'_, M> {
+    /// Whether it may reset the whole subsystem: the guest behind a migratable one must not be able to stop the others.
+    fn resets_subsystem(&self, config: &SubsystemConfig<'_>) -> bool {
+        config.subsystem_reset && self.config.manager().is_some()
+    }
+
     /// Creates the admin queues and becomes ready; `false` if the properties that describe them are unusable.
     pub(crate) fn enable(&mut self) -> bool {
         let registers = &self.registers;

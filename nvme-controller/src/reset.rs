@@ -73,12 +73,14 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
 
     /// A controller is no longer suspended: it fetches again, and its log goes on.
     pub(crate) fn release(&mut self, index: usize) {
+        // A marker that was put off belongs before whatever follows.
+        self.settle_marker(index);
+        let now = self.now;
         let Some(controller) = self.controllers.get_mut(index) else { return };
         let was = controller.target.run;
         controller.target.run = Run::Running;
         controller.target.suspended_by = None;
         controller.target.received = Received::None;
-        controller.target.marker_due = false;
         controller.attention = true;
         if was != Run::Running {
             // Interrupts may have been lost on the way; a spurious one does no harm.
@@ -88,6 +90,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 }
             }
             controller.notify = true;
+            controller.restart_keep_alive(now);
             self.resume_log(index);
         }
     }

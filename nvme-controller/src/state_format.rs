@@ -104,6 +104,8 @@ pub(crate) enum FormatError {
     Length,
     /// Another version.
     Version,
+    /// More requests or events than the controller has room for.
+    TooMany,
     /// A field, by its byte, holds what it cannot.
     Field(u8),
 }
@@ -232,14 +234,18 @@ impl VendorState {
 }
 
 impl<'a> VendorImage<'a> {
-    /// Reads a part and checks every field as far as that does not depend on the controller that takes it.
-    pub(crate) fn parse(part: &'a [u8]) -> Result<Self, FormatError> {
+    /// Reads a part and checks every field as far as that does not depend on the controller that takes it, apart from
+    /// the room it has for requests and events: it bounds the work of the checks.
+    pub(crate) fn parse(part: &'a [u8], max_requests: usize, max_events: usize) -> Result<Self, FormatError> {
         let (fixed, rest) = Fixed::read_from_prefix(part).map_err(|_| FormatError::Length)?;
         if fixed.version.get() != FORMAT_VERSION {
             return Err(FormatError::Version);
         }
         let (request_count, event_count) =
             (usize::from(fixed.request_count.get()), usize::from(fixed.event_count.get()));
+        if request_count > max_requests || event_count > max_events {
+            return Err(FormatError::TooMany);
+        }
         let total = bytes(request_count, event_count);
         let (requests, rest) =
             <[U16]>::ref_from_prefix_with_elems(rest, request_count).map_err(|_| FormatError::Length)?;

@@ -7,6 +7,7 @@ use crate::cdq::DataQueueSlot;
 use crate::config::SubsystemConfig;
 use crate::controller::Controller;
 use crate::host::{BlockStorage, HostMemory, Interrupts};
+use crate::migration::Run;
 use crate::namespace::Namespace;
 
 /// Everything lent to a subsystem for as long as it exists.
@@ -277,7 +278,9 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
     pub fn advance(&mut self, now: u64) {
         self.now = now;
         for controller in self.controllers.iter_mut() {
+            // A suspended controller cannot take the Keep Alive that its host sends.
             if controller.registers.ready
+                && controller.target.run == Run::Running
                 && controller.keep_alive_deadline.is_some_and(|deadline| now >= deadline)
             {
                 controller.keep_alive_deadline = None;

@@ -362,7 +362,7 @@ fn r19_every_field_of_the_vendor_part_is_checked() {
         ("admin submission tail", |part| part[38] = 16, 0, 0x02),
         ("admin completion head", |part| part[40] = 16, 0, 0x02),
         ("admin completion tail", |part| part[42] = 16, 0, 0x02),
-        ("more queues than there are", |part| part[44] = 9, 0, 0x02),
+        ("more queues than there are", |part| part[44] = 9, 1, 0x38),
         ("queues that were never set", |part| part[2] &= !0x10, 0, 0x02),
         ("power state", |part| part[52] = 1, 0, 0x02),
         ("interrupt coalescing", |part| part[62] = 1, 0, 0x02),

@@ -121,9 +121,9 @@ fn r8_a_subsystem_reset_ends_everything() {
     assert_eq!(rig.log(&queue, true).status(), Status::SUCCESS);
     assert_eq!(rig.suspend(GUEST, false).status(), Status::SUCCESS);
     rig.said(&mut queue);
-    rig.write32(GUEST + 1, 0x20, 0x1234);
+    rig.write32(MANAGER, 0x20, 0x1234);
     assert_eq!(rig.read32(GUEST, 0x1C), 1, "another value does nothing");
-    rig.write32(GUEST + 1, 0x20, 0x4E56_4D65);
+    rig.write32(MANAGER, 0x20, 0x4E56_4D65);
     for controller in 0..3 {
         assert_eq!(rig.read32(controller, 0x1C), 1 << 4, "NSSRO");
         assert_eq!((rig.read32(controller, 0x14), rig.read32(controller, 0x24)), (0, 0));

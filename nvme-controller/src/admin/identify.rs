@@ -16,6 +16,7 @@ use nvme_core::wire::{Command, InvalidField, NamespaceId, StatusCode, Submission
 use crate::config::ManagerConfig;
 use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::namespace::Namespace;
+use crate::nvm::COPY_RANGES;
 use crate::outcome::{Outcome, Refusal, SUCCESS};
 use crate::quirk::Quirks;
 use crate::state_format::FORMAT_UUID;
@@ -77,7 +78,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         }
         let to = self.scratch.get_mut(..PAGE_BYTES).ok_or(StatusCode::INTERNAL_ERROR)?;
         to.copy_from_slice(&page);
-        self.send_scratch(index, entry, 0, len as u64)?;
+        self.send_scratch(index, entry, PAGE_BYTES as u64, 0, len as u64)?;
         SUCCESS
     }
 
@@ -118,7 +119,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let shared = self.controllers.len() > 1;
         match command.structure {
             IdentifyStructure::NAMESPACE | IdentifyStructure::ALLOCATED_NAMESPACE => {
-                namespace.identity(shared).build(page);
+                namespace.identity(shared, self.copy_blocks(namespace)).build(page);
             }
             IdentifyStructure::COMMAND_SET_NAMESPACE => NvmNamespaceIdentity::default().build(page),
             IdentifyStructure::INDEPENDENT_NAMESPACE => {
@@ -281,14 +282,14 @@ impl<S: BlockStorage> Namespace<S> {
         u128::from(self.storage.blocks()).saturating_mul(self.block_bytes() as u128)
     }
 
-    fn identity(&self, shared: bool) -> NamespaceIdentity {
+    fn identity(&self, shared: bool, copy_blocks: u32) -> NamespaceIdentity {
         let mut identity = NamespaceIdentity::new(self.storage.blocks(), self.storage.block_shift());
         identity.shared = shared;
         identity.deallocate_features = DEALLOCATE_FEATURES;
         identity.capacity_bytes = self.bytes();
-        identity.copy_range_blocks = u16::MAX;
-        identity.copy_blocks = u32::MAX;
-        identity.copy_ranges = 256;
+        identity.copy_range_blocks = u16::try_from(copy_blocks).unwrap_or(u16::MAX);
+        identity.copy_blocks = copy_blocks;
+        identity.copy_ranges = COPY_RANGES;
         identity.nguid = self.unique_id;
         identity
     }

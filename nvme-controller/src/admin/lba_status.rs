@@ -47,7 +47,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             other => return Err(InvalidField::in_dword("ATYPE", 13, 24, u64::from(other.get())).into()),
         }
         let len = report.finish(condition) as u64;
-        self.send_scratch(index, entry, 0, len)?;
+        self.send_scratch(index, entry, command.max_bytes(), 0, len)?;
         SUCCESS
     }
 }

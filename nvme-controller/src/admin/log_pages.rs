@@ -57,10 +57,10 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         // What is asked for beyond the end of the page is undefined; nothing is transferred there.
         let len = command.bytes().min(total.saturating_sub(command.offset));
         if command.page == LogPageId::ERROR_INFORMATION {
-            self.send_errors(index, entry, command.offset, len)?;
+            self.send_errors(index, entry, command.bytes(), command.offset, len)?;
         } else {
             self.build_page(index, command.page)?;
-            self.send_scratch(index, entry, command.offset, len)?;
+            self.send_scratch(index, entry, command.bytes(), command.offset, len)?;
         }
         if let (Some(kind), false) = (kind, command.retain_event) {
             let controller = self.controllers.get_mut(index).ok_or(StatusCode::INTERNAL_ERROR)?;
@@ -70,16 +70,18 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         SUCCESS
     }
 
-    /// Sends `len` bytes of the scratch memory from `offset` on.
+    /// Sends `len` bytes of the scratch memory from `offset` on. What PRP2 means depends on the `asked` bytes that the
+    /// command speaks of, even if fewer are sent.
     pub(crate) fn send_scratch(
         &mut self,
         index: usize,
         entry: &SubmissionQueueEntry,
+        asked: u64,
         offset: u64,
         len: u64,
     ) -> Result<(), StatusCode> {
         let controller = self.controllers.get_mut(index).ok_or(StatusCode::INTERNAL_ERROR)?;
-        let mut pointer = DataPointer::new(entry, len, controller.registers.page_shift())?;
+        let mut pointer = DataPointer::new(entry, asked, controller.registers.page_shift())?;
         let start = usize::try_from(offset).map_err(|_| StatusCode::INVALID_FIELD)?;
         let end = usize::try_from(offset.saturating_add(len)).map_err(|_| StatusCode::INVALID_FIELD)?;
         let bytes = self.scratch.get(start..end).ok_or(StatusCode::INTERNAL_ERROR)?;
@@ -148,11 +150,12 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         &mut self,
         index: usize,
         entry: &SubmissionQueueEntry,
+        asked: u64,
         offset: u64,
         len: u64,
     ) -> Result<(), StatusCode> {
         let controller = self.controllers.get_mut(index).ok_or(StatusCode::INTERNAL_ERROR)?;
-        let mut pointer = DataPointer::new(entry, len, controller.registers.page_shift())?;
+        let mut pointer = DataPointer::new(entry, asked, controller.registers.page_shift())?;
         let end = offset.saturating_add(len);
         let mut at = offset;
         while at < end {

@@ -97,8 +97,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     pub(crate) fn restart_keep_alive(&mut self, index: usize) {
         let now = self.now;
         if let Some(controller) = self.controllers.get_mut(index) {
-            let timeout = u64::from(controller.features.keep_alive).saturating_mul(1000);
-            controller.keep_alive_deadline = (timeout > 0).then(|| now.saturating_add(timeout));
+            controller.restart_keep_alive(now);
         }
     }
 }

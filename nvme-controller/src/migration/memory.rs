@@ -3,7 +3,7 @@
 
 use nvme_core::wire::track::{
     MemoryGranularity, MemoryRange, TrackMemoryHeader, TrackMemoryRanges, TrackMemoryResult, TrackReceive,
-    TrackSend, TrackedMemoryBuilder, TrackedMemoryChanges,
+    TrackSend, TrackedMemoryBuilder,
 };
 use nvme_core::wire::{Command, InvalidField, StatusCode, SubmissionQueueEntry};
 use zerocopy::{FromZeros, IntoBytes};
@@ -41,7 +41,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         }
     }
 
-    /// Memory range tracking descriptors that one controller can have at most.
+    /// Memory range tracking descriptors that a managing controller can have in use at most (CMMRTD).
     pub(crate) fn max_tracked_ranges(&self, limits: &ManagerConfig) -> u16 {
         // The descriptors of a command pass through the scratch memory as a whole.
         let fit = self.scratch.len().saturating_sub(HEADER_BYTES) / DESCRIPTOR_BYTES;
@@ -72,22 +72,27 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         }
         DataPointer::new(entry, HEADER_BYTES as u64, page_shift)?
             .read(&manager.dma, header.as_mut_bytes())?;
-        let granularity =
-            header.granularity().map_err(|_| Refusal::from(InvalidField::in_data("RMRTG", 3, 0)))?;
+        // The error log locates parameters of the command only: what is wrong in its data has no place there.
+        let invalid = Refusal::from(StatusCode::INVALID_FIELD);
+        let granularity = header.granularity().map_err(|_| invalid)?;
         let exponent = granularity.exponent();
         if !(limits.min_tracking_shift..=limits.max_tracking_shift).contains(&exponent) {
-            return Err(InvalidField::in_data("RMRTG", 3, u64::from(exponent)).into());
+            return Err(invalid);
         }
         if header.count() == 0 {
-            return Err(InvalidField::in_data("RNMRTD", 4, 0).into());
+            return Err(invalid);
         }
-        let used = self
-            .controllers
-            .iter()
-            .filter(|other| other.dma.tracker.manager().is_some())
-            .fold(0_usize, |sum, other| sum.saturating_add(other.dma.tracker.used()));
+        let trackers = self.controllers.iter().map(|other| &other.dma.tracker);
+        let (mut used, mut own) = (0_usize, 0_usize);
+        for tracker in trackers.filter(|tracker| tracker.manager().is_some()) {
+            used = used.saturating_add(tracker.used());
+            if tracker.manager() == Some(index) {
+                own = own.saturating_add(tracker.used());
+            }
+        }
         let left = usize::from(self.config.max_tracked_ranges).saturating_sub(used);
-        let room = usize::from(self.max_tracked_ranges(limits)).min(left).min(tracked.dma.tracker.capacity());
+        let own_left = usize::from(self.max_tracked_ranges(limits)).saturating_sub(own);
+        let room = own_left.min(left).min(tracked.dma.tracker.capacity());
         let lacking = |granularity: u8| {
             let descriptors = u32::try_from(room).unwrap_or(u32::MAX);
             let (dw0, dw1) = TrackMemoryResult { granularity, descriptors }.result();
@@ -100,7 +105,6 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let data = self.scratch.get_mut(..bytes).ok_or(StatusCode::INTERNAL_ERROR)?;
         DataPointer::new(entry, header.total_bytes(), page_shift)?.read(&manager.dma, data)?;
         // The host may have changed the header since: what is used is what is checked here.
-        let invalid = Refusal::from(InvalidField::in_data("descriptors", 8, 0));
         let ranges =
             TrackMemoryRanges::parse(data, limits.tracked_length_power_of_two).map_err(|_| invalid)?;
         if ranges.granularity() != granularity {
@@ -156,10 +160,6 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let room = usize::try_from(command.data_bytes()).unwrap_or(usize::MAX).min(self.scratch.len());
         let data = self.scratch.get_mut(..room).ok_or(StatusCode::INTERNAL_ERROR)?;
         let few = InvalidField::in_dword("NUMDL", 12, 0, command.dwords.saturating_sub(1));
-        if room < TrackedMemoryChanges::HEADER_BYTES.saturating_add(TrackedMemoryChanges::DESCRIPTOR_BYTES) {
-            // A buffer that can never hold a change would have to announce more for ever.
-            return Err(few.into());
-        }
         let granularity =
             MemoryGranularity::new(tracker.shift().saturating_sub(12)).ok_or(StatusCode::INTERNAL_ERROR)?;
         let mut report = TrackedMemoryBuilder::new(data, command.controller, granularity).map_err(|_| few)?;
@@ -171,6 +171,10 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 break;
             }
             count = count.saturating_add(1);
+        }
+        if more && count == 0 {
+            // A buffer for the header alone can say that nothing changed, and no more.
+            return Err(few.into());
         }
         let suspended = tracked.target.run == Run::Suspended;
         let len = report.finish(more, suspended);

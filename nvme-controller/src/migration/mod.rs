@@ -21,9 +21,12 @@ pub(crate) enum Run {
 /// How much of a new state has arrived.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Received {
-    /// None, or what arrived was dropped.
+    /// None.
     #[default]
     None,
+    /// A sequence was refused and what had arrived was dropped. Resume is refused until a whole state is committed or
+    /// the controller is reset.
+    Failed,
     /// The first bytes; more must follow.
     Partial {
         /// Bytes without a gap from the start.
@@ -41,7 +44,8 @@ pub(crate) enum Received {
 #[derive(Debug)]
 pub(crate) struct Target<'s> {
     pub(crate) run: Run,
-    /// The managing controller (by index) that suspended it.
+    /// The managing controller (by index) that processed the last Suspend: with its reset the suspension ends. A manager
+    /// that suspends a suspended controller takes it over, so that the reset of the first one does not let it run.
     pub(crate) suspended_by: Option<usize>,
     /// Where a new state is collected.
     pub(crate) staging: &'s mut [u8],

@@ -80,7 +80,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     }
 
     /// Goes on with an admin command that waits: only Suspend does.
-    pub(crate) fn continue_admin(&mut self, index: usize, entry: &SubmissionQueueEntry) -> Outcome {
+    pub(crate) fn continue_admin(&mut self, entry: &SubmissionQueueEntry) -> Outcome {
         if AdminOpcode::new(entry.opcode()) != AdminOpcode::MIGRATION_SEND {
             return Err(StatusCode::INTERNAL_ERROR.into());
         }
@@ -89,7 +89,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 let target = self.migratable(controller, StatusCode::INVALID_FIELD)?;
                 match self.controllers.get(target).map(|target| target.target.run) {
                     Some(Run::Suspending) => Ok(Done::Waiting),
-                    Some(Run::Suspended) => self.suspended(index, target, delete_queue),
+                    Some(Run::Suspended) => self.suspended(target, delete_queue),
                     // A reset of the target ended the suspend before it was complete.
                     _ => Err(StatusCode::CONTROLLER_NOT_SUSPENDED.into()),
                 }
@@ -101,25 +101,25 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     /// NVMe Base 2.1 §5.1.17.1.1, Suspend.
     fn suspend(&mut self, index: usize, target: usize, delete_queue: bool) -> Outcome {
         let controller = self.controllers.get_mut(target).ok_or(StatusCode::INTERNAL_ERROR)?;
+        controller.target.suspended_by = Some(index);
         match controller.target.run {
             Run::Running => {
                 controller.target.run = Run::Suspending;
-                controller.target.suspended_by = Some(index);
                 controller.target.received = Received::None;
             }
             Run::Suspending => return Ok(Done::Waiting),
-            Run::Suspended => return self.suspended(index, target, delete_queue),
+            Run::Suspended => return self.suspended(target, delete_queue),
         }
         if controller.commands.is_empty() {
             controller.signal(&self.interrupts);
             controller.target.run = Run::Suspended;
-            return self.suspended(index, target, delete_queue);
+            return self.suspended(target, delete_queue);
         }
         Ok(Done::Waiting)
     }
 
     /// The target is suspended, nothing of it is under way any more: closes its log and completes the Suspend.
-    fn suspended(&mut self, _index: usize, target: usize, delete_queue: bool) -> Outcome {
+    fn suspended(&mut self, target: usize, delete_queue: bool) -> Outcome {
         if delete_queue {
             self.pause_log(target);
             if let Some(slot) = self.data_queue_of(target) {
@@ -141,10 +141,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         if controller.target.run != Run::Suspended {
             return Err(StatusCode::CONTROLLER_NOT_SUSPENDED.into());
         }
-        if matches!(controller.target.received, Received::Partial { .. }) {
+        if matches!(controller.target.received, Received::Partial { .. } | Received::Failed) {
             return Err(StatusCode::COMMAND_SEQUENCE_ERROR.into());
         }
-        self.settle_marker(target);
         self.release(target);
         SUCCESS
     }
@@ -168,44 +167,43 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         entry: &SubmissionQueueEntry,
         part: &Part,
     ) -> Outcome {
-        let begun = match self.controllers.get_mut(target) {
-            Some(controller) => core::mem::take(&mut controller.target.received),
-            None => return Err(StatusCode::INTERNAL_ERROR.into()),
+        let begun = self.controllers.get(target).ok_or(StatusCode::INTERNAL_ERROR)?.target.received;
+        let result = self.check_part(target, part);
+        // A part that is refused here is not received: only a sequence that was under way ends with it.
+        let begins = result.is_ok() && part.sequence.begins();
+        let result = result
+            .and_then(|()| self.collect(index, target, entry, part, begun))
+            .and_then(|bytes| self.take_parts(target, part, bytes));
+        let received = match result {
+            Ok(received) => received,
+            Err(_) if begins || matches!(begun, Received::Partial { .. }) => Received::Failed,
+            Err(_) => begun,
         };
-        let received = self.collect(index, target, entry, part, begun)?;
-        if !part.sequence.commits() {
-            if let Some(controller) = self.controllers.get_mut(target) {
-                controller.target.received = Received::Partial {
-                    bytes: received,
-                    version_index: part.version_index,
-                    vendor_index: part.vendor_index,
-                };
-            }
-            return SUCCESS;
-        }
-        self.commit_state(target, received, part.version_index, part.vendor_index)?;
         if let Some(controller) = self.controllers.get_mut(target) {
-            controller.target.received = Received::Committed;
+            controller.target.received = received;
         }
+        result?;
         SUCCESS
     }
 
-    /// Checks a part and copies it behind what has arrived; returns how many bytes there are now.
-    fn collect(
-        &mut self,
-        index: usize,
-        target: usize,
-        entry: &SubmissionQueueEntry,
-        part: &Part,
-        begun: Received,
-    ) -> Result<usize, Refusal> {
+    /// `bytes` bytes have arrived: commits them if the part was the last.
+    fn take_parts(&mut self, target: usize, part: &Part, bytes: usize) -> Result<Received, Refusal> {
+        let Part { version_index, vendor_index, .. } = *part;
+        if !part.sequence.commits() {
+            return Ok(Received::Partial { bytes, version_index, vendor_index });
+        }
+        self.commit_state(target, bytes, version_index, vendor_index)?;
+        Ok(Received::Committed)
+    }
+
+    /// Checks the indices of a part, and that the target can take a state.
+    fn check_part(&self, target: usize, part: &Part) -> Result<(), Refusal> {
         if part.version_index > STATE_VERSIONS {
             return Err(InvalidField::in_dword("CSVI", 11, 16, u64::from(part.version_index)).into());
         }
         if part.vendor_index > self.vendor_formats() {
             return Err(InvalidField::in_dword("CSUUIDI", 11, 24, u64::from(part.vendor_index)).into());
         }
-        let max_transfer = self.max_transfer();
         let receiver = self.controllers.get(target).ok_or(StatusCode::INTERNAL_ERROR)?;
         // Without a vendor part nothing can enable the target, so its host must have done that.
         let fit = receiver.target.run == Run::Suspended
@@ -217,6 +215,18 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         if receiver.has_io_queues() {
             return Err(StatusCode::INVALID_FIELD.into());
         }
+        Ok(())
+    }
+
+    /// Checks a part and copies it behind what has arrived; returns how many bytes there are now.
+    fn collect(
+        &mut self,
+        index: usize,
+        target: usize,
+        entry: &SubmissionQueueEntry,
+        part: &Part,
+        begun: Received,
+    ) -> Result<usize, Refusal> {
         let before = match begun {
             _ if part.sequence.begins() => 0,
             Received::Partial { bytes, version_index, vendor_index } => {
@@ -225,14 +235,16 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 }
                 bytes
             }
-            Received::None | Received::Committed => return Err(StatusCode::COMMAND_SEQUENCE_ERROR.into()),
+            Received::None | Received::Failed | Received::Committed => {
+                return Err(StatusCode::COMMAND_SEQUENCE_ERROR.into());
+            }
         };
         let offset = InvalidField::in_dword("CSO", 12, 0, part.offset);
         let from = usize::try_from(part.offset).map_err(|_| offset)?;
         if from > before {
             return Err(offset.into());
         }
-        if part.bytes > max_transfer {
+        if part.bytes > self.max_transfer() {
             return Err(InvalidField::in_dword("NUMD", 15, 0, part.bytes / 4).into());
         }
         let len = usize::try_from(part.bytes).map_err(|_| StatusCode::NOT_ENOUGH_RESOURCES)?;

@@ -7,6 +7,7 @@ use nvme_core::wire::controller_state::{
     CompletionQueueState, ControllerStateImage, NvmeControllerState, StateDialect, StateLimits,
     SubmissionQueueState,
 };
+use nvme_core::wire::register::ShutdownNotification;
 use nvme_core::wire::{BusAddr, StatusCode};
 
 use crate::config::SubsystemConfig;
@@ -18,7 +19,7 @@ use crate::pages::{PageList, QueueMemory};
 use crate::queue::{COMPLETION_SHIFT, CompletionQueue, SUBMISSION_SHIFT, SubmissionQueue};
 use crate::quirk::Quirks;
 use crate::registers::{CC_WRITABLE, Registers, Shutdown};
-use crate::state_format::{AdminQueues, VendorImage, VendorState};
+use crate::state_format::{AdminQueues, FormatError, VendorImage, VendorState};
 use crate::subsystem::Subsystem;
 
 impl Quirks {
@@ -50,8 +51,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             None => Err(StatusCode::INTERNAL_ERROR),
         };
         controller.target.staging = staging;
-        let timeout = u64::from(controller.features.keep_alive).saturating_mul(1000);
-        controller.keep_alive_deadline = (timeout > 0).then(|| now.saturating_add(timeout));
+        controller.restart_keep_alive(now);
         Ok(result?)
     }
 }
@@ -71,7 +71,13 @@ impl<M: HostMemory> Controller<'_, M> {
         }
         let vendor = match image.vendor_data() {
             [] => None,
-            part => Some(VendorImage::parse(part).map_err(|_| StatusCode::INVALID_FIELD)?),
+            part => {
+                let parsed = VendorImage::parse(part, self.events.limit(), self.events.pending_capacity());
+                Some(parsed.map_err(|error| match error {
+                    FormatError::TooMany => StatusCode::NOT_ENOUGH_RESOURCES,
+                    _ => StatusCode::INVALID_FIELD,
+                })?)
+            }
         };
         let queues = image.nvme_state().map_err(|error| error.status())?;
         if let Some(vendor) = &vendor {
@@ -91,11 +97,12 @@ impl<M: HostMemory> Controller<'_, M> {
         if let Some(queues) = &queues {
             self.check_lists(queues, page_shift)?;
         }
-        if let Some(vendor) = &vendor {
-            self.take_vendor(vendor);
-        }
+        // Lists are read again here and may have changed: what can fail comes before what cannot.
         if let Some(queues) = &queues {
             self.take_queues(queues, config.quirks.dialect(), page_shift)?;
+        }
+        if let Some(vendor) = &vendor {
+            self.take_vendor(vendor);
         }
         Ok(())
     }
@@ -149,14 +156,12 @@ impl<M: HostMemory> Controller<'_, M> {
             && aqa & !0x0FFF_0FFF == 0
             && (asq | acq) & aligned == 0
             && (!ready || (enabled && pointers))
-            && features.queues.is_none_or(|queues| granted(queues & 0xFFFF) && granted(queues >> 16))
             && (features.keep_alive == 0 || config.keep_alive_granularity > 0);
         if !possible {
             return Err(StatusCode::INVALID_FIELD);
         }
-        if image.requests().len() > self.events.limit()
-            || image.events().len() > self.events.pending_capacity()
-        {
+        // The guest relies on the queues that it was granted.
+        if !features.queues.is_none_or(|queues| granted(queues & 0xFFFF) && granted(queues >> 16)) {
             return Err(StatusCode::NOT_ENOUGH_RESOURCES);
         }
         Ok(())
@@ -189,7 +194,7 @@ impl<M: HostMemory> Controller<'_, M> {
         Ok(QueueMemory::List(PageList::walk(&self.dma.memory, base, pages, page_shift, false)?))
     }
 
-    /// Puts the vendor-specific part into effect. It was checked.
+    /// Puts the vendor-specific part into effect. It was checked. I/O queues stay as they are.
     fn take_vendor(&mut self, image: &VendorImage<'_>) {
         let VendorState {
             ready, fatal, shut_down, cc, aqa, asq, acq, masked_vectors, admin, features, ..
@@ -199,19 +204,26 @@ impl<M: HostMemory> Controller<'_, M> {
             cc,
             ready,
             fatal,
-            shutdown: if shut_down { Shutdown::Complete } else { Shutdown::None },
+            shutdown: Shutdown::None,
             subsystem_reset_occurred: self.registers.subsystem_reset_occurred,
             aqa,
             asq,
             acq,
             masked: masked_vectors,
         };
+        // A shutdown that was not complete goes on here.
+        self.registers.shutdown = match self.registers.shutdown_notification() {
+            _ if shut_down => Shutdown::Complete,
+            ShutdownNotification::Normal => Shutdown::InProgress { flush: true },
+            ShutdownNotification::Abrupt => Shutdown::InProgress { flush: false },
+            _ => Shutdown::None,
+        };
         self.features = features;
         self.remove_submission(0);
         if let Some(slot) = self.completion_queues.first_mut() {
             slot.0 = None;
         }
-        self.queues_end = 0;
+        self.next_queue = 0;
         if !ready {
             return;
         }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Copy, source range format 0. NVM Command Set 1.1 §3.3.2, Copy command.
 
+use core::ops::Range;
+
 use nvme_core::wire::nvm::Copy;
 use nvme_core::wire::nvm_data::{CopySource, CopySourceData};
 use nvme_core::wire::{Command, Lba, StatusCode, SubmissionQueueEntry};
@@ -9,6 +11,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::transfer::Extent;
 use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::log::Change;
+use crate::namespace::Namespace;
 use crate::outcome::{Done, Outcome, Refusal};
 use crate::prp::DataPointer;
 use crate::quirk::Quirks;
@@ -32,9 +35,19 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let mut check = DataPointer::new(entry, bytes, page_shift)?;
         let mut pointer = check.clone();
         // Everything is checked before the first block is written, and again when it is used.
+        let target = self.namespaces.get(namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
+        let limit = self.copy_blocks(target);
+        let mut overlap = check.clone();
         let mut total = 0_u64;
         for _ in 0..command.ranges {
             total = total.saturating_add(u64::from(self.next_source(index, namespace, &mut check)?.blocks));
+        }
+        if total > u64::from(limit) {
+            return Err(StatusCode::COMMAND_SIZE_LIMIT_EXCEEDED.into());
+        }
+        let destination = command.destination.get()..command.destination.get().saturating_add(total);
+        for _ in 0..command.ranges {
+            apart(&self.next_source(index, namespace, &mut overlap)?, &destination)?;
         }
         self.namespaces
             .get(namespace)
@@ -48,7 +61,8 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             result = match self.next_source(index, namespace, &mut pointer) {
                 Ok(source) if touched.saturating_add(u64::from(source.blocks)) <= total => {
                     let to = Lba::new(command.destination.get().saturating_add(touched));
-                    self.copy_range(namespace, &source, to, &mut touched)
+                    apart(&source, &destination)
+                        .and_then(|()| self.copy_range(namespace, &source, to, &mut touched))
                 }
                 Ok(_) => Err(StatusCode::INVALID_FIELD.into()),
                 Err(refusal) => Err(refusal),
@@ -68,6 +82,12 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         }
         result?;
         Ok(Done::Result(u32::from(command.ranges), 0))
+    }
+
+    /// Blocks of one Copy in `namespace` at most (MCL).
+    pub(crate) fn copy_blocks(&self, namespace: &Namespace<S>) -> u32 {
+        let blocks = self.config.max_copy_bytes >> namespace.storage.block_shift().min(63);
+        u32::try_from(blocks).unwrap_or(u32::MAX).max(1)
     }
 
     fn copy_range(
@@ -112,11 +132,22 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let mut data = CopySourceData::new_zeroed();
         pointer.read(&controller.dma, data.as_mut_bytes())?;
         let source = CopySource::from(data);
-        self.namespaces
-            .get(namespace)
-            .ok_or(StatusCode::INTERNAL_ERROR)?
+        let target = self.namespaces.get(namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
+        if u32::from(u16::MAX).min(self.copy_blocks(target)) < source.blocks {
+            return Err(Refusal::from(StatusCode::COMMAND_SIZE_LIMIT_EXCEEDED).at(source.start));
+        }
+        target
             .check(source.start, u64::from(source.blocks))
             .map_err(|code| Refusal::from(code).at(source.start))?;
         Ok(source)
     }
+}
+
+/// Refuses a source range that shares a block with what is written: its content would depend on the order of writes.
+fn apart(source: &CopySource, destination: &Range<u64>) -> Result<(), Refusal> {
+    let start = source.start.get();
+    if start < destination.end && destination.start < start.saturating_add(u64::from(source.blocks)) {
+        return Err(Refusal::from(StatusCode::OVERLAPPING_IO_RANGE).at(source.start));
+    }
+    Ok(())
 }

@@ -15,6 +15,9 @@ use crate::in_flight::Stage;
 use crate::outcome::{Done, Outcome, Refusal, SUCCESS};
 use crate::subsystem::Subsystem;
 
+/// Source ranges of one Copy at most (MSRC): as many as the field can say.
+pub(crate) const COPY_RANGES: u16 = 256;
+
 /// Whether the controller has the I/O command with this opcode.
 pub(crate) const fn supports_io(opcode: IoOpcode) -> bool {
     matches!(
@@ -57,7 +60,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             IoOpcode::WRITE_ZEROES => self.write_zeroes(index, entry),
             IoOpcode::WRITE_UNCORRECTABLE => self.write_uncorrectable(index, entry),
             IoOpcode::COMPARE => self.compare(index, entry),
-            IoOpcode::VERIFY => self.verify(index, entry),
+            IoOpcode::VERIFY => self.verify(entry),
             IoOpcode::DATASET_MANAGEMENT => self.dataset_management(index, entry),
             IoOpcode::COPY => self.copy(index, entry),
             _ => Err(StatusCode::INVALID_COMMAND_OPCODE.into()),

@@ -146,7 +146,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         (touched, Ok(()))
     }
 
-    pub(super) fn verify(&mut self, _index: usize, entry: &SubmissionQueueEntry) -> Outcome {
+    pub(super) fn verify(&mut self, entry: &SubmissionQueueEntry) -> Outcome {
         let command = Verify::decode(entry)?;
         let extent =
             self.extent(command.namespace, command.start, u64::from(command.blocks), command.protection)?;

@@ -168,3 +168,18 @@ fn keep_alive() {
     world.subsystem.advance(9_000_000);
     assert!(!world.is_fatal(GUEST), "a reset disables the timer");
 }
+
+#[test]
+fn keep_alive_waits_while_suspended() {
+    let mut world = World::with(|setup| setup.config.keep_alive_granularity = 1);
+    set(&mut world, 0x0F, 1000).ok();
+    world.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+    world.subsystem.advance(9_000_000);
+    world.run();
+    assert!(!world.is_fatal(GUEST), "a suspended controller takes no Keep Alive");
+    world.admin(MANAGER, sqe::resume(GUEST_ID)).ok();
+    world.subsystem.advance(9_900_000);
+    assert!(!world.is_fatal(GUEST), "the interval begins with Resume");
+    world.subsystem.advance(10_100_000);
+    assert!(world.is_fatal(GUEST), "expired");
+}

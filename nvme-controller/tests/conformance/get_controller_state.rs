@@ -255,7 +255,7 @@ fn reading_a_state_changes_nothing() {
 }
 
 /// The destination: another subsystem whose guest controller reaches the same memory.
-fn destination(source: &World) -> World {
+pub(crate) fn destination(source: &World) -> World {
     World::with(|setup| setup.memories[GUEST] = source.memory(GUEST))
 }
 
@@ -309,7 +309,7 @@ fn a_guest_goes_on_at_the_destination_with_its_queues_intact() {
 }
 
 /// The source's guest with the destination's port.
-fn rebased(source: &World, target: &World) -> Host {
+pub(crate) fn rebased(source: &World, target: &World) -> Host {
     let mut guest = source.hosts[GUEST].clone();
     guest.port = target.hosts[GUEST].port;
     guest

@@ -367,3 +367,34 @@ fn the_commands_log_lists_what_is_answered() {
         }
     }
 }
+
+#[test]
+fn prp2_means_what_the_length_of_the_command_makes_of_it() {
+    let mut world = World::new();
+    let (_, health) = log(&mut world, GUEST, 0x02, 0, 512);
+    for (name, page, offset, shift) in [("health", 0x02, 0, 0xE10), ("errors", 0x01, 512 - 64, 0xFF0)] {
+        let (_, plain) = log(&mut world, GUEST, page, offset, 64);
+        let len = 12 * 1024;
+        let address = world.hosts[GUEST].allocate(5 * 4096) + shift;
+        let (prp1, list) = world.hosts[GUEST].prps(address, u64::from(len));
+        let entries = world.memory(GUEST).bytes(list, 4096);
+        world.admin(GUEST, sqe::get_log(page, offset, len, (prp1, list))).ok();
+        assert_eq!(world.memory(GUEST).bytes(list, 4096), entries, "{name}: the list is not written");
+        assert_eq!(world.memory(GUEST).bytes(address, 64), plain, "{name}");
+        if page == 0x02 {
+            assert_eq!(world.memory(GUEST).bytes(address, 512), health);
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_in_the_data_of_a_command_has_no_location_in_the_command() {
+    let mut world = World::new();
+    let prps = world.hosts[MANAGER].data(&[0, 0, 0, 200, 1, 0, 0, 0]);
+    assert_eq!(world.admin(MANAGER, sqe::start_memory_tracking(GUEST_ID, prps)).code, INVALID_FIELD);
+    let (_, entry) = log(&mut world, MANAGER, 0x01, 0, 64);
+    assert_eq!(half(&entry, 14), 0xFFFF, "parameter error location");
+    assert_eq!(world.admin(MANAGER, sqe::suspend(GUEST_ID).dword(14, 1)).code, INVALID_FIELD);
+    let (_, entry) = log(&mut world, MANAGER, 0x01, 0, 64);
+    assert_eq!(half(&entry, 14), 56, "UIDX is in dword 14");
+}

@@ -21,5 +21,6 @@ mod resets;
 mod set_controller_state;
 mod suspend_resume;
 mod track_memory;
+mod vendor_state;
 mod virtualization;
 mod what_is_logged;

@@ -340,6 +340,66 @@ fn zeroes_and_deallocation_read_as_zeroes() {
     }
 }
 
+/// A Copy of source ranges (first block, natural number of blocks).
+fn copy(world: &mut World, sources: &[(u64, u32)], destination: u64) -> Completion {
+    let mut data = vec![0; sources.len() * 32];
+    for (range, (start, blocks)) in data.chunks_exact_mut(32).zip(sources) {
+        range[8..16].copy_from_slice(&start.to_le_bytes());
+        range[16..18].copy_from_slice(&((blocks - 1) as u16).to_le_bytes());
+    }
+    let prps = world.hosts[GUEST].data(&data);
+    io(world, sqe::copy(NSID, destination, sources.len() as u32, prps))
+}
+
+#[test]
+fn copies_do_not_read_what_they_write() {
+    type Overlap = (&'static str, &'static [(u64, u32)], u64, Code);
+    let rows: [Overlap; 8] = [
+        ("onto itself", &[(10, 4)], 10, OVERLAPPING_IO_RANGE),
+        ("upwards", &[(10, 4)], 12, OVERLAPPING_IO_RANGE),
+        ("downwards", &[(10, 4)], 8, OVERLAPPING_IO_RANGE),
+        ("touching from below", &[(10, 4)], 6, SUCCESS),
+        ("touching from above", &[(10, 4)], 14, SUCCESS),
+        ("second range reads what the first writes", &[(100, 2), (12, 1)], 12, OVERLAPPING_IO_RANGE),
+        ("first range reads what the second writes", &[(14, 1), (100, 2)], 12, OVERLAPPING_IO_RANGE),
+        ("sources may overlap", &[(10, 4), (12, 4)], 200, SUCCESS),
+    ];
+    for (name, sources, destination, expected) in rows {
+        let mut world = world();
+        for lba in 0..300 {
+            world.disk(NSID).put(lba, lba as u8);
+        }
+        let code = copy(&mut world, sources, destination).code;
+        assert_eq!(code, expected, "{name}");
+        let read = sources.iter().flat_map(|(start, blocks)| *start..start + u64::from(*blocks));
+        for (lba, source) in (destination..).zip(read) {
+            let content = if code == SUCCESS { source } else { lba };
+            assert_eq!(world.disk(NSID).block(lba)[0], content as u8, "{name}: block {lba}");
+        }
+    }
+}
+
+#[test]
+fn copies_are_bounded_as_announced() {
+    for (name, max_copy_bytes, limits, sources, expected) in [
+        ("one range, as much as allowed", 16 * 512, (16, 16), &[(0, 16)][..], SUCCESS),
+        ("one range, one block more", 16 * 512, (16, 16), &[(0, 17)], SIZE_LIMIT_EXCEEDED),
+        ("two ranges, as much as allowed", 16 * 512, (16, 16), &[(0, 8), (8, 8)], SUCCESS),
+        ("two ranges, one block more", 16 * 512, (16, 16), &[(0, 8), (8, 9)], SIZE_LIMIT_EXCEEDED),
+        ("65,536 blocks", 1 << 40, (65_535, 1 << 31), &[(0, 65_536)], SIZE_LIMIT_EXCEEDED),
+        ("a block at least", 0, (1, 1), &[(0, 1)], SUCCESS),
+    ] {
+        let mut world = World::with(|setup| setup.config.max_copy_bytes = max_copy_bytes);
+        world.create_pair(GUEST, 1, 64);
+        let identity = world.identify(GUEST, 0x00, NSID, 0);
+        let range_blocks = u16::from_le_bytes(identity[74..76].try_into().unwrap());
+        let blocks = u32::from_le_bytes(identity[76..80].try_into().unwrap());
+        assert_eq!((range_blocks, blocks), limits, "{name}: MSSRL and MCL");
+        assert_eq!(identity[80], 255, "{name}: MSRC");
+        assert_eq!(copy(&mut world, sources, 1000).code, expected, "{name}");
+    }
+}
+
 #[test]
 fn copies_move_blocks_in_order() {
     let mut world = world();
@@ -454,6 +514,12 @@ fn get_lba_status_lists_allocated_runs() {
     assert_eq!(status(&mut world, 0, 0, 1024, 2), (SUCCESS, vec![(3, 3), (9, 1), (4095, 1)]));
     assert_eq!(status(&mut world, 4, 5, 1024, 2), (SUCCESS, vec![(4, 2)]));
     assert_eq!(status(&mut world, 0, 0, 2 + 4, 2), (SUCCESS, vec![(3, 3)]), "room for one");
+    for run in 0..300 {
+        world.disk(NSID).put(600 + run * 2, 1);
+    }
+    // Two pages of report into a buffer of three, which has a PRP list.
+    let runs: Vec<_> = (0..300).map(|run| (600 + run * 2, 1)).collect();
+    assert_eq!(status(&mut world, 600, 600, 3 * 1024, 2), (SUCCESS, runs));
     assert_eq!(status(&mut world, BLOCKS, 0, 1024, 2).0, LBA_OUT_OF_RANGE);
     assert_eq!(status(&mut world, 0, 0, 1024, 0x55).0, INVALID_FIELD);
 }

@@ -33,7 +33,8 @@ fn capabilities_say_what_was_configured() {
     setup.config.min_page_shift = 13;
     setup.config.max_page_shift = 15;
     let world = setup.build();
-    for host in [MANAGER, GUEST] {
+    // A guest must not be able to reset the others.
+    for (host, resets) in [(MANAGER, 1), (GUEST, 0)] {
         let cap = world.read64(host, CAP);
         for (field, high, low, expected) in [
             ("MQES", 15, 0, 999),
@@ -41,7 +42,7 @@ fn capabilities_say_what_was_configured() {
             ("reserved", 23, 19, 0),
             ("TO", 31, 24, 7),
             ("DSTRD", 35, 32, 0),
-            ("NSSRS", 36, 36, 1),
+            ("NSSRS", 36, 36, resets),
             ("CSS.NCSS", 37, 37, 1),
             ("MPSMIN", 51, 48, 1),
             ("MPSMAX", 55, 52, 3),
@@ -429,4 +430,16 @@ fn invalid_opcodes_are_answered() {
         let code = world.exec(GUEST, 1, sqe::Sqe::new(opcode).namespace(NSID)).code;
         assert_eq!(code, INVALID_OPCODE, "I/O {opcode:#x}");
     }
+}
+
+#[test]
+fn after_a_shutdown_no_event_is_reported() {
+    let mut world = World::new();
+    let request = world.leave(GUEST, 0, sqe::event_request());
+    world.write32(GUEST, CC, ENABLE | (1 << 14));
+    world.settle();
+    let accesses = world.memory(GUEST).device_accesses();
+    world.write32(GUEST, 0x1000 + 8 * 200, 1);
+    assert_eq!(world.event(GUEST, request), None);
+    assert_eq!(world.memory(GUEST).device_accesses(), accesses);
 }

@@ -478,7 +478,8 @@ fn a_refused_state_leaves_nothing_behind() {
         let state = Image::parse(&state);
         assert_eq!((state.submission.len(), state.completion.len()), (0, 0), "no queue was made");
     }
-    world.admin(MANAGER, sqe::resume(GUEST_ID)).ok();
+    assert_eq!(world.admin(MANAGER, sqe::resume(GUEST_ID)).code, SEQUENCE_ERROR, "nothing was committed");
+    world.reset(GUEST);
     world.create_pair(GUEST, 1, 16);
 }
 

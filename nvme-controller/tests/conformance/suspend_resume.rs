@@ -80,6 +80,12 @@ fn every_check_of_resume_has_its_status() {
         let command = world.state_part(MANAGER, GUEST_ID, sequence, (1, 0), 0, &image);
         world.admin(MANAGER, command)
     }
+    fn wrong(world: &mut World) -> Completion {
+        let mut image = image::Image::empty();
+        image.version = 9;
+        let command = world.state_part(MANAGER, GUEST_ID, sqe::ONLY, (1, 0), 0, &image.bytes());
+        world.admin(MANAGER, command)
+    }
     check(
         World::new,
         &[
@@ -125,6 +131,37 @@ fn every_check_of_resume_has_its_status() {
                 w.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
                 part(w, sqe::FIRST).ok();
                 part(w, sqe::MIDDLE).ok();
+                w.admin(MANAGER, sqe::resume(GUEST_ID))
+            }),
+            ("state refused", SEQUENCE_ERROR, |w| {
+                w.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+                assert_ne!(wrong(w).code, SUCCESS);
+                w.admin(MANAGER, sqe::resume(GUEST_ID))
+            }),
+            ("last part refused", SEQUENCE_ERROR, |w| {
+                w.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+                part(w, sqe::FIRST).ok();
+                let command = w.state_part(MANAGER, GUEST_ID, sqe::LAST, (1, 0), 4096, &[0; 4]);
+                assert_ne!(w.admin(MANAGER, command).code, SUCCESS);
+                w.admin(MANAGER, sqe::resume(GUEST_ID))
+            }),
+            ("state refused and then another one committed", SUCCESS, |w| {
+                w.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+                assert_ne!(wrong(w).code, SUCCESS);
+                part(w, sqe::ONLY).ok();
+                w.admin(MANAGER, sqe::resume(GUEST_ID))
+            }),
+            ("state refused, reset and suspended again", SUCCESS, |w| {
+                w.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+                assert_ne!(wrong(w).code, SUCCESS);
+                w.reset(GUEST);
+                w.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+                w.admin(MANAGER, sqe::resume(GUEST_ID))
+            }),
+            ("command refused before a state was taken", SUCCESS, |w| {
+                w.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+                let command = w.state_part(MANAGER, GUEST_ID, sqe::ONLY, (9, 0), 0, &[0; 48]);
+                assert_eq!(w.admin(MANAGER, command).code, INVALID_FIELD);
                 w.admin(MANAGER, sqe::resume(GUEST_ID))
             }),
             ("state committed", SUCCESS, |w| {
@@ -321,7 +358,23 @@ fn only_the_target_is_suspended() {
 #[test]
 fn what_ends_a_suspension() {
     type Action = fn(&mut World);
-    let rows: [(&str, Action, bool); 7] = [
+    let rows: [(&str, Action, bool); 9] = [
+        (
+            "a reset of the manager that suspended it, after another one took it over",
+            |w| {
+                w.admin(OTHER_MANAGER, sqe::suspend(GUEST_ID)).ok();
+                w.reset(MANAGER);
+            },
+            false,
+        ),
+        (
+            "a reset of the manager that took it over",
+            |w| {
+                w.admin(OTHER_MANAGER, sqe::suspend(GUEST_ID)).ok();
+                w.reset(OTHER_MANAGER);
+            },
+            true,
+        ),
         ("nothing", |_| {}, false),
         ("Resume", |w| _ = w.admin(MANAGER, sqe::resume(GUEST_ID)).ok(), true),
         ("Resume by the other manager", |w| _ = w.admin(OTHER_MANAGER, sqe::resume(GUEST_ID)).ok(), true),

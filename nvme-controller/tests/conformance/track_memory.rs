@@ -259,6 +259,21 @@ fn r15_limits_of_descriptors() {
 }
 
 #[test]
+fn r15_a_managers_descriptors_are_counted_over_all_its_targets() {
+    for (name, first_by, second, expected) in [
+        ("two of its own and one", MANAGER, 1, SUCCESS),
+        ("two of its own and two", MANAGER, 2, NOT_ENOUGH_RESOURCES),
+        ("two of another manager and three", OTHER_MANAGER, 3, SUCCESS),
+    ] {
+        let mut world = World::with(|setup| setup.manager(MANAGER).max_tracked_ranges = 3);
+        let other: Vec<_> = (0..2).map(|_| (world.memory(OTHER_GUEST).allocate(4096), 1)).collect();
+        send(&mut world, first_by, OTHER_GUEST_ID, &structure(0, &other)).ok();
+        let ranges: Vec<_> = (0..second).map(|_| (pages(&world, 1), 1)).collect();
+        assert_eq!(start(&mut world, 0, &ranges).code, expected, "{name}");
+    }
+}
+
+#[test]
 fn r15_a_lack_of_bits_names_a_granularity_that_fits() {
     let mut world = World::with(|setup| setup.tracked_words = 1);
     let at = pages(&world, 256);
@@ -313,6 +328,23 @@ fn r15_every_check_of_track_receive_has_its_status() {
                 start(w, 0, &[(at, 4)]).ok();
                 let prps = w.hosts[MANAGER].buffer(64).1;
                 w.admin(MANAGER, sqe::track_receive(GUEST_ID, 64, prps).or(10, 0xFF))
+            }),
+            ("header alone, nothing changed", SUCCESS, |w| {
+                let at = pages(w, 4);
+                start(w, 0, &[(at, 4)]).ok();
+                try_receive(w, MANAGER, GUEST_ID, 16)
+            }),
+            ("header alone, something changed", INVALID_FIELD, |w| {
+                w.create_pair(GUEST, 1, 16);
+                let at = pages(w, 4);
+                start(w, 0, &[(at, 4)]).ok();
+                read_to(w, at, 1);
+                try_receive(w, MANAGER, GUEST_ID, 16)
+            }),
+            ("less than the header", INVALID_FIELD, |w| {
+                let at = pages(w, 4);
+                start(w, 0, &[(at, 4)]).ok();
+                try_receive(w, MANAGER, GUEST_ID, 12)
             }),
             ("more than there is", SUCCESS, |w| {
                 let at = pages(w, 4);

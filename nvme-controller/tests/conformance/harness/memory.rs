@@ -24,6 +24,8 @@ struct Space {
     no_read: Vec<Range<u64>>,
     no_write: Vec<Range<u64>>,
     not_host: Vec<Range<u64>>,
+    /// Reads left in a range until it cannot be read any more.
+    reads_left: Option<(Range<u64>, u32)>,
     device_reads: u64,
     device_writes: u64,
     watcher: Option<Watcher>,
@@ -123,6 +125,11 @@ impl Memory {
         self.0.borrow_mut().no_read.push(address..address + len);
     }
 
+    /// The controller can read `count` times in this range, and not once more.
+    pub(crate) fn fail_reads_after(&self, address: u64, len: u64, count: u32) {
+        self.0.borrow_mut().reads_left = Some((address..address + len, count));
+    }
+
     /// Writes of the controller to this range fail from now on.
     pub(crate) fn fail_writes(&self, address: u64, len: u64) {
         self.0.borrow_mut().no_write.push(address..address + len);
@@ -133,6 +140,7 @@ impl Memory {
         let mut space = self.0.borrow_mut();
         space.no_read.clear();
         space.no_write.clear();
+        space.reads_left = None;
     }
 
     /// This range is a controller memory buffer or the like.
@@ -157,6 +165,11 @@ impl HostMemory for Memory {
         let mut space = self.0.borrow_mut();
         space.device_reads += 1;
         let len = bytes.len();
+        if let Some((range, left)) = &mut space.reads_left
+            && range.contains(&address.get())
+        {
+            *left = left.checked_sub(1).ok_or(MemoryFault { address, len })?;
+        }
         if !space.mapped(address.get(), len as u64) || overlaps(&space.no_read, address.get(), len as u64) {
             return Err(MemoryFault { address, len });
         }

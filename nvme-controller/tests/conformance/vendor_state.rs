@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The vendor-specific part of a state when it is committed: all of it or nothing, with what was under way at the
+//! source going on. NVMe Base 2.1 §5.1.17.1.3, Set Controller State.
+
+use crate::get_controller_state::{destination, rebased};
+use crate::harness::image::Image;
+use crate::harness::sqe;
+use crate::harness::status::*;
+use crate::harness::*;
+
+const BOTH: (u8, u8) = (1, 1);
+
+/// A source whose guest is suspended, and its state.
+fn source(prepare: impl FnOnce(&mut World)) -> (World, Image) {
+    let mut source = World::new();
+    prepare(&mut source);
+    source.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+    let bytes = source.get_image(MANAGER, GUEST_ID, BOTH);
+    (source, Image::parse(&bytes))
+}
+
+fn commit(target: &mut World, image: &Image) -> Code {
+    target.set_image(MANAGER, GUEST_ID, BOTH, &image.bytes()).code
+}
+
+#[test]
+fn a_shutdown_in_progress_goes_on_at_the_destination() {
+    for (name, notification, flushed) in [("none", 0, false), ("normal", 1, true), ("abrupt", 2, false)] {
+        let (source, mut image) = source(|_| {});
+        image.vendor[8..12].copy_from_slice(&(ENABLE | (notification << 14)).to_le_bytes());
+        let mut target = destination(&source);
+        target.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+        let flushes = target.disk(NSID).flushes();
+        assert_eq!(commit(&mut target, &image), SUCCESS, "{name}");
+        target.admin(MANAGER, sqe::resume(GUEST_ID)).ok();
+        let complete = if notification == 0 { 0 } else { 2 << 2 };
+        assert_eq!(target.read32(GUEST, CSTS) & 0xC, complete, "{name}: CSTS.SHST");
+        assert_eq!(target.disk(NSID).flushes() > flushes, flushed, "{name}: flush");
+    }
+}
+
+#[test]
+fn a_list_that_changes_during_the_commit_leaves_nothing_behind() {
+    let (mut committed, mut refused) = (0, 0);
+    for reads in 0..16 {
+        let (source, mut image) = source(|_| {});
+        let guest = source.hosts[GUEST].clone();
+        let list = guest.page_list(&[guest.allocate(4096)]);
+        let pair = Image::one_pair(list, guest.allocate(4096));
+        image.submission = pair.submission;
+        image.completion = pair.completion;
+        image.submission[0].attributes &= !1;
+        let mut target = destination(&source);
+        target.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+        let before = target.get_image(MANAGER, GUEST_ID, BOTH);
+        let registers = [CC, AQA, ASQ, ACQ].map(|offset| target.read32(GUEST, offset));
+        target.memory(GUEST).fail_reads_after(list, 4096, reads);
+        if commit(&mut target, &image) == SUCCESS {
+            committed += 1;
+            continue;
+        }
+        refused += 1;
+        target.memory(GUEST).mend();
+        assert_eq!(target.get_image(MANAGER, GUEST_ID, BOTH), before, "after {reads} reads");
+        assert_eq!([CC, AQA, ASQ, ACQ].map(|offset| target.read32(GUEST, offset)), registers);
+    }
+    assert!(committed > 0 && refused > 1, "the list is read more than once");
+}
+
+#[test]
+fn commands_are_fetched_at_once_whichever_queue_had_its_turn_before() {
+    for turns in 0..8 {
+        let (mut source, image) = source(|_| {});
+        let queued = source.submit(GUEST, 0, sqe::get_features(0x01, 0));
+        let mut target = destination(&source);
+        for queue in 1..=4 {
+            target.create_pair(GUEST, queue, 4);
+        }
+        for queue in 1..=4 {
+            target.admin(GUEST, sqe::delete_sq(queue)).ok();
+            target.admin(GUEST, sqe::delete_cq(queue)).ok();
+        }
+        target.budget = 1;
+        for _ in 0..turns {
+            target.admin(GUEST, sqe::get_features(0x01, 0)).ok();
+        }
+        target.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+        let tail = source.hosts[GUEST].submission[&0].tail;
+        target.hosts[GUEST] = rebased(&source, &target);
+        assert_eq!(commit(&mut target, &image), SUCCESS);
+        target.write32(GUEST, 0x1000, tail);
+        target.submit(MANAGER, 0, sqe::resume(GUEST_ID));
+        target.subsystem.poll(64);
+        assert_eq!(target.subsystem.fetch(64), 1, "after {turns} turns");
+        target.run();
+        target.hosts[GUEST].take(0, queued).expect("the queued command completes").ok();
+    }
+}
+
+#[test]
+fn r19_what_the_destination_has_no_room_for_is_a_lack_of_resources() {
+    type Change = fn(&mut Image);
+    let rows: [(&str, Change, Code); 5] = [
+        ("as it is", |_| {}, SUCCESS),
+        ("four queues granted", |i| i.vendor[44..48].copy_from_slice(&[3, 0, 3, 0]), NOT_ENOUGH_RESOURCES),
+        ("two queues granted", |i| i.vendor[44..48].copy_from_slice(&[1, 0, 1, 0]), SUCCESS),
+        ("65,535 requests", |i| i.vendor[82..84].fill(0xFF), NOT_ENOUGH_RESOURCES),
+        ("65,535 events", |i| i.vendor[84..86].fill(0xFF), NOT_ENOUGH_RESOURCES),
+    ];
+    for (name, change, expected) in rows {
+        let (source, mut image) = source(|w| _ = w.admin(GUEST, sqe::set_features(0x07, 0)).ok());
+        change(&mut image);
+        // Two I/O queue pairs.
+        let mut target = World::with(|setup| {
+            setup.memories[GUEST] = source.memory(GUEST);
+            setup.queue_pairs = 3;
+        });
+        target.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+        assert_eq!(commit(&mut target, &image), expected, "{name}");
+    }
+}
