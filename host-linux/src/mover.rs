@@ -195,7 +195,8 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
     fn read_ended(&mut self, completed: Completed<Tag>, now: Instant) -> Result<(), MoverError> {
         let Completed { entry, tag, buffer, .. } = completed;
         let (Tag::Piece(place), Some(region)) = (tag, buffer.map(Buffer::into_region)) else { return Ok(()) };
-        let Some(piece) = self.pieces.get(place).copied().flatten() else { return Ok(()) };
+        // If anything goes wrong from here on the piece has ended.
+        let Some(piece) = self.pieces.get_mut(place).and_then(Option::take) else { return Ok(()) };
         let (start, blocks) = (Lba::new(piece.start), piece.blocks as u32);
         let status = entry.status();
         if !status.is_success() {
@@ -215,12 +216,13 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
                 };
                 self.waiting.push_front(part(piece.start + half, piece.blocks - half));
                 self.waiting.push_front(part(piece.start, half));
-                self.pieces[place] = None;
                 return Ok(());
             }
             // The source cannot read the block, so the destination must not be able to either.
             let command = WriteUncorrectable { namespace: self.namespace, start, blocks };
-            return self.destination.send(&command.encode(), None, tag, now).map_err(MoverError::Destination);
+            self.destination.send(&command.encode(), None, tag, now).map_err(MoverError::Destination)?;
+            self.pieces[place] = Some(piece);
+            return Ok(());
         }
         let len = (piece.blocks << self.block_shift) as usize;
         let Some(target) = self.destination.idle.pop() else {
@@ -232,7 +234,9 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
         copied.map_err(|error| MoverError::Destination(error.into()))?;
         let command = Write::new(self.namespace, start, blocks).encode();
         let buffer = Buffer::new(target, 0..len);
-        self.destination.send(&command, Some(buffer), tag, now).map_err(MoverError::Destination)
+        self.destination.send(&command, Some(buffer), tag, now).map_err(MoverError::Destination)?;
+        self.pieces[place] = Some(piece);
+        Ok(())
     }
 
     fn write_ended(&mut self, completed: Completed<Tag>) -> Result<(), MoverError> {
@@ -240,20 +244,25 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
         if let Some(buffer) = buffer {
             self.destination.idle.push(buffer.into_region());
         }
-        if !entry.status().is_success() {
-            let what = if tag == Tag::Flush { "Flush" } else { "Write" };
-            return Err(MoverError::Destination(DriverError::Io(what, entry.status())));
-        }
+        let failed = |what| Err(MoverError::Destination(DriverError::Io(what, entry.status())));
+        let success = entry.status().is_success();
         match tag {
-            Tag::Flush => self.flush = FlushState::Done,
+            Tag::Flush => {
+                self.flush = if success { FlushState::Done } else { FlushState::Idle };
+                if success { Ok(()) } else { failed("Flush") }
+            }
             Tag::Piece(place) => {
-                if let Some(piece) = self.pieces.get_mut(place).and_then(Option::take) {
+                let piece = self.pieces.get_mut(place).and_then(Option::take);
+                if !success {
+                    return failed("Write");
+                }
+                if let Some(piece) = piece {
                     self.progress.blocks += piece.blocks;
                     self.progress.bytes += piece.blocks << self.block_shift;
                 }
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// Begins pieces as long as there is room and the next one overlaps none under way.
@@ -356,11 +365,22 @@ impl<R: RegisterIo<Error = AccessError>> DataMover for Mover<'_, '_, R> {
 
     fn cancel(&mut self, now: Instant) -> bool {
         self.waiting.clear();
-        // A side that has failed completes nothing any more; its memory comes back when it is disabled.
-        let ended = self.collect(now).is_err() || (self.under_way() == 0 && self.flush != FlushState::Sent);
+        let collected = self.collect(now);
         self.waiting.clear();
         // What was read last is on its way to the destination and ends there.
         let _ = self.destination.pair.ring();
-        ended
+        // A side that has failed, or a command without an answer, ends nothing any more; the memory comes back when the
+        // controller is disabled. After any other error the rest still ends.
+        let is_dead = |error: MoverError| match error {
+            MoverError::Source(error) | MoverError::Destination(error) => {
+                matches!(error, DriverError::Fault(_) | DriverError::TimedOut(_))
+            }
+            MoverError::Namespace(_) => false,
+        };
+        self.failed.or(collected.err()).is_some_and(is_dead)
+            || (self.under_way() == 0 && self.flush != FlushState::Sent)
     }
 }
+
+#[cfg(test)]
+mod tests;

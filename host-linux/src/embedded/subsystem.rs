@@ -309,3 +309,43 @@ impl EmbeddedSubsystem {
         self.service.stop();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Capacity;
+
+    #[test]
+    fn setups_that_cannot_be_are_refused() {
+        let capacity = Capacity { queues: 4096, data: 4096, controller_data: 4096 };
+        let memory = Arc::new(AddressSpace::new("test", capacity).expect("address space"));
+        let controller = |id| ControllerSetup {
+            id: ControllerId::new(id),
+            role: ControllerRole::Migratable,
+            io_queues: 1,
+            memory: Arc::clone(&memory),
+            interrupts: Arc::default(),
+        };
+        let setup = |size, block_size, ids: &[u16]| SubsystemSetup {
+            name: "test".into(),
+            serial_number: "T".into(),
+            namespace: FileStorage::memory("test", size).expect("memory"),
+            block_size,
+            unique_id: [0; 16],
+            controllers: ids.iter().copied().map(controller).collect(),
+        };
+        let table = [
+            ("twice the same identifier", setup(4096, 512, &[3, 3]), "0x0003"),
+            ("an identifier that is reserved", setup(4096, 512, &[0xFFFF]), "0xffff"),
+            ("half a block", setup(4096 + 256, 512, &[1]), "4352"),
+            ("a block size that is no power of two", setup(4096, 1000, &[1]), "1000"),
+        ];
+        for (name, setup, word) in table {
+            let error = EmbeddedSubsystem::start(setup).expect_err(name).to_string();
+            assert!(error.contains(word), "{name}: {error}");
+        }
+        let subsystem = EmbeddedSubsystem::start(setup(4096, 512, &[1])).expect("possible");
+        assert!(subsystem.controller(ControllerId::new(1)).is_some());
+        assert!(subsystem.controller(ControllerId::new(2)).is_none());
+    }
+}
