@@ -230,6 +230,18 @@ fn events_go_to_the_owner_alone() {
 }
 
 #[test]
+fn an_event_that_waits_is_not_given_to_the_next_controller_that_asks() {
+    let mut world = World::new();
+    let queue = world.logged_guest(8);
+    arm(&mut world, &queue, 1);
+    world.change_blocks(1);
+    for host in [OTHER_MANAGER, GUEST, OTHER_GUEST] {
+        world.leave(host, 0, sqe::event_request());
+    }
+    assert_eq!(request_or_event(&mut world), tail_event(&queue), "it waited for its owner");
+}
+
+#[test]
 fn one_shot_events_are_not_masked() {
     let mut world = World::new();
     let mut queue = world.logged_guest(8);

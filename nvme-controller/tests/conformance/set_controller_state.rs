@@ -115,6 +115,17 @@ fn every_check_of_the_command_has_its_status() {
                 part(w, sqe::FIRST, &bytes, 0).ok();
                 part(w, sqe::LAST, &[0; 4], bytes.len() as u64)
             }),
+            ("first part longer than the state", INVALID_FIELD, |w| {
+                let mut bytes = good(w).bytes();
+                bytes.extend([0; 4]);
+                part(w, sqe::FIRST, &bytes, 0)
+            }),
+            ("middle part that runs beyond the state", INVALID_FIELD, |w| {
+                let mut bytes = good(w).bytes();
+                bytes.extend([0; 4]);
+                part(w, sqe::FIRST, &bytes[..64], 0).ok();
+                part(w, sqe::MIDDLE, &bytes[64..], 64)
+            }),
             ("CSO far beyond the state", INVALID_FIELD, |w| {
                 let bytes = good(w).bytes();
                 part(w, sqe::FIRST, &bytes[..64], 0).ok();
