@@ -104,7 +104,9 @@
 //!
 //! | To add or change | go to |
 //! |---|---|
-//! | a command, structure, feature, log page, status | [`wire`]: one module for each figure's subject, nothing else knows bytes |
+//! | a command, structure, feature, log page, status | [`wire`]: one module for each figure's subject, nothing else knows bytes; what a controller answers is in `nvme-controller`, `admin` and `nvm` |
+//! | an entry type of a Controller Data Queue | [`wire`], beside [`wire::lba_migration`]; [`cdq::LogEvent`] |
+//! | a host on another system | a crate beside `host-linux` that implements [`RegisterIo`](register::RegisterIo) and [`DmaArena`](dma::DmaArena) |
 //! | how registers are reached | [`register`] (the trait), [`mmio`] (memory mapping) |
 //! | how memory is lent, who owns it, when it returns | [`dma`], [`prp`] |
 //! | ring arithmetic and phase tags | [`ring`]: pure functions, shared with the device's side |
@@ -114,7 +116,7 @@
 //! | I/O queue pairs | [`io`] |
 //! | reading a Controller Data Queue, its head, its memory | [`cdq`] |
 //! | which blocks have changed | [`dirty`] |
-//! | steps, rounds, roll-back of a migration | [`migration`] |
+//! | steps, rounds, roll-back of a migration | [`migration`]: the table of steps is [`migration::MigrationStep`] |
 //! | what a step machine tells its caller | [`time`] |
 //!
 //! A module uses those before it and none after it: [`wire`] knows no queue, [`queue`] no Controller Data Queue, and

@@ -14,7 +14,12 @@ use crate::guest::Pattern;
 
 /// Live migration of NVMe namespaces, tracked by a Controller Data Queue.
 #[derive(Debug, Parser)]
-#[command(name = "nvme-lm", version, about, max_term_width = 110)]
+#[command(
+    name = "nvme-lm",
+    version,
+    about = "Migrates NVMe namespaces with running guests between embedded NVM subsystems",
+    max_term_width = 110
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -49,7 +54,8 @@ const MIGRATE_HELP: &str = "\
 Numbers of bytes take K, M, G or T (powers of 1024, also KiB to TiB); times take us, ms or s.
 
 Without images both namespaces are in memory and the source is filled with generated data. With images both files \
-must exist and have the same length; the source's content is migrated and the destination's replaced. A journal \
+must exist and have the same length; the source's content is migrated and the destination's replaced. The guest \
+writes generated data over the source image, too, unless --write-extents limits it: use copies. A journal \
 beside the destination image says at every moment which image holds every write acknowledged to the guest: the \
 source until the destination has acknowledged its resume, the destination afterwards.
 
@@ -130,8 +136,7 @@ pub struct MigrateArgs {
     /// Stop the guest once the rest is expected to take no longer than this.
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = values::stop_time, help_heading = "Migration")]
     stop_time_limit: Duration,
-    /// Cancel once this step has completed; the guest runs on at the source.
-    #[arg(long, value_name = "STEP", value_parser = values::cancel_after, help_heading = "Migration")]
+    #[arg(long, value_name = "STEP", value_parser = values::cancel_after, help = values::cancel_after_help(), help_heading = "Migration")]
     cancel_after: Option<MigrationStep>,
     /// Cancel if the limits are reached without convergence, instead of doing the last round anyway.
     #[arg(long, help_heading = "Migration")]

@@ -78,17 +78,19 @@ pub(crate) fn tables(report: &Report, out: &mut impl Write) -> io::Result<()> {
         .iter()
         .map(|round| {
             let rate = round.bytes as f64 / (round.duration_us.max(1) as f64 / 1e6);
+            let rate = if round.bytes == 0 { "-".into() } else { format!("{}/s", show_bytes(rate as u64)) };
             vec![
                 round.round.to_string(),
                 round.entries.to_string(),
                 round.blocks.to_string(),
                 show_bytes(round.bytes),
                 show_time(round.duration_us),
-                format!("{}/s", show_bytes(rate as u64)),
+                rate,
+                if round.cut_short { "cut short by an overflow".into() } else { String::new() },
             ]
         })
         .collect();
-    table("Rounds", &["round", "entries", "blocks", "bytes", "duration", "rate"], &rounds, out)?;
+    table("Rounds", &["round", "entries", "blocks", "bytes", "duration", "rate", ""], &rounds, out)?;
 
     let cdq = &report.cdq;
     let rows = pairs([

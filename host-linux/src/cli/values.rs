@@ -129,18 +129,30 @@ pub(crate) fn run_time(text: &str) -> Result<Duration, String> {
     duration(text, &config::RUN_TIME_LIMITS)
 }
 
+/// The steps after which there is still a way back.
+fn reversible() -> impl Iterator<Item = MigrationStep> {
+    let steps = MigrationStep::ALL.iter().copied();
+    steps.filter(|step| step.is_reversible() && *step != MigrationStep::ResumeDestination)
+}
+
+/// Their names, for a sentence.
+fn reversible_names() -> String {
+    reversible().map(MigrationStep::name).collect::<Vec<_>>().join(", ")
+}
+
 /// A step after which there is still a way back.
 pub(crate) fn cancel_after(text: &str) -> Result<MigrationStep, String> {
-    let allowed = || {
-        MigrationStep::ALL
-            .iter()
-            .copied()
-            .filter(|step| step.is_reversible() && *step != MigrationStep::ResumeDestination)
-    };
-    allowed().find(|step| step.name() == text).ok_or_else(|| {
-        let names: Vec<&str> = allowed().map(MigrationStep::name).collect();
-        format!("it must be one of {}", names.join(", "))
-    })
+    reversible()
+        .find(|step| step.name() == text)
+        .ok_or_else(|| format!("it must be one of {}", reversible_names()))
+}
+
+/// What the help says of [`cancel_after`].
+pub(crate) fn cancel_after_help() -> String {
+    format!(
+        "Cancel once this step has completed; the guest runs on at the source. One of {}",
+        reversible_names()
+    )
 }
 
 #[cfg(test)]
