@@ -147,6 +147,24 @@ fn offline_resets_the_controller_and_takes_its_resources() {
 }
 
 #[test]
+fn the_primary_controller_states_what_it_shares_out() {
+    let mut world = world();
+    // Flexible in all, assigned to secondary controllers, most for one: of queues, then of vectors.
+    let shared = |world: &mut World| {
+        let page = world.identify(MANAGER, 0x14, 0, 0);
+        let word = |at: usize| u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
+        let half = |at: usize| u16::from_le_bytes([page[at], page[at + 1]]);
+        assert_eq!((half(0), page[4]), (MANAGER_ID, 3), "identifier, both kinds of resource");
+        [(word(32), word(36), half(44)), (word(64), word(68), half(76))]
+    };
+    assert_eq!(shared(&mut world), [(12, 6, 6), (128, 64, 64)]);
+    bring_online(&mut world);
+    assert_eq!(shared(&mut world), [(12, 9, 6), (128, 66, 64)]);
+    manage(&mut world, GUEST_ID, OFFLINE, 0, 0).ok();
+    assert_eq!(shared(&mut world), [(12, 3, 6), (128, 2, 64)]);
+}
+
+#[test]
 fn the_secondary_controllers_are_listed() {
     let mut world = world();
     let entry = |world: &mut World, index: usize| {
