@@ -9,9 +9,12 @@
 
 use core::ops::Range;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use self::word::Word64;
 use crate::wire::BusAddr;
+
+mod word;
 
 /// What a region is for. Arenas keep the pools apart, because their lifetimes and access rights differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -179,10 +182,10 @@ impl DmaRegion {
     }
 
     #[inline]
-    fn qword(&self, offset: usize) -> Option<&AtomicU64> {
+    fn qword(&self, offset: usize) -> Option<&Word64> {
         (offset.is_multiple_of(8) && self.check(offset, 8).is_ok()).then(|| {
             // SAFETY: as in `dword`, for eight bytes.
-            unsafe { AtomicU64::from_ptr(self.cpu.as_ptr().add(offset).cast()) }
+            unsafe { Word64::from_ptr(self.cpu.as_ptr().add(offset).cast()) }
         })
     }
 
@@ -285,7 +288,7 @@ impl DmaRegion {
         for word in words {
             // SAFETY: the whole range lies inside (checked above), `at` is a multiple of eight and the base is
             // aligned to eight (guaranteed by `from_raw_parts`).
-            unsafe { AtomicU64::from_ptr(self.cpu.as_ptr().add(at).cast()) }.store(*word, Ordering::Relaxed);
+            unsafe { Word64::from_ptr(self.cpu.as_ptr().add(at).cast()) }.store(*word, Ordering::Relaxed);
             at = at.wrapping_add(8);
         }
         Ok(())
