@@ -20,6 +20,13 @@ pub enum CallError {
     Lost,
     /// It was never submitted.
     NotSubmitted(SubmitError),
+    /// It succeeded, but its data buffer holds fewer bytes than were to be copied out of it.
+    ShortBuffer {
+        /// Bytes asked for.
+        wanted: usize,
+        /// Bytes of the buffer.
+        held: usize,
+    },
 }
 
 impl CallError {
@@ -47,6 +54,9 @@ impl fmt::Display for CallError {
                 f.write_str("lost with a reset or failure of the controller; its effect is unknown")
             }
             Self::NotSubmitted(error) => write!(f, "not submitted: {error:?}"),
+            Self::ShortBuffer { wanted, held } => {
+                write!(f, "succeeded, but {wanted} bytes were to be read from a buffer of {held}")
+            }
         }
     }
 }
@@ -65,23 +75,22 @@ impl CallResult {
     /// Copies the first bytes of the data buffer out and gives the buffer back to `arena`, the one it came from.
     ///
     /// # Errors
-    /// Why the command did not succeed. A buffer that is shorter than `bytes` counts as never submitted.
+    /// Why the command did not succeed, or [`CallError::ShortBuffer`] if it did and its buffer is shorter than `bytes`.
     pub fn read<A: DmaArena + ?Sized>(
         self,
         arena: &A,
         bytes: &mut [u8],
     ) -> Result<CompletionQueueEntry, CallError> {
+        let (wanted, held) = (bytes.len(), self.region.as_ref().map_or(0, DmaRegion::len));
         let copied = match &self.region {
             Some(region) if self.outcome.is_ok() => {
-                arena.acquire(region, 0..bytes.len().min(region.len()));
-                region.read(0, bytes)
+                arena.acquire(region, 0..wanted.min(held));
+                region.read(0, bytes).is_ok()
             }
-            _ => Ok(()),
+            _ => wanted == 0,
         };
         let entry = self.finish(arena)?;
-        copied
-            .map(|()| entry)
-            .map_err(|error| CallError::NotSubmitted(SubmitError::DataPointer(error.into())))
+        if copied { Ok(entry) } else { Err(CallError::ShortBuffer { wanted, held }) }
     }
 
     /// Gives the data buffer back to `arena`, the one it came from.

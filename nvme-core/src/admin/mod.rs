@@ -11,7 +11,8 @@ mod work;
 pub use call::{Call, CallError, CallResult};
 pub use initialize::{Initialize, InitializeError, InitializeOptions, Initialized, Inquiry};
 pub use port::{
-    AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, SubmitError,
+    AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, Generation,
+    SubmitError,
 };
 pub use queue::AdminQueue;
 pub use work::{AdminSlot, AdminWork};

@@ -13,21 +13,43 @@ use crate::time::Instant;
 use crate::wire::{AsynchronousEvent, BusAddr, CdqId, CommandId, CompletionQueueEntry, SubmissionQueueEntry};
 
 /// Names one submitted admin command. It owns nothing and may be copied; once the completion has been taken it
-/// names nothing any more.
+/// names nothing any more. After a reset of the controller it names none of the commands that came later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdminHandle(CommandId);
+pub struct AdminHandle {
+    id: CommandId,
+    generation: Generation,
+}
 
 impl AdminHandle {
-    /// The handle of the command with identifier `id`, for implementations of [`AdminPort`].
+    /// The handle of the command with identifier `id` submitted in `generation`, for implementations of [`AdminPort`].
     #[must_use]
-    pub const fn new(id: CommandId) -> Self {
-        Self(id)
+    pub const fn new(id: CommandId, generation: Generation) -> Self {
+        Self { id, generation }
     }
 
     /// The command's identifier.
     #[must_use]
     pub const fn command_id(self) -> CommandId {
-        self.0
+        self.id
+    }
+
+    /// The life of the controller that it belongs to.
+    #[must_use]
+    pub const fn generation(self) -> Generation {
+        self.generation
+    }
+}
+
+/// One life of a controller behind an [`AdminPort`], from one disable to the next. Two that differ prove that the
+/// controller was disabled in between: commands, queues and Controller Data Queues of the earlier one are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Generation(u32);
+
+impl Generation {
+    /// The generation with this number, for implementations of [`AdminPort`]; the number has no other meaning.
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self(number)
     }
 }
 
@@ -138,6 +160,10 @@ pub trait AdminPort {
     /// Longest data transfer in bytes: what the controller (MDTS) and the port's own memory for PRP lists both allow.
     fn max_transfer(&self) -> usize;
 
+    /// The present life of the controller. It changes when, and only when, the controller was disabled, so that it let
+    /// go of every queue it had.
+    fn generation(&self) -> Generation;
+
     /// Submits one command and rings the doorbell.
     ///
     /// # Errors
@@ -148,13 +174,16 @@ pub trait AdminPort {
         now: Instant,
     ) -> Result<AdminHandle, (SubmitError, AdminRequest)>;
 
-    /// Takes the completion of a command, once; `None` while it is outstanding or if the handle is stale.
+    /// Takes the completion of a command, once; `None` while it is outstanding or once it has been taken. A command of an
+    /// earlier [generation](Self::generation) is [`Lost`](AdminOutcome::Lost), without its buffer, which went back when
+    /// the controller was disabled.
     fn take(&mut self, handle: AdminHandle) -> Option<AdminCompletion>;
 
     /// Gives up interest in a command: its slot and buffer are freed when the device lets go of them.
     fn abandon(&mut self, handle: AdminHandle);
 
-    /// Takes the oldest reported event that `filter` asks for and re-arms its request.
+    /// Takes the oldest reported event that `filter` asks for. Events that nobody takes hold nothing up: a port keeps a
+    /// bounded number of them.
     fn take_event(&mut self, filter: EventFilter) -> Option<AsynchronousEvent>;
 
     /// The earliest time at which a submitted command times out.

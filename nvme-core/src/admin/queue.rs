@@ -4,7 +4,8 @@
 use super::events::Events;
 use super::work::{AdminSlot, AdminWork, Role, Stage};
 use super::{
-    AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, SubmitError,
+    AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, Generation,
+    SubmitError,
 };
 use crate::controller::{Core, EnableOptions, Fault, Quiesced};
 use crate::dma::{CommandEnded, Direction, DmaArena, DmaError, DmaRegion, Pool, release};
@@ -201,7 +202,13 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         target
     }
 
-    /// Submits event requests until as many slots hold one, or an event, as there should be.
+    /// Events that were dropped because nobody took them: more than sixteen waited.
+    #[must_use]
+    pub const fn dropped_events(&self) -> u64 {
+        self.events.dropped()
+    }
+
+    /// Submits event requests until as many slots hold one as there should be.
     fn arm_events(&mut self) {
         while self.events.missing() > 0 && self.check().is_ok() {
             let work = AdminWork { role: Role::Event, stage: Stage::Outstanding, data: None, len: 0 };
@@ -263,17 +270,21 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         if let Some(data) = &work.data {
             arena.acquire(data, 0..work.len);
         }
-        if work.role == Role::Event && !entry.status().is_success() {
-            // The controller keeps fewer requests than asked for.
+        if work.role == Role::Event {
             self.tracker.complete(id)?;
-            self.events.refused();
+            let status = entry.status();
+            if status.is_success() {
+                self.events.reported(AsynchronousEvent::from_completion(&entry));
+            } else {
+                self.events.refused(status.code());
+            }
         } else if work.is_unclaimed() {
             let finished = self.tracker.complete(id)?;
             if let Some(data) = finished.payload.data {
                 release(arena, data, &CommandEnded::new());
             }
         } else {
-            work.stage = Stage::Completed(entry, self.events.number());
+            work.stage = Stage::Completed(entry);
         }
         Ok(())
     }
@@ -353,7 +364,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         let id = self.find_from(&mut next, |work| {
             work.role == Role::Command && matches!(work.stage, Stage::Completed(..) | Stage::Lost)
         })?;
-        let handle = AdminHandle::new(id);
+        let handle = AdminHandle::new(id, self.generation());
         Some((handle, self.take(handle)?))
     }
 
@@ -391,6 +402,10 @@ impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A>
         self.max_transfer
     }
 
+    fn generation(&self) -> Generation {
+        Generation::new(self.epoch)
+    }
+
     fn submit(
         &mut self,
         request: AdminRequest,
@@ -417,7 +432,7 @@ impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A>
         };
         let work = AdminWork { role: Role::Command, stage: Stage::Outstanding, data, len };
         match self.send(command, work, pointer, Some(now.after(timeout))) {
-            Ok(id) => Ok(AdminHandle::new(id)),
+            Ok(id) => Ok(AdminHandle::new(id, self.generation())),
             Err(work) => {
                 let data = match (work.data, base) {
                     (Some(region), _) => AdminData::Buffer { region, len },
@@ -430,6 +445,9 @@ impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A>
     }
 
     fn take(&mut self, handle: AdminHandle) -> Option<AdminCompletion> {
+        if handle.generation() != self.generation() {
+            return Some(AdminCompletion { outcome: AdminOutcome::Lost, region: None });
+        }
         let id = handle.command_id();
         let failed = self.check().is_err();
         let work = self.tracker.get_mut(id).filter(|work| work.role == Role::Command)?;
@@ -446,13 +464,16 @@ impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A>
             }
             Stage::Outstanding => return None,
             Stage::Lost => AdminOutcome::Lost,
-            Stage::Completed(entry, _) => AdminOutcome::Completed(entry),
+            Stage::Completed(entry) => AdminOutcome::Completed(entry),
         };
         let finished = self.tracker.complete(id).ok()?;
         Some(AdminCompletion { outcome, region: finished.payload.data })
     }
 
     fn abandon(&mut self, handle: AdminHandle) {
+        if handle.generation() != self.generation() {
+            return;
+        }
         let id = handle.command_id();
         let Some(work) = self.tracker.get_mut(id).filter(|work| work.role == Role::Command) else { return };
         work.role = Role::Abandoned;
@@ -465,21 +486,7 @@ impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A>
     }
 
     fn take_event(&mut self, filter: EventFilter) -> Option<AsynchronousEvent> {
-        let (_, id, event) = self
-            .tracker
-            .iter()
-            .filter_map(|(id, work)| match (work.role, work.stage) {
-                (Role::Event, Stage::Completed(entry, number)) => {
-                    Some((number, id, AsynchronousEvent::from_completion(&entry)))
-                }
-                _ => None,
-            })
-            .filter(|(_, _, event)| filter.matches(event))
-            .min_by_key(|(number, _, _)| *number)?;
-        self.tracker.complete(id).ok()?;
-        self.events.taken();
-        self.arm_events();
-        Some(event)
+        self.events.take(filter)
     }
 
     fn next_deadline(&self) -> Option<Instant> {

@@ -39,8 +39,8 @@ pub(super) enum Stage {
     Told,
     /// The controller has let go of it without a completion.
     Lost,
-    /// Completed; the number tells the order of events.
-    Completed(CompletionQueueEntry, u64),
+    /// Completed.
+    Completed(CompletionQueueEntry),
 }
 
 impl AdminWork {

@@ -8,7 +8,7 @@ use super::head::{HeadPolicy, HeadPublisher, HeadUpdateFailed};
 use super::log::{LogEvent, LogState, LogViolation};
 use super::memory::{CdqMemory, CdqMemoryError, MemoryLimits, Quarantined, QueueLayout};
 use super::reader::{CdqReader, Drained};
-use crate::admin::{AdminPort, AdminRequest, Call, CallError, EventFilter};
+use crate::admin::{AdminPort, AdminRequest, Call, CallError, EventFilter, Generation};
 use crate::dirty::DirtySet;
 use crate::dma::{CdqReleased, LetGo};
 use crate::time::Instant;
@@ -94,6 +94,7 @@ pub struct CdqCreation {
     memory: Option<CdqMemory>,
     tracked: TrackedId,
     head: HeadPolicy,
+    generation: Generation,
     call: Call,
 }
 
@@ -118,7 +119,7 @@ impl CdqCreation {
         let command = ControllerDataQueueCommand::Create(create);
         let mut call = Call::new();
         match call.start(AdminRequest::with_queue(&command, memory.base(), timeout)) {
-            Ok(()) => Ok(Self { memory: Some(memory), tracked, head, call }),
+            Ok(()) => Ok(Self { memory: Some(memory), tracked, head, generation: port.generation(), call }),
             Err(_) => {
                 memory.release_unseen(port.arena());
                 Err(wrong)
@@ -148,9 +149,12 @@ impl CdqCreation {
                 full_events: 0,
                 unmarked: 0,
                 highest_fill: 0,
+                generation: self.generation,
+                is_gone: false,
                 released: None,
             }),
-            Err(error) if error.is_refusal() => {
+            // Never made, or gone with a reset.
+            Err(error) if error.is_refusal() || port.generation() != self.generation => {
                 memory.release(port.arena(), &CdqReleased::new());
                 Err(CdqFailure { error, quarantined: None })
             }
@@ -172,6 +176,10 @@ pub struct ControllerDataQueue {
     /// Overflows that an event reported and no marker.
     unmarked: u64,
     highest_fill: u32,
+    /// The life of the controller that has the queue.
+    generation: Generation,
+    /// A reset was seen.
+    is_gone: bool,
     released: Option<CdqReleased>,
 }
 
@@ -183,6 +191,10 @@ pub enum QueuePoll {
     Again,
     /// Nothing new is in the queue, and if the policy wants an event the trigger was armed before that was seen.
     MaySleep,
+    /// The controller was reset since the queue was made, and the queue went with it: nothing more will be logged, and
+    /// what was logged last may be missing, so every block counts as changed. [`release`](ControllerDataQueue::release)
+    /// the queue and make a new one.
+    Gone,
 }
 
 impl ControllerDataQueue {
@@ -267,6 +279,15 @@ impl ControllerDataQueue {
         limit: u32,
         force: bool,
     ) -> (Drained, Result<QueuePoll, HeadUpdateFailed>) {
+        if self.is_dead(port) {
+            self.head.abandon(port);
+            let mut drained = Drained::default();
+            if !core::mem::replace(&mut self.is_gone, true) {
+                drained.overflowed = true;
+                dirty.mark_all();
+            }
+            return (drained, Ok(QueuePoll::Gone));
+        }
         self.take_events(port);
         let settled = self.head.settle(port, now);
         let mut drained = self.drain(port, dirty, limit);
@@ -334,12 +355,19 @@ impl ControllerDataQueue {
         self.released = Some(proof);
     }
 
-    /// Gives the memory of a queue that is gone back to the pool.
+    /// Whether the queue went with a reset of its controller.
+    fn is_dead<P: AdminPort + ?Sized>(&self, port: &P) -> bool {
+        self.released.is_none() && port.generation() != self.generation
+    }
+
+    /// Gives the memory of a queue that is gone back to the pool: deleted with a suspend, or by a reset of its
+    /// controller.
     ///
     /// # Errors
     /// The queue itself, if it still exists: delete it with [`CdqDeletion`].
     pub fn release<P: AdminPort + ?Sized>(mut self, port: &mut P) -> Result<CdqFigures, Self> {
-        match self.released.take() {
+        let reset = port.generation() != self.generation;
+        match self.released.take().or_else(|| reset.then(CdqReleased::new)) {
             Some(proof) => {
                 self.head.abandon(port);
                 self.forget_events(port);
@@ -402,8 +430,8 @@ impl CdqDeletion {
         Self { queue: Some(queue), timeout, sent: false, call: Call::new() }
     }
 
-    /// Goes on; `Some` exactly once, when the queue is gone and its memory back in the pool. A head update on its
-    /// way is waited for first. Never blocks.
+    /// Goes on; `Some` exactly once, when the queue is gone, deleted or with a reset of the controller, and its memory
+    /// back in the pool. A head update on its way is waited for first. Never blocks.
     ///
     /// # Errors
     /// [`CdqFailure`] with the memory quarantined: only a completion with success proves that the controller let go.
@@ -413,6 +441,17 @@ impl CdqDeletion {
         now: Instant,
     ) -> Option<Result<CdqFigures, CdqFailure>> {
         let queue = self.queue.as_mut()?;
+        if queue.is_dead(port) {
+            // There is nothing left to delete.
+            self.call.abandon(port);
+            return match self.queue.take()?.release(port) {
+                Ok(figures) => Some(Ok(figures)),
+                // Not reached: a queue that is dead can be released.
+                Err(queue) => {
+                    Some(Err(CdqFailure { error: CallError::Lost, quarantined: Some(queue.quarantine()) }))
+                }
+            };
+        }
         if !self.sent {
             // How it ends does not matter any more.
             let _ = queue.settle(port, now);

@@ -575,3 +575,36 @@ fn defects_of_other_implementations() {
         row();
     }
 }
+
+#[test]
+fn a_reset_of_the_controller_shows_and_gives_the_memory_back() {
+    let arena = TestArena::new();
+    for deletes in [false, true] {
+        let mut port = port(&arena);
+        let mut queue = create(&mut port, &options(8, QueueLayout::PrpList));
+        assert!(port.post(queue.id(), EntrySequence::First, range(5, 1)));
+        let mut dirty = set();
+        settle(&mut port, &mut queue, &mut dirty);
+        assert_eq!(dirty.dirty_blocks(), 1);
+        port.disable();
+        let sent = port.sent.len();
+        for round in 0..3 {
+            let (drained, poll) = queue.poll(&mut port, &mut dirty, NOW, 64, true);
+            assert_eq!((poll, drained.overflowed), (Ok(QueuePoll::Gone), round == 0));
+            assert_eq!(dirty.dirty_blocks(), 4096, "what was logged last may be missing");
+        }
+        assert!(arena.live(Pool::ControllerData) > 0);
+        let figures = if deletes { delete(&mut port, queue).ok() } else { queue.release(&mut port).ok() };
+        assert_eq!(figures.map(|figures| figures.entries), Some(1));
+        assert_eq!((port.sent.len(), arena.live_total()), (sent, 0), "no command about a queue that is gone");
+    }
+    // A reset while the queue is being made.
+    let mut port = port(&arena);
+    port.rules.push(Rule { select: None, ..Rule::new(0x45, 0, Fault::Late(9)) });
+    let mut creation = CdqCreation::new(&port, tracked(), &options(8, QueueLayout::Contiguous)).unwrap();
+    assert!(creation.poll(&mut port, NOW).is_none());
+    port.disable();
+    let failed = creation.poll(&mut port, NOW).unwrap().unwrap_err();
+    assert_eq!((failed.error, failed.quarantined.is_none()), (CallError::Lost, true));
+    assert_eq!(arena.live_total(), 0);
+}

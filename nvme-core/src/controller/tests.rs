@@ -6,7 +6,8 @@ use std::vec::Vec;
 
 use super::*;
 use crate::admin::{
-    AdminData, AdminOutcome, AdminPort, AdminRequest, AdminSlot, Call, CallError, EventFilter, SubmitError,
+    AdminData, AdminOutcome, AdminPort, AdminRequest, AdminSlot, Call, CallError, CallResult, EventFilter,
+    SubmitError,
 };
 use crate::cdq::{CdqMemory, MemoryLimits, Quarantined, QueueLayout};
 use crate::dma::{Direction, DmaArena, Pool};
@@ -556,7 +557,7 @@ fn tail_event(queue: u16) -> AsynchronousEvent {
 }
 
 #[test]
-fn events_wait_in_their_slots_and_none_is_lost() {
+fn events_wait_for_their_takers_and_hold_nothing_up() {
     let (arena, link) = (TestArena::new(), Link::new());
     let device = Device::new(&arena);
     let mut slots = slots(8);
@@ -569,10 +570,9 @@ fn events_wait_in_their_slots_and_none_is_lost() {
     assert!(device.event(tail_event(7)) && device.event(notice) && device.event(tail_event(9)));
     assert!(!device.event(tail_event(7)), "no request is outstanding");
     ready.poll(Instant::ZERO).unwrap();
-    assert!(device.state.borrow().requests.is_empty(), "nothing taken, nothing asked for");
+    assert_eq!(device.state.borrow().requests.len(), 3, "nothing taken, and yet asked for more");
     let admin = ready.admin();
     assert_eq!(admin.take_event(EventFilter::ControllerDataQueue(CdqId::new(9))), Some(tail_event(9)));
-    assert_eq!(device.state.borrow().requests.len(), 1);
     assert!(device.event(tail_event(7)));
     admin.poll(Instant::ZERO).unwrap();
     assert_eq!(admin.take_event(EventFilter::ControllerDataQueue(CdqId::new(9))), None);
@@ -580,13 +580,47 @@ fn events_wait_in_their_slots_and_none_is_lost() {
     assert_eq!(admin.take_event(EventFilter::Other), Some(notice));
     assert_eq!(admin.take_event(EventFilter::Any), Some(tail_event(7)));
     assert_eq!(admin.take_event(EventFilter::Any), None);
-    assert_eq!(device.state.borrow().requests.len(), 3);
     // Hundreds in a row.
     for n in 0..500 {
         assert!(device.event(tail_event(n)));
         admin.poll(Instant::ZERO).unwrap();
         assert_eq!(admin.take_event(EventFilter::Any), Some(tail_event(n)));
     }
+    // Hundreds that nobody takes do not keep a queue's event from its reader.
+    for _ in 0..500 {
+        assert!(device.event(notice));
+        admin.poll(Instant::ZERO).unwrap();
+    }
+    assert!(device.event(tail_event(5)));
+    admin.poll(Instant::ZERO).unwrap();
+    assert_eq!(admin.take_event(EventFilter::ControllerDataQueue(CdqId::new(5))), Some(tail_event(5)));
+    assert_eq!((admin.dropped_events(), device.state.borrow().requests.len()), (485, 3));
+}
+
+#[test]
+fn a_handle_from_before_a_reset_names_no_later_command() {
+    let (arena, link) = (TestArena::new(), Link::new());
+    let device = Device::new(&arena);
+    let (mut first, mut second) = (slots(8), slots(8));
+    let mut ready = ready(&device, &arena, &link, &EnableOptions::default(), &mut first);
+    device.on_command(|_, _| None);
+    let stale = ready.admin().submit(keep_alive(9), Instant::ZERO).unwrap();
+    let mut disabling = ready.disable();
+    run(&mut Instant::ZERO.clone(), |now| disabling.poll(now)).unwrap();
+    let enabled = disabling.finish().unwrap().enable(&EnableOptions::default(), &mut second);
+    let Ok(mut enabling) = enabled else { panic!("enabled") };
+    run(&mut Instant::ZERO.clone(), |now| enabling.poll(now)).unwrap();
+    let mut ready = enabling.finish().unwrap();
+    let fresh = ready.admin().submit(keep_alive(9), Instant::ZERO).unwrap();
+    assert_eq!(stale.command_id(), fresh.command_id(), "the same slot again");
+    assert_ne!(stale, fresh);
+    device.complete(0, fresh.command_id(), Status::SUCCESS, 0, 0);
+    ready.poll(Instant::ZERO).unwrap();
+    let lost = ready.admin().take(stale).expect("its end is known");
+    assert!(matches!(lost.outcome, AdminOutcome::Lost) && lost.region.is_none());
+    ready.admin().abandon(stale);
+    let done = ready.admin().take(fresh).expect("still there");
+    assert!(matches!(done.outcome, AdminOutcome::Completed(_)));
 }
 
 #[test]
@@ -648,6 +682,16 @@ fn calls_that_fail() {
     admin.poll(Instant::ZERO).unwrap();
     let refused = refused.poll(admin, Instant::ZERO).unwrap();
     let status = StatusCode::INVALID_FIELD.status().with_do_not_retry();
+    let short = CallResult {
+        outcome: Ok(CompletionQueueEntry::new(QueueId::ADMIN, 0, CommandId::new(0), Status::SUCCESS)),
+        region: arena.allocate(Pool::Data, 8, 8, Direction::FromDevice).ok(),
+    };
+    assert_eq!(
+        short.read(&arena, &mut [0; 12]).unwrap_err(),
+        CallError::ShortBuffer { wanted: 12, held: 8 },
+        "succeeded, so not a refusal"
+    );
+    assert!(!CallError::ShortBuffer { wanted: 12, held: 8 }.is_refusal());
     assert_eq!(refused.outcome, Err(CallError::Status(status)));
     assert!(refused.region.is_some());
     assert!(late.poll(admin, Instant::ZERO).is_none());

@@ -11,7 +11,8 @@ use std::vec::Vec;
 pub(crate) use device::{Device, Running};
 
 use crate::admin::{
-    AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, SubmitError,
+    AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, Generation,
+    SubmitError,
 };
 use crate::dma::DmaRegion;
 use crate::testing::{PAGE, TestArena, TestProof};
@@ -76,6 +77,7 @@ pub(crate) struct FakePort<'a> {
     outstanding: Vec<Outstanding>,
     held: Vec<DmaRegion>,
     next: u16,
+    generation: u32,
     dead: bool,
 }
 
@@ -91,6 +93,7 @@ impl<'a> FakePort<'a> {
             outstanding: Vec::new(),
             held: Vec::new(),
             next: 0,
+            generation: 0,
             dead: false,
         }
     }
@@ -125,6 +128,8 @@ impl<'a> FakePort<'a> {
 
     /// Disables the controller: it lets go of everything.
     pub(crate) fn disable(&mut self) {
+        self.generation += 1;
+        self.held.extend(self.outstanding.drain(..).filter_map(|one| one.completion.region));
         self.device.reset();
         for region in self.held.drain(..) {
             crate::dma::release(self.arena, region, &TestProof);
@@ -164,6 +169,10 @@ impl AdminPort for FakePort<'_> {
 
     fn max_transfer(&self) -> usize {
         self.max_transfer
+    }
+
+    fn generation(&self) -> Generation {
+        Generation::new(self.generation)
     }
 
     fn submit(
@@ -238,10 +247,13 @@ impl AdminPort for FakePort<'_> {
         };
         let late = if let Some(Fault::Late(polls)) = fault { polls } else { 0 };
         self.outstanding.push(Outstanding { id, late, completion });
-        Ok(AdminHandle::new(CommandId::new(id)))
+        Ok(AdminHandle::new(CommandId::new(id), self.generation()))
     }
 
     fn take(&mut self, handle: AdminHandle) -> Option<AdminCompletion> {
+        if handle.generation() != self.generation() {
+            return Some(AdminCompletion { outcome: AdminOutcome::Lost, region: None });
+        }
         let at = self.outstanding.iter().position(|one| one.id == handle.command_id().get())?;
         if self.outstanding[at].late > 0 {
             self.outstanding[at].late -= 1;
@@ -251,6 +263,9 @@ impl AdminPort for FakePort<'_> {
     }
 
     fn abandon(&mut self, handle: AdminHandle) {
+        if handle.generation() != self.generation() {
+            return;
+        }
         if let Some(at) = self.outstanding.iter().position(|one| one.id == handle.command_id().get()) {
             self.held.extend(self.outstanding.remove(at).completion.region);
         }

@@ -198,6 +198,8 @@ pub enum Failure<M, H> {
     Data(DmaError),
     /// The head of the Controller Data Queue could not be published several times in a row.
     Head(HeadUpdateFailed),
+    /// The managing controller was reset, and the Controller Data Queue went with it.
+    QueueGone,
     /// The log names blocks that the caller did not announce.
     UnknownBlocks(MarkError),
     /// The formats of the controller state do not match.
@@ -238,6 +240,9 @@ impl<M: fmt::Debug, H: fmt::Debug> fmt::Display for Failure<M, H> {
             Self::Memory(error) => write!(f, "source: {error}"),
             Self::Data(error) => write!(f, "source: no memory for command data: {error:?}"),
             Self::Head(error) => write!(f, "source: {error}"),
+            Self::QueueGone => f.write_str(
+                "source: the managing controller was reset, which ended the log of changes; migrate again",
+            ),
             Self::UnknownBlocks(error) => write!(f, "source: the log reports {error}"),
             Self::Formats(error) => error.fmt(f),
             Self::NotConverged { dirty_blocks } => {

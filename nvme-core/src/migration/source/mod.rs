@@ -19,7 +19,7 @@ use super::step::{MigrationStep, StepKind};
 use crate::admin::{AdminPort, AdminRequest, Call, CallError};
 use crate::cdq::{
     CdqCreation, CdqDeletion, CdqFigures, ControllerDataQueue, Drained, LogState, MemoryLimits, Quarantined,
-    QueueLayout,
+    QueueLayout, QueuePoll,
 };
 use crate::dirty::DirtySet;
 use crate::dma::LetGo;
@@ -503,6 +503,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         let (drained, published) = queue.poll(port, &mut self.dirty, now, self.options.batch, force);
         let goes_with_suspend = self.options.delete_with_suspend && self.suspend_sent.is_some();
         match published {
+            Ok(QueuePoll::Gone) => return Err(Failure::QueueGone),
             Ok(_) => self.head_failures = 0,
             Err(_) if goes_with_suspend => {}
             Err(error) => {
