@@ -284,7 +284,7 @@ fn a_guest_goes_on_at_the_destination_with_its_queues_intact() {
         target.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
         if indices.1 == 1 {
             // The vendor part brings the admin queue along, so the guest's own stays in use.
-            target.hosts[GUEST] = rebased(&source, &target);
+            target.hosts[GUEST] = source.hosts[GUEST].clone();
         } else {
             let mut guest = target.hosts[GUEST].clone();
             let old = source.hosts[GUEST].clone();
@@ -306,13 +306,6 @@ fn a_guest_goes_on_at_the_destination_with_its_queues_intact() {
         }
         target.admin(GUEST, sqe::set_features(0x0B, 0)).ok();
     }
-}
-
-/// The source's guest with the destination's port.
-pub(crate) fn rebased(source: &World, target: &World) -> Host {
-    let mut guest = source.hosts[GUEST].clone();
-    guest.port = target.hosts[GUEST].port;
-    guest
 }
 
 #[test]
@@ -338,7 +331,7 @@ fn the_vendor_part_carries_admin_queue_features_requests_and_events() {
         if !enabled {
             target.disable(GUEST);
         }
-        target.hosts[GUEST] = rebased(&source, &target);
+        target.hosts[GUEST] = source.hosts[GUEST].clone();
         target.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
         target.set_image(MANAGER, GUEST_ID, (1, 1), &image).ok();
         assert_eq!(target.read32(GUEST, CC), ENABLE);

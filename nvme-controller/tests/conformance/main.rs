@@ -4,14 +4,11 @@
 
 mod abort_and_events;
 mod cdq_create_checks;
-mod cdq_set_checks;
 mod cdq_trigger_and_events;
 mod features;
-mod full_queue;
 mod get_controller_state;
 mod harness;
 mod hostile_host;
-mod identify_and_logs;
 mod logging_life_cycle;
 mod nvm_commands;
 mod queue_commands;

@@ -406,6 +406,50 @@ pub unsafe trait DmaArena {
     fn acquire(&self, region: &DmaRegion, range: Range<usize>);
 }
 
+// SAFETY: every call goes to the arena behind the reference, which keeps the promises (guaranteed by its own
+// implementation).
+unsafe impl<T: DmaArena + ?Sized> DmaArena for &T {
+    fn allocate(
+        &self,
+        pool: Pool,
+        len: usize,
+        align: usize,
+        direction: Direction,
+    ) -> Result<DmaRegion, DmaError> {
+        (**self).allocate(pool, len, align, direction)
+    }
+
+    fn allocate_scattered(
+        &self,
+        pool: Pool,
+        len: usize,
+        direction: Direction,
+    ) -> Result<DmaRegion, DmaError> {
+        (**self).allocate_scattered(pool, len, direction)
+    }
+
+    fn bus_address(&self, region: &DmaRegion, offset: usize) -> Result<BusAddr, DmaError> {
+        (**self).bus_address(region, offset)
+    }
+
+    fn page_size(&self) -> usize {
+        (**self).page_size()
+    }
+
+    unsafe fn release(&self, region: DmaRegion) {
+        // SAFETY: the device will not access the region again (guaranteed by the caller of this function).
+        unsafe { (**self).release(region) }
+    }
+
+    fn publish(&self, region: &DmaRegion, range: Range<usize>) {
+        (**self).publish(region, range);
+    }
+
+    fn acquire(&self, region: &DmaRegion, range: Range<usize>) {
+        (**self).acquire(region, range);
+    }
+}
+
 pub(crate) mod proof {
     pub trait Sealed {
         /// Whether this shows anything about the device that the arena at this address serves.

@@ -3,8 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use nvme_controller::Port;
-
 use super::memory::Memory;
 use super::sqe::{self, Sqe};
 use super::status::{Code, SUCCESS};
@@ -92,7 +90,6 @@ pub(crate) struct CompletionQueue {
 #[derive(Clone)]
 pub(crate) struct Host {
     pub(crate) id: u16,
-    pub(crate) port: Port,
     pub(crate) memory: Memory,
     pub(crate) page_shift: u8,
     pub(crate) admin_entries: u32,
@@ -105,10 +102,9 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(id: u16, port: Port, memory: Memory, page_shift: u8, admin_entries: u32) -> Self {
+    pub(crate) fn new(id: u16, memory: Memory, page_shift: u8, admin_entries: u32) -> Self {
         Self {
             id,
-            port,
             memory,
             page_shift,
             admin_entries,
@@ -393,7 +389,7 @@ impl World {
         blocks: u32,
         byte: u8,
     ) -> Completion {
-        let len = self.disk(nsid).block(0).len() * blocks as usize;
+        let len = self.block_bytes(nsid) * blocks as usize;
         let prps = self.hosts[host].data(&vec![byte; len]);
         self.exec(host, 1, sqe::write(nsid, start, blocks, prps))
     }

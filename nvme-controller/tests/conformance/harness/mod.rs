@@ -17,8 +17,8 @@ use std::rc::Rc;
 use nvme_controller::host::Interrupts;
 use nvme_controller::{
     CommandSlot, CompletionQueueSlot, Controller, ControllerConfig, ControllerStorage, DataQueueSlot,
-    ErrorSlot, EventSlot, ManagerConfig, Namespace, Role, SubmissionQueueSlot, Subsystem, SubsystemConfig,
-    SubsystemStorage, TrackedRange,
+    ErrorSlot, EventSlot, ManagerConfig, Namespace, Port, Role, SubmissionQueueSlot, Subsystem,
+    SubsystemConfig, SubsystemStorage, TrackedRange,
 };
 use nvme_core::register::Offset;
 use nvme_core::wire::{CommandId, ControllerId, NamespaceId};
@@ -168,22 +168,22 @@ impl Setup {
             interrupts.clone(),
         )
         .expect("a possible configuration");
+        let port = |config: &ControllerConfig| subsystem.port(config.id).expect("a port for each controller");
+        let ports = self.controllers.iter().map(port).collect();
         let hosts = self
             .controllers
             .iter()
             .zip(self.memories)
-            .map(|(config, memory)| {
-                let port = subsystem.port(config.id).expect("a port for each controller");
-                Host::new(config.id.get(), port, memory, self.page_shift, self.admin_entries)
-            })
+            .map(|(config, memory)| Host::new(config.id.get(), memory, self.page_shift, self.admin_entries))
             .collect();
-        World { subsystem, hosts, disks: self.disks, interrupts, budget: 64 }
+        World { subsystem, ports, hosts, disks: self.disks, interrupts, budget: 64 }
     }
 }
 
 /// A subsystem and the hosts of its controllers.
 pub(crate) struct World {
     pub(crate) subsystem: Subsystem<'static, Memory, Disk, Recorder>,
+    pub(crate) ports: Vec<Port>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) disks: Vec<(u32, Disk)>,
     pub(crate) interrupts: Recorder,
@@ -212,16 +212,25 @@ impl World {
         self.disks.iter().find(|(id, _)| *id == nsid).expect("a namespace").1.clone()
     }
 
+    pub(crate) fn block_bytes(&self, nsid: u32) -> usize {
+        self.disk(nsid).block(0).len()
+    }
+
+    /// A reset from outside, as of the function the controller is.
+    pub(crate) fn function_level_reset(&mut self, host: usize) {
+        self.subsystem.reset(self.ports[host]);
+    }
+
     pub(crate) fn memory(&self, host: usize) -> Memory {
         self.hosts[host].memory.clone()
     }
 
     pub(crate) fn read32(&self, host: usize, offset: u32) -> u32 {
-        self.subsystem.read32(self.hosts[host].port, Offset::new(offset)).unwrap()
+        self.subsystem.read32(self.ports[host], Offset::new(offset)).unwrap()
     }
 
     pub(crate) fn write32(&mut self, host: usize, offset: u32, value: u32) {
-        self.subsystem.write32(self.hosts[host].port, Offset::new(offset), value).unwrap();
+        self.subsystem.write32(self.ports[host], Offset::new(offset), value).unwrap();
     }
 
     pub(crate) fn read64(&self, host: usize, offset: u32) -> u64 {

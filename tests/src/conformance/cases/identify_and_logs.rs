@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Identify and Get Log Page. NVMe Base 2.1 §5.1.13 and §5.1.12.
 
-use crate::harness::sqe;
-use crate::harness::status::*;
-use crate::harness::*;
+use crate::conformance::backend::Backend;
+use crate::conformance::world::sqe;
+use crate::conformance::world::status::*;
+use crate::conformance::world::*;
 
 fn half(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap())
@@ -22,9 +23,9 @@ fn try_identify(world: &mut World, host: usize, structure: u8, nsid: u32) -> Com
     world.admin(host, sqe::identify(structure, nsid, 0, buffer))
 }
 
-#[test]
-fn every_check_of_identify_has_its_status() {
+pub(crate) fn every_check_of_identify_has_its_status(backend: &dyn Backend) {
     check(
+        backend,
         World::new,
         &[
             ("namespace", SUCCESS, |w| try_identify(w, GUEST, 0x00, NSID)),
@@ -74,9 +75,8 @@ fn every_check_of_identify_has_its_status() {
     );
 }
 
-#[test]
-fn a_command_set_that_is_not_there_is_refused() {
-    let mut world = World::new();
+pub(crate) fn a_command_set_that_is_not_there_is_refused(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     for structure in [0x05, 0x06] {
         let buffer = world.hosts[GUEST].allocate(4096);
         let nsid = if structure == 0x05 { NSID } else { 0 };
@@ -85,9 +85,8 @@ fn a_command_set_that_is_not_there_is_refused() {
     }
 }
 
-#[test]
-fn identify_controller_tells_the_limits_of_live_migration() {
-    let mut world = World::with(|setup| {
+pub(crate) fn identify_controller_tells_the_limits_of_live_migration(backend: &dyn Backend) {
+    let mut world = World::with(backend, |setup| {
         setup.config.max_migration_queues = 0x1234;
         setup.config.max_queue_memory_ranges = 0x2345;
         setup.config.max_tracked_ranges = 0x3456;
@@ -135,7 +134,7 @@ fn identify_controller_tells_the_limits_of_live_migration() {
         (2, |limits| limits.track_user_data = false),
         (4, |limits| limits.tracked_length_power_of_two = false),
     ] {
-        let mut world = World::with(|setup| {
+        let mut world = World::with(backend, |setup| {
             setup.manager(MANAGER).tracked_length_power_of_two = true;
             change(setup.manager(MANAGER));
         });
@@ -143,9 +142,8 @@ fn identify_controller_tells_the_limits_of_live_migration() {
     }
 }
 
-#[test]
-fn identify_controller_tells_what_the_controller_is() {
-    let mut world = World::with(|setup| {
+pub(crate) fn identify_controller_tells_what_the_controller_is(backend: &dyn Backend) {
+    let mut world = World::with(backend, |setup| {
         setup.config.serial_number = "SERIAL";
         setup.config.model_number = "A model";
         setup.config.firmware_revision = "1.2";
@@ -186,9 +184,8 @@ fn identify_controller_tells_what_the_controller_is() {
     assert_eq!(half(&identity, 256) >> 9 & 1, 1, "Get LBA Status");
 }
 
-#[test]
-fn namespaces_are_described() {
-    let mut world = World::new();
+pub(crate) fn namespaces_are_described(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     for (nsid, shift) in [(NSID, 9), (LARGE_BLOCKS_NSID, 12)] {
         let namespace = world.identify(GUEST, 0x00, nsid, 0);
         assert_eq!(long(&namespace, 0), BLOCKS, "NSZE");
@@ -225,9 +222,8 @@ fn namespaces_are_described() {
     }
 }
 
-#[test]
-fn active_namespaces_above_the_given_one() {
-    let mut world = World::new();
+pub(crate) fn active_namespaces_above_the_given_one(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     for (above, expected) in [(0, vec![1, 3]), (1, vec![3]), (2, vec![3]), (3, vec![]), (1000, vec![])] {
         let list = world.identify(GUEST, 0x02, above, 0);
         let mut words: Vec<u32> = list.chunks(4).map(|entry| word(entry, 0)).collect();
@@ -238,9 +234,8 @@ fn active_namespaces_above_the_given_one() {
     }
 }
 
-#[test]
-fn command_sets_are_the_nvm_command_set() {
-    let mut world = World::new();
+pub(crate) fn command_sets_are_the_nvm_command_set(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     let buffer = world.hosts[GUEST].allocate(4096);
     world.admin(GUEST, sqe::identify(0x1C, 0, 0xFFFF, buffer)).ok();
     let vectors = world.memory(GUEST).bytes(buffer, 4096);
@@ -256,9 +251,9 @@ fn log(world: &mut World, host: usize, page: u8, offset: u64, len: u32) -> (Comp
     (done, world.memory(host).bytes(address, len as usize))
 }
 
-#[test]
-fn every_check_of_get_log_page_has_its_status() {
+pub(crate) fn every_check_of_get_log_page_has_its_status(backend: &dyn Backend) {
     check(
+        backend,
         World::new,
         &[
             ("errors", SUCCESS, |w| log(w, GUEST, 0x01, 0, 64).0),
@@ -287,9 +282,8 @@ fn every_check_of_get_log_page_has_its_status() {
     );
 }
 
-#[test]
-fn the_error_log_names_the_newest_error_first() {
-    let mut world = World::new();
+pub(crate) fn the_error_log_names_the_newest_error_first(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     world.create_pair(GUEST, 1, 16);
     let first = world.admin(GUEST, sqe::Sqe::new(0x7F));
     let prps = world.hosts[GUEST].buffer(512).1;
@@ -317,9 +311,8 @@ fn the_error_log_names_the_newest_error_first() {
     assert_eq!(middle, entries[96..160], "an offset inside an entry");
 }
 
-#[test]
-fn the_health_log_counts() {
-    let mut world = World::new();
+pub(crate) fn the_health_log_counts(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     world.create_pair(GUEST, 1, 16);
     for _ in 0..3 {
         let prps = world.hosts[GUEST].buffer(4096).1;
@@ -337,9 +330,8 @@ fn the_health_log_counts() {
     assert!((250..400).contains(&half(&health, 1)), "a plausible temperature in Kelvin");
 }
 
-#[test]
-fn the_commands_log_lists_what_is_answered() {
-    let mut world = World::new();
+pub(crate) fn the_commands_log_lists_what_is_answered(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     for host in [MANAGER, GUEST] {
         let (_, effects) = log(&mut world, host, 0x05, 0, 4096);
         for opcode in 0..=255_u8 {
@@ -368,9 +360,8 @@ fn the_commands_log_lists_what_is_answered() {
     }
 }
 
-#[test]
-fn prp2_means_what_the_length_of_the_command_makes_of_it() {
-    let mut world = World::new();
+pub(crate) fn prp2_means_what_the_length_of_the_command_makes_of_it(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     let (_, health) = log(&mut world, GUEST, 0x02, 0, 512);
     for (name, page, offset, shift) in [("health", 0x02, 0, 0xE10), ("errors", 0x01, 512 - 64, 0xFF0)] {
         let (_, plain) = log(&mut world, GUEST, page, offset, 64);
@@ -387,9 +378,8 @@ fn prp2_means_what_the_length_of_the_command_makes_of_it() {
     }
 }
 
-#[test]
-fn what_is_wrong_in_the_data_of_a_command_has_no_location_in_the_command() {
-    let mut world = World::new();
+pub(crate) fn what_is_wrong_in_the_data_of_a_command_has_no_location_in_the_command(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     let prps = world.hosts[MANAGER].data(&[0, 0, 0, 200, 1, 0, 0, 0]);
     assert_eq!(world.admin(MANAGER, sqe::start_memory_tracking(GUEST_ID, prps)).code, INVALID_FIELD);
     let (_, entry) = log(&mut world, MANAGER, 0x01, 0, 64);

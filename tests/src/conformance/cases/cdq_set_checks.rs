@@ -2,10 +2,11 @@
 //! Set Features and Get Features of the Controller Data Queue: every check has its row. NVMe Base 2.1 §5.1.25.1.23,
 //! Controller Data Queue feature.
 
-use crate::harness::cdq::Cdq;
-use crate::harness::sqe;
-use crate::harness::status::*;
-use crate::harness::*;
+use crate::conformance::backend::Backend;
+use crate::conformance::world::cdq::Cdq;
+use crate::conformance::world::sqe;
+use crate::conformance::world::status::*;
+use crate::conformance::world::*;
 
 /// A queue of eight slots whose head is `head` and whose tail is `tail`, in their second lap if they wrapped.
 fn at(world: &mut World, head: u32, tail: u32) -> Cdq {
@@ -28,9 +29,9 @@ fn set(world: &mut World, head: u32, tail: u32, value: u32) -> Completion {
     world.admin(MANAGER, sqe::set_head(queue.id, value))
 }
 
-#[test]
-fn every_check_of_set_has_its_status() {
+pub(crate) fn every_check_of_set_has_its_status(backend: &dyn Backend) {
     check(
+        backend,
         World::new,
         &[
             ("no queue at all", INVALID_CDQ, |w| w.admin(MANAGER, sqe::set_head(0, 0))),
@@ -126,9 +127,8 @@ fn every_check_of_set_has_its_status() {
     );
 }
 
-#[test]
-fn a_namespace_with_the_feature_is_refused() {
-    let mut world = World::new();
+pub(crate) fn a_namespace_with_the_feature_is_refused(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     let queue = world.create_cdq(MANAGER, GUEST_ID, 8);
     // The specification allows either code.
     let code = world.admin(MANAGER, sqe::set_head(queue.id, 0).namespace(NSID)).code;
@@ -138,12 +138,11 @@ fn a_namespace_with_the_feature_is_refused() {
     assert!(matches!(code, NOT_NAMESPACE_SPECIFIC | INVALID_FIELD), "{code:?}");
 }
 
-#[test]
-fn every_head_of_every_small_queue_is_judged_by_its_distance() {
+pub(crate) fn every_head_of_every_small_queue_is_judged_by_its_distance(backend: &dyn Backend) {
     for size in 2..=5_u32 {
         for (head, occupied) in (0..size).flat_map(|head| (0..size).map(move |occupied| (head, occupied))) {
             for value in 0..=size + 1 {
-                let mut world = World::new();
+                let mut world = World::new(backend);
                 world.create_pair(GUEST, 1, 64);
                 let queue = fill(&mut world, size, head, occupied);
                 let legal = value < size && (value + size - head) % size <= occupied;
@@ -188,9 +187,8 @@ fn head_of(world: &mut World, queue: &Cdq) -> u32 {
     world.memory(MANAGER).word(buffer)
 }
 
-#[test]
-fn a_refused_set_changes_nothing() {
-    let mut world = World::new();
+pub(crate) fn a_refused_set_changes_nothing(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     let queue = at(&mut world, 2, 4);
     world.admin(MANAGER, sqe::set_head_and_trigger(queue.id, 3, 5)).ok();
     for wrong in [
@@ -212,13 +210,13 @@ fn a_refused_set_changes_nothing() {
     assert_eq!(world.event(MANAGER, request), Some((4, u32::from(queue.id))), "the trigger is still armed");
 }
 
-#[test]
-fn every_check_of_get_has_its_status() {
+pub(crate) fn every_check_of_get_has_its_status(backend: &dyn Backend) {
     fn get(world: &mut World, id: u16) -> Completion {
         let buffer = world.hosts[MANAGER].allocate(512);
         world.admin(MANAGER, sqe::get_head(id, buffer))
     }
     check(
+        backend,
         World::new,
         &[
             ("no queue at all", INVALID_CDQ, |w| get(w, 0)),
@@ -255,15 +253,14 @@ fn every_check_of_get_has_its_status() {
     );
 }
 
-#[test]
-fn get_returns_512_bytes_and_the_state_of_the_trigger() {
+pub(crate) fn get_returns_512_bytes_and_the_state_of_the_trigger(backend: &dyn Backend) {
     for (name, set, head, trigger, dword0) in [
         ("new", None, 0, 0, 0),
         ("head moved", Some((3, None)), 3, 0, 0),
         ("trigger armed", Some((3, Some(6))), 3, 6, 1 << 31),
         ("trigger on slot 0", Some((2, Some(0))), 2, 0, 1 << 31),
     ] {
-        let mut world = World::new();
+        let mut world = World::new(backend);
         let first = world.create_cdq(MANAGER, OTHER_GUEST_ID, 8);
         let queue = at(&mut world, 0, 5);
         assert_ne!(first.id, queue.id);
@@ -287,9 +284,8 @@ fn get_returns_512_bytes_and_the_state_of_the_trigger() {
     }
 }
 
-#[test]
-fn the_feature_can_be_changed_but_not_saved() {
-    let mut world = World::new();
+pub(crate) fn the_feature_can_be_changed_but_not_saved(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     let done = world.admin(MANAGER, sqe::get_features(sqe::CDQ_FEATURE | (3 << 8), 0)).ok();
     assert_eq!(done.dword0 & 7, 4, "changeable, not saveable, not namespace specific");
 }

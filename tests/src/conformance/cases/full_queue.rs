@@ -2,10 +2,11 @@
 //! A data queue that becomes full: the overflow marker, what is lost, and how logging starts again. NVM Command Set 1.1
 //! §5.6, User Data Migration Queue.
 
-use crate::harness::cdq::Cdq;
-use crate::harness::sqe;
-use crate::harness::status::*;
-use crate::harness::*;
+use crate::conformance::backend::Backend;
+use crate::conformance::world::cdq::Cdq;
+use crate::conformance::world::sqe;
+use crate::conformance::world::status::*;
+use crate::conformance::world::*;
 
 /// A queue of `size` slots for the guest with its log started and nothing read yet.
 fn started(world: &mut World, size: u32) -> Cdq {
@@ -30,10 +31,9 @@ fn full_events(world: &mut World) -> usize {
     }
 }
 
-#[test]
-fn the_entry_in_the_last_free_slot_says_so_and_keeps_its_range() {
+pub(crate) fn the_entry_in_the_last_free_slot_says_so_and_keeps_its_range(backend: &dyn Backend) {
     for size in [2_u32, 3, 4, 5, 8, 63, 64, 65] {
-        let mut world = World::new();
+        let mut world = World::new(backend);
         let mut queue = started(&mut world, size);
         world.change_blocks(u64::from(size) + 3);
         let mut expected = vec!["001b".to_owned()];
@@ -45,12 +45,11 @@ fn the_entry_in_the_last_free_slot_says_so_and_keeps_its_range() {
     }
 }
 
-#[test]
-fn a_marker_in_the_last_free_slot_becomes_the_overflow_marker() {
+pub(crate) fn a_marker_in_the_last_free_slot_becomes_the_overflow_marker(backend: &dyn Backend) {
     for (name, command) in
         [("stop", sqe::stop_log as fn(u16) -> sqe::Sqe), ("suspend", |_| sqe::suspend(GUEST_ID))]
     {
-        let mut world = World::new();
+        let mut world = World::new(backend);
         let mut queue = started(&mut world, 4);
         world.change_blocks(1);
         world.admin(MANAGER, command(queue.id)).ok();
@@ -59,8 +58,7 @@ fn a_marker_in_the_last_free_slot_becomes_the_overflow_marker() {
     }
 }
 
-#[test]
-fn what_happens_after_the_queue_was_full() {
+pub(crate) fn what_happens_after_the_queue_was_full(backend: &dyn Backend) {
     type Action = fn(&mut World, &mut Cdq);
     // The queue has four slots and holds "001b", "000b" and "111b"; the rows say which entries follow them.
     let rows: [(&str, Action, &[&str]); 9] = [
@@ -138,7 +136,7 @@ fn what_happens_after_the_queue_was_full() {
         ),
     ];
     for (name, action, expected) in rows {
-        let mut world = World::new();
+        let mut world = World::new(backend);
         let mut queue = started(&mut world, 4);
         world.change_blocks(2);
         assert_eq!(full_events(&mut world), 1);
@@ -148,9 +146,8 @@ fn what_happens_after_the_queue_was_full() {
     }
 }
 
-#[test]
-fn a_command_of_many_ranges_fills_the_queue_part_way() {
-    let mut world = World::new();
+pub(crate) fn a_command_of_many_ranges_fills_the_queue_part_way(backend: &dyn Backend) {
+    let mut world = World::new(backend);
     let mut queue = started(&mut world, 5);
     let ranges: Vec<u8> = (0..6_u64)
         .flat_map(|index| {
@@ -164,10 +161,9 @@ fn a_command_of_many_ranges_fills_the_queue_part_way() {
     assert_eq!(queue.texts(), Vec::<String>::new());
 }
 
-#[test]
-fn full_queues_keep_their_phase_in_order_over_many_laps() {
+pub(crate) fn full_queues_keep_their_phase_in_order_over_many_laps(backend: &dyn Backend) {
     for size in [3, 4, 5, 8] {
-        let mut world = World::new();
+        let mut world = World::new(backend);
         let mut queue = world.create_cdq(MANAGER, GUEST_ID, size);
         world.create_pair(GUEST, 1, 16);
         for lap in 0..7 {
