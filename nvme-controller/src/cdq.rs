@@ -11,7 +11,7 @@ use nvme_core::wire::cdq::{
 };
 use nvme_core::wire::lba_migration::{EntrySequence, LbaMigrationEntry};
 use nvme_core::wire::{
-    AsynchronousEvent, CdqEvent, CdqId, Command, EventType, InvalidField, Status, StatusCode,
+    AsynchronousEvent, BusAddr, CdqEvent, CdqId, Command, EventType, InvalidField, Status, StatusCode,
     SubmissionQueueEntry,
 };
 
@@ -84,21 +84,44 @@ impl DataQueue {
         if self.ring.is_full() {
             return false;
         }
-        let fills = self.ring.free() == 1;
+        let fills = self.fills();
         if fills {
             entry.sequence = EntrySequence::LastFull;
         }
         entry.phase = self.ring.phase();
         let slot = self.ring.tail();
         let written = entry.build().is_ok_and(|entry| {
-            self.memory
-                .slot(&owner.dma.memory, slot, ENTRY_SHIFT)
+            self.address(owner, slot)
                 .is_some_and(|address| owner.dma.write_entry(address, &entry.to_bytes()).is_ok())
         });
+        self.posted(owner, written, fills, quirks)
+    }
+
+    /// Whether the next entry takes the last free slot.
+    pub(crate) const fn fills(&self) -> bool {
+        self.ring.free() == 1
+    }
+
+    /// Where slot `slot` lies in the memory of the owner's host.
+    #[inline]
+    pub(crate) fn address<M: HostMemory>(&mut self, owner: &Controller<'_, M>, slot: u32) -> Option<BusAddr> {
+        self.memory.slot(&owner.dma.memory, slot, ENTRY_SHIFT)
+    }
+
+    /// Moves on after the slot at the tail was `written`, or could not be. Returns whether more may be posted.
+    #[inline]
+    pub(crate) fn posted<M: HostMemory>(
+        &mut self,
+        owner: &mut Controller<'_, M>,
+        written: bool,
+        fills: bool,
+        quirks: Quirks,
+    ) -> bool {
         if !written {
             self.overflow(owner);
             return false;
         }
+        let slot = self.ring.tail();
         // Cannot fail: the ring is not full.
         let _ = self.ring.advance();
         let reached = if quirks.contains(Quirks::TRIGGER_AFTER_INCREMENT) { self.ring.tail() } else { slot };
@@ -162,6 +185,17 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
         Some(event.into())
     }
 
+    /// Deletes a data queue at the host's request.
+    pub(crate) fn delete_data_queue(&mut self, slot: usize) {
+        let queue = self.data_queues.get(slot).and_then(|slot| slot.0);
+        self.remove_data_queue(slot);
+        if let (Some(mut queue), Some(faults)) = (queue, &mut self.faults)
+            && let Some(owner) = self.controllers.get(queue.owner)
+        {
+            faults.deleted(owner, &mut queue);
+        }
+    }
+
     /// Ends a data queue: its log and its waiting events go with it.
     pub(crate) fn remove_data_queue(&mut self, slot: usize) {
         let Some(queue) = self.data_queues.get_mut(slot).and_then(|slot| slot.0.take()) else { return };
@@ -176,7 +210,7 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
             Ok(ControllerDataQueueCommand::Create(create)) => self.create_data_queue(index, entry, &create),
             Ok(ControllerDataQueueCommand::Delete(id)) => {
                 let slot = self.data_queue_slot(index, id)?;
-                self.remove_data_queue(slot);
+                self.delete_data_queue(slot);
                 SUCCESS
             }
             Err(InvalidField { field: "SEL", .. })
@@ -285,6 +319,10 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
         trigger: Option<u32>,
     ) -> Result<(), Refusal> {
         let slot = self.data_queue_slot(index, id)?;
+        if let Some(faults) = &self.faults {
+            let owner = self.controllers.get(index).ok_or(StatusCode::INTERNAL_ERROR)?;
+            faults.head_update(owner.id())?;
+        }
         let lenient = self.config.quirks.contains(Quirks::HEAD_NOT_CHECKED);
         let queue =
             self.data_queues.get_mut(slot).and_then(|slot| slot.0.as_mut()).ok_or(StatusCode::INVALID_CDQ)?;

@@ -82,6 +82,20 @@ pub struct Controller<'s, M> {
     pub(crate) statistics: Statistics,
     /// When the keep alive timer fires, in microseconds.
     pub(crate) keep_alive_deadline: Option<u64>,
+    /// A fault rule keeps it from being reached: it does nothing.
+    pub(crate) cut_off: bool,
+    /// Polls until it becomes ready, if a fault rule keeps it from that; `u32::MAX` for ever.
+    pub(crate) ready_in: Option<u32>,
+}
+
+/// A completion queue entry but for its phase tag.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answer {
+    pub(crate) queue: u16,
+    pub(crate) head: u16,
+    pub(crate) command: CommandId,
+    pub(crate) status: Status,
+    pub(crate) result: (u32, u32),
 }
 
 /// What the health log reports, counted since the subsystem was made.
@@ -103,7 +117,7 @@ impl<'s, M: HostMemory> Controller<'s, M> {
         storage.completion_queues.fill(CompletionQueueSlot::new());
         let queues = storage.submission_queues.len().min(storage.completion_queues.len()).saturating_sub(1);
         Self {
-            dma: Dma { memory, tracker: MemoryTracker::new(storage.tracked_ranges, storage.tracked_bits) },
+            dma: Dma::new(memory, MemoryTracker::new(storage.tracked_ranges, storage.tracked_bits)),
             registers: Registers::default(),
             submission_queues: storage.submission_queues,
             completion_queues: storage.completion_queues,
@@ -121,6 +135,8 @@ impl<'s, M: HostMemory> Controller<'s, M> {
             }),
             statistics: Statistics::default(),
             keep_alive_deadline: None,
+            cut_off: false,
+            ready_in: None,
             config,
         }
     }
@@ -235,21 +251,31 @@ impl<'s, M: HostMemory> Controller<'s, M> {
 
     /// Posts a completion for a command of `queue` into the slot reserved for it.
     pub(crate) fn post(&mut self, queue: u16, command: CommandId, status: Status, result: (u32, u32)) {
-        let Some((head, completion_id)) =
-            self.submission(queue).map(|queue| (queue.head, queue.completion_queue))
-        else {
-            return;
-        };
+        if let Some((completion, head)) = self.answered_by(queue) {
+            self.post_answer(completion, &Answer { queue, head, command, status, result }, false);
+        }
+    }
+
+    /// The completion queue of submission queue `queue`, and the head it reports.
+    #[inline]
+    pub(crate) fn answered_by(&self, queue: u16) -> Option<(u16, u16)> {
+        #[allow(clippy::cast_possible_truncation, reason = "a head is below 65,536")]
+        self.submission(queue).map(|queue| (queue.completion_queue, queue.head as u16))
+    }
+
+    /// Writes `answer` to the next slot of completion queue `queue`; `stale` inverts the phase tag.
+    #[inline]
+    pub(crate) fn post_answer(&mut self, queue: u16, answer: &Answer, stale: bool) {
         let Some(completion) =
-            self.completion_queues.get_mut(usize::from(completion_id)).and_then(|slot| slot.0.as_mut())
+            self.completion_queues.get_mut(usize::from(queue)).and_then(|slot| slot.0.as_mut())
         else {
             return;
         };
         completion.release();
-        #[allow(clippy::cast_possible_truncation, reason = "a head is below 65,536")]
-        let entry = CompletionQueueEntry::new(QueueId::new(queue), head as u16, command, status)
-            .with_result(result.0, result.1)
-            .with_phase(completion.ring.phase());
+        let entry =
+            CompletionQueueEntry::new(QueueId::new(answer.queue), answer.head, answer.command, answer.status)
+                .with_result(answer.result.0, answer.result.1)
+                .with_phase(completion.ring.phase() != stale);
         let written = completion
             .memory
             .slot(&self.dma.memory, completion.ring.tail(), COMPLETION_SHIFT)

@@ -3,6 +3,7 @@
 
 use nvme_core::wire::BusAddr;
 
+use crate::fault::Flip;
 use crate::host::{HostMemory, MemoryFault};
 use crate::track::MemoryTracker;
 
@@ -11,6 +12,14 @@ use crate::track::MemoryTracker;
 pub(crate) struct Dma<'s, M> {
     pub(crate) memory: M,
     pub(crate) tracker: MemoryTracker<'s>,
+    /// A bit of the data of the command that is being executed, to be inverted.
+    pub(crate) flip: Option<Flip>,
+}
+
+impl<'s, M> Dma<'s, M> {
+    pub(crate) const fn new(memory: M, tracker: MemoryTracker<'s>) -> Self {
+        Self { memory, tracker, flip: None }
+    }
 }
 
 impl<M: HostMemory> Dma<'_, M> {

@@ -6,7 +6,7 @@ use nvme_core::wire::{AsynchronousEvent, Status, SubmissionQueueEntry};
 use crate::controller::Controller;
 use crate::error_log::ErrorEntry;
 use crate::host::{BlockStorage, HostMemory, Interrupts};
-use crate::in_flight::Stage;
+use crate::in_flight::{CommandSlot, Stage};
 use crate::migration::Run;
 use crate::outcome::{Done, Outcome, Refusal, SUCCESS};
 use crate::registers::Shutdown;
@@ -18,7 +18,7 @@ impl<M: HostMemory> Controller<'_, M> {
         let command = entry.command_id();
         match outcome {
             Ok(Done::Result(dw0, dw1)) => self.post(queue, command, Status::SUCCESS, (dw0, dw1)),
-            Ok(Done::Waiting) => {}
+            Ok(Done::Waiting | Done::Dealt) => {}
             Ok(Done::Outstanding) => {
                 // The request keeps no completion slot: an event takes one when it is reported.
                 if let Some(completion) = self.completion_mut(0) {
@@ -32,7 +32,7 @@ impl<M: HostMemory> Controller<'_, M> {
         }
     }
 
-    fn note_error(&mut self, queue: u16, entry: &SubmissionQueueEntry, refusal: &Refusal) {
+    pub(crate) fn note_error(&mut self, queue: u16, entry: &SubmissionQueueEntry, refusal: &Refusal) {
         self.errors.push(ErrorEntry {
             count: 0,
             queue,
@@ -46,7 +46,7 @@ impl<M: HostMemory> Controller<'_, M> {
     }
 
     /// Takes a completion slot of the admin queue for an event and reports it.
-    fn report(&mut self, event: AsynchronousEvent) {
+    pub(crate) fn report(&mut self, event: AsynchronousEvent) {
         if let Some(command) = self.events.take_request() {
             if let Some(completion) = self.completion_mut(0) {
                 completion.reserve();
@@ -56,7 +56,7 @@ impl<M: HostMemory> Controller<'_, M> {
     }
 
     /// Whether an event could be reported now.
-    fn can_report(&self) -> bool {
+    pub(crate) fn can_report(&self) -> bool {
         !self.events.requests().is_empty()
             && self.registers.ready
             && !self.registers.fatal
@@ -64,6 +64,7 @@ impl<M: HostMemory> Controller<'_, M> {
             && self.registers.shutdown != Shutdown::Complete
             && self.target.run == Run::Running
             && self.completion(0).is_some_and(|queue| queue.room() > 0)
+            && !self.cut_off
     }
 }
 
@@ -77,16 +78,14 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             let Some(controller) = self.controllers.get(index) else { break };
             let next = controller.commands.after(at);
             let Some(slot) = controller.commands.get(at).copied() else { break };
-            let outcome = match slot.stage {
-                Stage::Free => {
-                    at = next;
-                    continue;
-                }
-                Stage::Decided(Status::SUCCESS) => SUCCESS,
-                Stage::Decided(status) => Err(status.into()),
-                Stage::Fetched if slot.queue == 0 => self.execute_admin(index, &slot.entry),
-                Stage::Fetched => self.execute_io(index, slot.queue, at, &slot.entry),
-                Stage::Waiting => self.continue_admin(&slot.entry),
+            if slot.stage == Stage::Free {
+                at = next;
+                continue;
+            }
+            let outcome = if self.faults.is_none() {
+                self.execute_one(index, at, &slot)
+            } else {
+                self.execute_with_faults(index, at, &slot)
             };
             let Some(controller) = self.controllers.get_mut(index) else { break };
             // A command may have reset its own controller, or brought it down.
@@ -98,16 +97,31 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 at = next;
                 continue;
             }
-            if outcome == Ok(Done::Waiting) {
-                controller.commands.set_stage(at, Stage::Waiting);
-            } else {
-                controller.commands.finish(at);
-                controller.finish(slot.queue, &slot.entry, outcome);
-                executed = executed.saturating_add(1);
+            match outcome {
+                Ok(Done::Waiting) => controller.commands.set_stage(at, Stage::Waiting),
+                Ok(Done::Dealt) => {}
+                _ => {
+                    controller.commands.finish(at);
+                    controller.finish(slot.queue, &slot.entry, outcome);
+                    executed = executed.saturating_add(1);
+                }
             }
             at = next;
         }
         executed
+    }
+
+    /// Begins the command at `at`, or goes on with it.
+    #[inline]
+    pub(crate) fn execute_one(&mut self, index: usize, at: u32, slot: &CommandSlot) -> Outcome {
+        match slot.stage {
+            Stage::Decided(Status::SUCCESS) => SUCCESS,
+            Stage::Decided(status) => Err(status.into()),
+            Stage::Fetched if slot.queue == 0 => self.execute_admin(index, &slot.entry),
+            Stage::Fetched => self.execute_io(index, slot.queue, at, &slot.entry),
+            Stage::Waiting => self.continue_admin(&slot.entry),
+            Stage::Free | Stage::Held(_) => Ok(Done::Dealt),
+        }
     }
 
     /// What a controller does once its commands have had their turn: ends a suspend or shutdown that waited for them
@@ -115,6 +129,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     pub(crate) fn settle(&mut self, index: usize) -> u32 {
         let mut done = 0_u32;
         let Some(controller) = self.controllers.get_mut(index) else { return 0 };
+        if controller.cut_off {
+            return 0;
+        }
         if controller.commands.is_empty() {
             if controller.target.run == Run::Suspending {
                 // Interrupts for what was completed last must go out before the controller falls silent.
@@ -150,12 +167,27 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             let event = match controller.events.take_event() {
                 Some(event) => event,
                 None => match Self::take_queue_event(self.data_queues, controller, index, &self.config) {
-                    Some(event) => event,
+                    Some(event) => match &self.faults {
+                        None => event,
+                        Some(faults) => match faults.deviate_event(controller, event) {
+                            Some(event) => event,
+                            None => continue,
+                        },
+                    },
                     None => break,
                 },
             };
-            controller.report(event);
             reported = reported.saturating_add(1);
+            match &self.faults {
+                None => controller.report(event),
+                Some(faults) => {
+                    let resets = faults.report(controller, index, event);
+                    if resets {
+                        self.reset_controller(index);
+                        break;
+                    }
+                }
+            }
         }
         reported
     }

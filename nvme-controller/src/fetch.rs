@@ -18,6 +18,7 @@ impl<M: HostMemory> Controller<'_, M> {
             && !self.registers.fatal
             && self.registers.shutdown == Shutdown::None
             && self.target.run == Run::Running
+            && !self.cut_off
     }
 
     /// Fetches up to `budget` commands and returns how many.
@@ -57,6 +58,9 @@ impl<M: HostMemory> Controller<'_, M> {
         while fetched < limit {
             let Some(submission) = self.submission(queue) else { break };
             let (pending, completion) = (submission.pending(), submission.completion_queue);
+            if self.commands.room() < 2 {
+                self.commands.close_gaps();
+            }
             let room = self.completion(completion).map_or(0, |queue| queue.room()).min(self.commands.room());
             if pending == 0 || room == 0 {
                 break;

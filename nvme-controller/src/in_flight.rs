@@ -10,6 +10,7 @@ pub struct CommandSlot {
     pub(crate) entry: SubmissionQueueEntry,
     pub(crate) queue: u16,
     pub(crate) stage: Stage,
+    pub(crate) mark: Mark,
 }
 
 impl CommandSlot {
@@ -31,6 +32,20 @@ pub(crate) enum Stage {
     Decided(Status),
     /// Begun; completes when what it waits for has happened.
     Waiting,
+    /// Executed; a fault rule holds its completion back, in the held slot with this number.
+    Held(u16),
+}
+
+/// What fault rules have to do with a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// They have not been asked.
+    #[default]
+    Unasked,
+    /// None acts any more.
+    Asked,
+    /// The one with this number acts when the command completes.
+    Rule(u16),
 }
 
 /// The fetched commands of one controller: a ring that may have holes where later commands finished first.
@@ -63,7 +78,7 @@ impl<'s> InFlight<'s> {
     pub(crate) fn push(&mut self, queue: u16, entry: &SubmissionQueueEntry) {
         let size = self.size();
         if let Some(slot) = self.slots.get_mut(self.tail as usize) {
-            *slot = CommandSlot { entry: *entry, queue, stage: Stage::Fetched };
+            *slot = CommandSlot { entry: *entry, queue, stage: Stage::Fetched, mark: Mark::Unasked };
             self.tail = ring::next(self.tail, size);
         }
     }
@@ -88,6 +103,34 @@ impl<'s> InFlight<'s> {
         if let Some(slot) = self.slots.get_mut(index as usize) {
             slot.stage = stage;
         }
+    }
+
+    pub(crate) fn set_mark(&mut self, index: u32, mark: Mark) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.mark = mark;
+        }
+    }
+
+    /// Whether a command with this stage is among them. Bounded by the number of slots.
+    pub(crate) fn has(&self, stage: Stage) -> bool {
+        self.slots.iter().any(|slot| slot.stage == stage)
+    }
+
+    /// Moves commands together, order kept, if the oldest one lasts: else one that never ends would take up the ring.
+    pub(crate) fn close_gaps(&mut self) {
+        if !self.get(self.head).is_some_and(|slot| matches!(slot.stage, Stage::Waiting | Stage::Held(_))) {
+            return;
+        }
+        let (size, end) = (self.size(), self.tail);
+        let (mut from, mut to) = (self.head, self.head);
+        while from != end {
+            if self.get(from).is_some_and(|slot| slot.stage != Stage::Free) {
+                self.slots.swap(from as usize, to as usize);
+                to = ring::next(to, size);
+            }
+            from = ring::next(from, size);
+        }
+        self.tail = to;
     }
 
     /// Ends the command at `index`. The head moves past finished commands.

@@ -105,6 +105,7 @@
 //! | `cdq`, `log`, `track` | data queues, the log of user data changes, tracking of host memory |
 //! | `migration`, `state_format` | suspend, resume, and the state of a controller |
 //! | `quirk` | deviations of other implementations, to imitate on request |
+//! | [`fault`] | what controllers do wrong, on request and by rules |
 //!
 //! # What Suspend quiesces
 //!
@@ -136,6 +137,7 @@ mod dma;
 mod error_log;
 mod events;
 mod execute;
+pub mod fault;
 mod features;
 mod fetch;
 pub mod host;

@@ -69,7 +69,14 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             return false;
         };
         let Some(owner) = self.controllers.get_mut(queue.owner) else { return false };
-        let goes_on = queue.post(owner, entry, quirks);
+        let hit = match &self.faults {
+            None => None,
+            Some(faults) => faults.entry(owner.id(), queue.marker(&entry)),
+        };
+        let goes_on = match (&mut self.faults, hit) {
+            (Some(faults), Some(hit)) => queue.post_with_fault(owner, entry, quirks, faults, hit),
+            _ => queue.post(owner, entry, quirks),
+        };
         if !goes_on && !quirks.contains(Quirks::LOGGING_RESUMES_AFTER_FULL) {
             queue.logging = Logging::Off;
             if let Some(target) = self.controllers.get_mut(queue.target) {

@@ -12,6 +12,8 @@ pub(crate) enum Done {
     Waiting,
     /// It stays outstanding outside the table of commands (Asynchronous Event Request).
     Outstanding,
+    /// A fault rule has dealt with it: there is nothing to complete.
+    Dealt,
 }
 
 /// A command that is completed with an error.

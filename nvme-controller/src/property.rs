@@ -61,6 +61,11 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             return Err(MisalignedAccess { offset, width: 4 });
         }
         let Some(controller) = self.controllers.get(port.0) else { return Ok(0) };
+        if let Some(faults) = &self.faults
+            && faults.read_is_lost(controller.id(), port.0)
+        {
+            return Ok(u32::MAX);
+        }
         let registers = &controller.registers;
         Ok(match offset.bytes() {
             CAP => halves(self.capabilities(controller)).0,
@@ -105,6 +110,11 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             return Err(MisalignedAccess { offset, width: 4 });
         }
         let Some(controller) = self.controllers.get_mut(port.0) else { return Ok(()) };
+        if let Some(faults) = &self.faults
+            && faults.is_cut_off(port.0)
+        {
+            return Ok(());
+        }
         if bytes >= DOORBELLS {
             controller.doorbell(bytes.saturating_sub(DOORBELLS) >> 2, value);
             return Ok(());
@@ -180,6 +190,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             let good = online && pages.contains(&registers.page_shift()) && registers.supported();
             if good && controller.enable() {
                 controller.restart_keep_alive(self.now);
+                if let Some(faults) = &self.faults {
+                    faults.enabled(controller);
+                }
             } else {
                 controller.registers.fatal = true;
             }

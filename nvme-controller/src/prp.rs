@@ -74,17 +74,35 @@ impl DataPointer {
     /// Copies the next bytes from the host.
     pub(crate) fn read<M: HostMemory>(
         &mut self,
-        dma: &Dma<'_, M>,
+        dma: &mut Dma<'_, M>,
         bytes: &mut [u8],
     ) -> Result<(), StatusCode> {
-        let mut rest = bytes;
+        let bit = self.bit_to_flip(dma, false, bytes.len());
+        let mut rest = &mut *bytes;
         while !rest.is_empty() {
             let (address, len) = self.take(dma, rest.len())?;
             let (now, later) = rest.split_at_mut_checked(len).ok_or(StatusCode::INTERNAL_ERROR)?;
             dma.read(address, now).map_err(|_| StatusCode::DATA_TRANSFER_ERROR)?;
             rest = later;
         }
+        if let Some((byte, mask)) = bit
+            && let Some(byte) = bytes.get_mut(byte)
+        {
+            *byte ^= mask;
+        }
         Ok(())
+    }
+
+    /// The byte and bit of the next `len` bytes that a fault rule inverts on their way.
+    #[inline]
+    fn bit_to_flip<M: HostMemory>(
+        &self,
+        dma: &mut Dma<'_, M>,
+        to_host: bool,
+        len: usize,
+    ) -> Option<(usize, u8)> {
+        let all = self.segment_left.saturating_add(self.left);
+        dma.flip.as_mut()?.take(to_host, len, all)
     }
 
     /// Copies the next bytes to the host.
@@ -93,11 +111,19 @@ impl DataPointer {
         dma: &mut Dma<'_, M>,
         bytes: &[u8],
     ) -> Result<(), StatusCode> {
+        let mut bit = self.bit_to_flip(dma, true, bytes.len());
         let mut rest = bytes;
         while !rest.is_empty() {
             let (address, len) = self.take(dma, rest.len())?;
             let (now, later) = rest.split_at_checked(len).ok_or(StatusCode::INTERNAL_ERROR)?;
             dma.write(address, now).map_err(|_| StatusCode::DATA_TRANSFER_ERROR)?;
+            if let Some((at, mask)) = bit {
+                if let Some(byte) = now.get(at) {
+                    let address = address.plus(at as u64);
+                    dma.write(address, &[byte ^ mask]).map_err(|_| StatusCode::DATA_TRANSFER_ERROR)?;
+                }
+                bit = at.checked_sub(len).map(|at| (at, mask));
+            }
             rest = later;
         }
         Ok(())

@@ -25,6 +25,7 @@ impl<M: HostMemory> Controller<'_, M> {
         self.notify = false;
         self.features = Features::reset(write_cache);
         self.keep_alive_deadline = None;
+        self.ready_in = None;
         let kept = self.registers;
         self.registers = Registers {
             aqa: kept.aqa,
@@ -46,6 +47,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let write_cache = self.config.volatile_write_cache;
         let Some(controller) = self.controllers.get_mut(index) else { return };
         controller.clear(write_cache);
+        if let Some(faults) = &mut self.faults {
+            faults.forget_writes(index);
+        }
         if controller.config.manager().is_some() {
             self.end_management(index);
         } else {

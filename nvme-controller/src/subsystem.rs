@@ -6,6 +6,7 @@ use nvme_core::wire::{ControllerId, NamespaceId};
 use crate::cdq::DataQueueSlot;
 use crate::config::SubsystemConfig;
 use crate::controller::Controller;
+use crate::fault::FaultTable;
 use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::migration::Run;
 use crate::namespace::Namespace;
@@ -122,6 +123,8 @@ pub struct Subsystem<'s, M, S, I> {
     pub(crate) next_controller: usize,
     /// Microseconds, as last told by [`advance`](Self::advance).
     pub(crate) now: u64,
+    /// What its controllers do wrong.
+    pub(crate) faults: Option<FaultTable<'s>>,
 }
 
 impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
@@ -183,6 +186,7 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
             interrupts,
             next_controller: 0,
             now: 0,
+            faults: None,
         })
     }
 
@@ -237,6 +241,9 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
     /// The first half of [`poll`](Self::poll): fetches up to `budget` commands at each controller and returns how
     /// many. Between both halves commands are under way, which is what Suspend waits for and Abort aborts.
     pub fn fetch(&mut self, budget: u32) -> u32 {
+        if self.faults.is_some() {
+            self.note_cut_off();
+        }
         let mut fetched = 0_u32;
         for controller in self.controllers.iter_mut() {
             fetched = fetched.saturating_add(controller.fetch(budget));
@@ -247,6 +254,7 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
     /// The second half of [`poll`](Self::poll): executes commands that were fetched.
     pub fn execute(&mut self, budget: u32) -> Activity {
         let mut executed = 0_u32;
+        let mut pending = self.faults.is_some() && self.poll_faults();
         let count = self.controllers.len();
         let first = self.next_controller;
         self.next_controller = match first.checked_add(1) {
@@ -258,10 +266,12 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
             let index = if index >= count { index.saturating_sub(count) } else { index };
             executed = executed.saturating_add(self.execute_at(index, budget));
         }
-        let mut pending = false;
         for index in 0..count {
             executed = executed.saturating_add(self.settle(index));
-            pending |= self.controllers.get(index).is_some_and(|controller| !controller.commands.is_empty());
+            pending |= self
+                .controllers
+                .get(index)
+                .is_some_and(|controller| !controller.commands.is_empty() && !controller.cut_off);
         }
         self.signal();
         Activity { fetched: 0, executed, pending }
@@ -274,7 +284,8 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
         }
     }
 
-    /// Tells the time, in microseconds from an arbitrary origin; only keep alive timers need it.
+    /// Tells the time, in microseconds from an arbitrary origin; keep alive timers and fault rules that delay by time
+    /// need it.
     pub fn advance(&mut self, now: u64) {
         self.now = now;
         for controller in self.controllers.iter_mut() {

@@ -44,7 +44,8 @@ impl<M: HostMemory> Controller<'_, M> {
         let Some(at) = self.commands.find(queue, abort.command) else { return false };
         let itself = queue == 0 && abort.command == own.command_id();
         match self.commands.get(at).copied() {
-            Some(slot) if slot.stage == Stage::Fetched && !itself => {
+            // A completion that is held back is as good as not begun: the command ends now.
+            Some(slot) if matches!(slot.stage, Stage::Fetched | Stage::Held(_)) && !itself => {
                 self.commands.finish(at);
                 self.finish(queue, &slot.entry, Err(StatusCode::ABORT_REQUESTED.into()));
                 true

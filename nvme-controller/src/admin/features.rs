@@ -116,7 +116,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let controller = self.controllers.get_mut(index).ok_or(StatusCode::INTERNAL_ERROR)?;
         let mut data = HostBehaviorSupportData::new_zeroed();
         DataPointer::new(entry, 512, controller.registers.page_shift())?
-            .read(&controller.dma, data.as_mut_bytes())?;
+            .read(&mut controller.dma, data.as_mut_bytes())?;
         let kept = data.as_bytes().first_chunk::<HOST_BEHAVIOR_BYTES>().ok_or(StatusCode::INTERNAL_ERROR)?;
         if kept.iter().any(|byte| *byte > 1) {
             return Err(StatusCode::INVALID_FIELD.into());

@@ -62,7 +62,8 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         if tracked.target.run != Run::Running {
             return Err(StatusCode::CONTROLLER_SUSPENDED.into());
         }
-        let manager = self.controllers.get(index).ok_or(StatusCode::INTERNAL_ERROR)?;
+        let capacity = tracked.dma.tracker.capacity();
+        let manager = self.controllers.get_mut(index).ok_or(StatusCode::INTERNAL_ERROR)?;
         let page_shift = manager.registers.page_shift();
         let mut header = TrackMemoryHeader::new_zeroed();
         // How long the data is stands in the data: its first bytes must not depend on where the rest lies.
@@ -71,7 +72,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             return Err(StatusCode::PRP_OFFSET_INVALID.into());
         }
         DataPointer::new(entry, HEADER_BYTES as u64, page_shift)?
-            .read(&manager.dma, header.as_mut_bytes())?;
+            .read(&mut manager.dma, header.as_mut_bytes())?;
         // The error log locates parameters of the command only: what is wrong in its data has no place there.
         let invalid = Refusal::from(StatusCode::INVALID_FIELD);
         let granularity = header.granularity().map_err(|_| invalid)?;
@@ -92,7 +93,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         }
         let left = usize::from(self.config.max_tracked_ranges).saturating_sub(used);
         let own_left = usize::from(self.max_tracked_ranges(limits)).saturating_sub(own);
-        let room = own_left.min(left).min(tracked.dma.tracker.capacity());
+        let room = own_left.min(left).min(capacity);
         let lacking = |granularity: u8| {
             let descriptors = u32::try_from(room).unwrap_or(u32::MAX);
             let (dw0, dw1) = TrackMemoryResult { granularity, descriptors }.result();
@@ -103,7 +104,8 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         }
         let bytes = usize::try_from(header.total_bytes()).map_err(|_| StatusCode::INTERNAL_ERROR)?;
         let data = self.scratch.get_mut(..bytes).ok_or(StatusCode::INTERNAL_ERROR)?;
-        DataPointer::new(entry, header.total_bytes(), page_shift)?.read(&manager.dma, data)?;
+        let manager = self.controllers.get_mut(index).ok_or(StatusCode::INTERNAL_ERROR)?;
+        DataPointer::new(entry, header.total_bytes(), page_shift)?.read(&mut manager.dma, data)?;
         // The host may have changed the header since: what is used is what is checked here.
         let ranges =
             TrackMemoryRanges::parse(data, limits.tracked_length_power_of_two).map_err(|_| invalid)?;

@@ -123,7 +123,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         if delete_queue {
             self.pause_log(target);
             if let Some(slot) = self.data_queue_of(target) {
-                self.remove_data_queue(slot);
+                self.delete_data_queue(slot);
             }
         } else if self.config.marker_after_completion {
             if let Some(controller) = self.controllers.get_mut(target) {
@@ -258,7 +258,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             .get_disjoint_mut([index, target])
             .map_err(|_| StatusCode::INVALID_CONTROLLER_IDENTIFIER)?;
         let staging = receiver.target.staging.get_mut(from..end).ok_or(StatusCode::NOT_ENOUGH_RESOURCES)?;
-        pointer.read(&sender.dma, staging)?;
+        pointer.read(&mut sender.dma, staging)?;
         let received = before.max(end);
         let limit = receiver.target.staging.len();
         if let Some(head) = receiver.target.staging.get(..received.min(ControllerStateHeader::BYTES))

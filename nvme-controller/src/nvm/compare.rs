@@ -25,7 +25,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 .storage
                 .read(start, media)
                 .map_err(|error| Refusal::from(StatusCode::from(error)).at(start))?;
-            pointer.read(&controller.dma, host)?;
+            pointer.read(&mut controller.dma, host)?;
             if let Some(byte) = media.iter().zip(host.iter()).position(|(media, host)| media != host) {
                 let blocks = byte.checked_div(extent.block_bytes).unwrap_or(0) as u64;
                 let lba = Lba::new(start.get().saturating_add(blocks));

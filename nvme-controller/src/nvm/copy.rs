@@ -128,9 +128,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         namespace: usize,
         pointer: &mut DataPointer,
     ) -> Result<CopySource, Refusal> {
-        let controller = self.controllers.get(index).ok_or(StatusCode::INTERNAL_ERROR)?;
+        let controller = self.controllers.get_mut(index).ok_or(StatusCode::INTERNAL_ERROR)?;
         let mut data = CopySourceData::new_zeroed();
-        pointer.read(&controller.dma, data.as_mut_bytes())?;
+        pointer.read(&mut controller.dma, data.as_mut_bytes())?;
         let source = CopySource::from(data);
         let target = self.namespaces.get(namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
         if u32::from(u16::MAX).min(self.copy_blocks(target)) < source.blocks {

@@ -74,9 +74,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         namespace: usize,
         pointer: &mut DataPointer,
     ) -> Result<DatasetRange, Refusal> {
-        let controller = self.controllers.get(index).ok_or(StatusCode::INTERNAL_ERROR)?;
+        let controller = self.controllers.get_mut(index).ok_or(StatusCode::INTERNAL_ERROR)?;
         let mut data = DatasetRangeData::new_zeroed();
-        pointer.read(&controller.dma, data.as_mut_bytes())?;
+        pointer.read(&mut controller.dma, data.as_mut_bytes())?;
         let range = DatasetRange::from(data);
         self.namespaces
             .get(namespace)

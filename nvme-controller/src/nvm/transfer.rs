@@ -131,7 +131,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let Some(namespace) = self.namespaces.get_mut(extent.namespace) else { return (0, Err(internal)) };
         for (start, blocks, bytes) in extent.pieces(Self::blocks_at_once(extent, self.scratch.len())) {
             let Some(piece) = self.scratch.get_mut(..bytes) else { return (touched, Err(internal)) };
-            if let Err(code) = pointer.read(&controller.dma, piece) {
+            if let Err(code) = pointer.read(&mut controller.dma, piece) {
                 return (touched, Err(code.into()));
             }
             touched = touched.saturating_add(blocks);
