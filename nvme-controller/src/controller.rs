@@ -147,6 +147,12 @@ impl<'s, M: HostMemory> Controller<'s, M> {
         self.config.id
     }
 
+    /// Whether it takes commands: enabled and ready, neither failed nor shut down nor suspended.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.fetches()
+    }
+
     /// The host memory it was given.
     #[must_use]
     pub const fn memory(&self) -> &M {

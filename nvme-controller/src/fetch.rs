@@ -13,7 +13,7 @@ use crate::registers::Shutdown;
 
 impl<M: HostMemory> Controller<'_, M> {
     /// Whether commands may be fetched at all.
-    fn fetches(&self) -> bool {
+    pub(crate) fn fetches(&self) -> bool {
         self.registers.ready
             && !self.registers.fatal
             && self.registers.shutdown == Shutdown::None

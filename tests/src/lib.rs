@@ -7,3 +7,4 @@ pub mod files;
 pub mod program;
 pub mod raw_host;
 pub mod tools;
+pub mod world;

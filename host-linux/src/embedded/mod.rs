@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! NVM subsystems inside this process, each served by a thread of its own.
+//! NVM subsystems inside this process, each served by a thread of its own or polled by its owner.
 
+mod local;
 mod service;
 mod subsystem;
 
+pub use local::{DeviceMemory, InProcess, LocalController, LocalSubsystem, attach};
 pub use service::EmbeddedController;
 pub use subsystem::{
     ControllerRole, ControllerSetup, EmbeddedSubsystem, NAMESPACE, StartError, SubsystemSetup,

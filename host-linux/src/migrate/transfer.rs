@@ -289,10 +289,10 @@ impl Bench {
         // Only the source can have a Controller Data Queue.
         let kept = Kept { buffers: source_buffers, quarantined: migrator.take_quarantined() };
         let ended = delete_pair(&mut source.controller, source_pair, waiter);
-        let (port, platform) = (destination.controller.admin(), &mut self.platform);
+        let (arena, platform) = (source.arena, &mut self.platform);
         let down = bring_down_then(source.controller, source.arena, kept, waiter, |proof| {
             // What the platform says is in the outcome.
-            let _ = migrator.source_mut().manager_was_reset(port, platform, proof);
+            let _ = migrator.source_mut().manager_was_reset(arena, platform, proof);
         });
         let bring_down_error = ended.and(down).err();
         let outcome = migrator.outcome().copied().unwrap_or(outcome);

@@ -22,7 +22,7 @@ use crate::cdq::{
     QueueLayout, QueuePoll,
 };
 use crate::dirty::DirtySet;
-use crate::dma::LetGo;
+use crate::dma::{DmaArena, LetGo};
 use crate::time::{Instant, Step};
 use crate::wire::TrackedId;
 use crate::wire::identify::SupportedControllerStateFormats;
@@ -319,19 +319,19 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
     }
 
     /// The source's managing controller was disabled, of which `proof` is the evidence: that ended the suspension of
-    /// a source that was stuck, and its queue. The memory goes back to `port`'s arena, and the platform is told that
-    /// the source runs.
+    /// a source that was stuck, and its queue. The memory goes back to `arena`, that controller's, and the platform is
+    /// told that the source runs.
     ///
     /// # Errors
     /// What the platform says.
-    pub fn manager_was_reset<P: AdminPort + ?Sized, V: Platform<Error = H> + ?Sized, L: LetGo>(
+    pub fn manager_was_reset<A: DmaArena + ?Sized, V: Platform<Error = H> + ?Sized, L: LetGo>(
         &mut self,
-        port: &P,
+        arena: &A,
         platform: &mut V,
         proof: &L,
     ) -> Result<(), H> {
         if let Some(memory) = self.quarantined.take() {
-            memory.release(port.arena(), proof);
+            memory.release(arena, proof);
         }
         if let Some(Outcome::SourceStuck { failure, .. }) = self.outcome {
             let told = match (self.informed, self.tracked) {
