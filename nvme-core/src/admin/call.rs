@@ -7,12 +7,12 @@ use core::time::Duration;
 use super::{AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, SubmitError};
 use crate::dma::{self, CommandEnded, Direction, DmaArena, DmaError, DmaRegion, Pool};
 use crate::time::Instant;
-use crate::wire::{BusAddr, Command, CompletionQueueEntry, Status, StatusCode, SubmissionQueueEntry};
+use crate::wire::{BusAddr, Command, CompletionQueueEntry, Effect, Status, StatusCode, SubmissionQueueEntry};
 
 /// Why a command did not succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallError {
-    /// The controller completed it with an error.
+    /// The controller completed it, not with success. The status tells whether it may have taken effect all the same.
     Status(Status),
     /// No completion came in time. Whether the command takes effect is unknown.
     TimedOut,
@@ -30,10 +30,15 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Whether the command certainly had no effect and will have none: the controller refused it or never saw it.
+    /// Whether the command certainly had no effect and will have none: the controller refused it, with a status that
+    /// says so ([`Effect::Refused`]), or never saw it. An error of any other kind leaves the effect unknown.
     #[must_use]
     pub const fn is_refusal(self) -> bool {
-        matches!(self, Self::Status(_) | Self::NotSubmitted(_))
+        match self {
+            Self::Status(status) => matches!(status.effect(), Effect::Refused),
+            Self::NotSubmitted(_) => true,
+            Self::TimedOut | Self::Lost | Self::ShortBuffer { .. } => false,
+        }
     }
 
     /// Whether the controller completed the command with exactly this status code.

@@ -13,7 +13,7 @@ use crate::testing::{TestArena, TestProof};
 use crate::time::Instant;
 use crate::wire::lba_migration::{Change, EntrySequence, LbaMigrationEntry, LbaMigrationQueueEntry};
 use crate::wire::{
-    AsynchronousEvent, CdqEvent, CdqId, ControllerId, Lba, ManagerId, NamespaceId, StatusCode,
+    AsynchronousEvent, CdqEvent, CdqId, ControllerId, Lba, ManagerId, NamespaceId, Status, StatusCode,
     TargetIsManager, TrackedId,
 };
 
@@ -412,6 +412,25 @@ fn r16_memory_returns_with_proof_only() {
     let rows = [
         ("create refused", 0x45, 0, Fault::Status(StatusCode::NOT_ENOUGH_RESOURCES), false),
         ("create refused as an illegal field", 0x45, 0, Fault::Status(StatusCode::INVALID_FIELD), false),
+        ("create done, with more", 0x45, 0, Fault::DoneBut(Status::SUCCESS.with_more()), false),
+        (
+            "create done, with a retry delay",
+            0x45,
+            0,
+            Fault::DoneBut(Status::SUCCESS.with_retry_delay(1)),
+            false,
+        ),
+        ("create without a status", 0x45, 0, Fault::DoneBut(Status::SUCCESS.with_do_not_retry()), true),
+        ("create failed unclearly", 0x45, 0, Fault::Status(StatusCode::INTERNAL_ERROR), true),
+        ("create aborted", 0x45, 0, Fault::DoneBut(StatusCode::ABORT_REQUESTED.status()), true),
+        (
+            "create failed on its path",
+            0x45,
+            0,
+            Fault::DoneBut(StatusCode::INTERNAL_PATH_ERROR.status()),
+            true,
+        ),
+        ("create failed as a vendor says", 0x45, 0, Fault::DoneBut(StatusCode::new(7, 1).status()), true),
         ("create timed out", 0x45, 0, Fault::TimesOut, true),
         ("create done but timed out", 0x45, 0, Fault::DoneButTimesOut, true),
         ("create lost in a reset", 0x45, 0, Fault::Lost, true),
@@ -431,6 +450,7 @@ fn r16_memory_returns_with_proof_only() {
             Err(failure) => Err(failure),
         };
         assert_eq!(arena.live(Pool::ControllerData), if kept { 2 } else { 0 }, "{name}");
+        assert!(kept || port.device.queues.is_empty(), "{name}: no queue without its memory");
         if kept {
             port.disable();
             quarantined(ended).unwrap().release(&arena, &TestProof);

@@ -28,6 +28,8 @@ use crate::wire::{
 pub(crate) enum Fault {
     /// Completed with this status, not executed.
     Status(StatusCode),
+    /// Executed, and completed with this status whatever came of it.
+    DoneBut(Status),
     /// Times out; never executed.
     TimesOut,
     /// Executed, but times out.
@@ -226,6 +228,9 @@ impl AdminPort for FakePort<'_> {
                     region.write(0, &data).unwrap();
                 }
             }
+        }
+        if let Some(Fault::DoneBut(other)) = fault {
+            status = other;
         }
         let completion = match fault {
             Some(Fault::TimesOut | Fault::DoneButTimesOut) => {

@@ -36,4 +36,4 @@ pub use ids::{
 };
 pub use opcode::{AdminOpcode, IoOpcode};
 pub use sqe::{DataPointerKind, Fuse, Sqe, SubmissionQueueEntry};
-pub use status::{Status, StatusCode};
+pub use status::{Effect, Status, StatusCode};

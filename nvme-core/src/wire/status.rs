@@ -10,15 +10,26 @@ pub struct StatusCode {
     code: u8,
 }
 
-/// Status of a completed command: 15 bits, the phase tag removed.
-///
-/// Success is all zeroes. Do Not Retry with status code zero, which some controllers send, is not success.
+/// What a completion says about the effect of its command. See [`Status::effect`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// The command took effect.
+    Succeeded,
+    /// The controller refused the command before it changed anything: it had no effect and will have none.
+    Refused,
+    /// The command may have taken effect, in whole or in part.
+    Unknown,
+}
+
+/// Status of a completed command: 15 bits, the phase tag removed. What it says about the command's effect is its
+/// [`effect`](Self::effect).
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Status(u16);
 
 impl Status {
     /// Successful completion.
     pub const SUCCESS: Self = Self(0);
+    const CODE: u16 = 0x7FF;
     const MORE: u16 = 1 << 13;
     const DO_NOT_RETRY: u16 = 1 << 14;
 
@@ -34,10 +45,45 @@ impl Status {
         self.0
     }
 
-    /// Whether the command succeeded: no bit at all is set.
+    /// Whether the command succeeded: status code type and status code are zero and Do Not Retry is clear. More and
+    /// Command Retry Delay say nothing about success and are not looked at. Do Not Retry with status code zero, which
+    /// some controllers send for commands they do not know, is not success, nor is it a refusal.
     #[must_use]
     pub const fn is_success(self) -> bool {
-        self.0 == 0
+        self.0 & (Self::CODE | Self::DO_NOT_RETRY) == 0
+    }
+
+    /// What the completion says about the command's effect. Whoever gives memory back or lets another side run because
+    /// a command failed needs [`Effect::Refused`]; an error alone proves nothing.
+    ///
+    /// | Status | Effect | Reason |
+    /// |---|---|---|
+    /// | 0/00h without Do Not Retry | succeeded | the definition of success; More and CRD only add information |
+    /// | 0/00h with Do Not Retry | unknown | no controller may send it, so nothing says what it means |
+    /// | 0/01h, 0/02h, 0/0Bh | refused | opcode, field and namespace are checked before a command is carried out |
+    /// | 0/0Ch | refused | the command came at the wrong time in a sequence |
+    /// | 0/13h | refused | the data pointer was found illegal before the data was used |
+    /// | 0/15h, 0/23h | refused | the command is denied or locked down |
+    /// | 1/00h, 1/01h, 1/02h, 1/08h, 1/0Ch | refused | parameters of Create and Delete I/O Queue |
+    /// | 1/03h, 1/05h | refused | one Abort or Asynchronous Event Request too many |
+    /// | 1/09h, 1/0Dh, 1/0Eh, 1/0Fh, 1/14h, 1/2Bh, 1/2Ch | refused | parameters of Get Log Page, the Features commands and Identify |
+    /// | 1/1Fh, 1/37h to 1/3Bh | refused | identifier, state or room that tracking, migration and data queue commands need |
+    /// | 0/03h | unknown | names an identifier that two commands have |
+    /// | 0/04h to 0/0Ah, 0/1Bh, 0/21h, 0/22h, SCT 2, SCT 3 | unknown | errors and aborts while a command is carried out |
+    /// | all others, vendor specific ones among them | unknown | nothing says when they are found |
+    #[must_use]
+    pub const fn effect(self) -> Effect {
+        if self.is_success() {
+            return Effect::Succeeded;
+        }
+        let StatusCode { kind, code } = self.code();
+        match (kind, code) {
+            (0, 0x01 | 0x02 | 0x0B | 0x0C | 0x13 | 0x15 | 0x23)
+            | (1, 0x00..=0x03 | 0x05 | 0x08 | 0x09 | 0x0C..=0x0F | 0x14 | 0x1F | 0x2B | 0x2C | 0x37..=0x3B) => {
+                Effect::Refused
+            }
+            _ => Effect::Unknown,
+        }
     }
 
     /// Status code type and status code.

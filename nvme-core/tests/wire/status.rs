@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use nvme_core::wire::{CommandId, CompletionQueueEntry, QueueId, Status, StatusCode};
+use nvme_core::wire::{CommandId, CompletionQueueEntry, Effect, QueueId, Status, StatusCode};
 use zerocopy::IntoBytes as _;
 
 #[test]
@@ -113,6 +113,45 @@ fn status_bits_stand_where_the_figure_puts_them() {
         assert_eq!(entry.status(), status, "{name}");
         assert!(entry.phase() && !entry.with_phase(false).phase(), "{name}");
     }
-    assert!(Status::SUCCESS.is_success());
-    assert!(!Status::SUCCESS.with_do_not_retry().is_success(), "do not retry alone is no success");
+}
+
+#[test]
+fn every_status_says_what_it_means_for_the_effect() {
+    let success = Status::SUCCESS;
+    let rows = [
+        ("success", success, Effect::Succeeded),
+        ("success with more", success.with_more(), Effect::Succeeded),
+        ("success with a retry delay", success.with_retry_delay(3), Effect::Succeeded),
+        ("success with both", success.with_more().with_retry_delay(1), Effect::Succeeded),
+        ("do not retry alone", success.with_do_not_retry(), Effect::Unknown),
+        ("do not retry and more", success.with_do_not_retry().with_more(), Effect::Unknown),
+        ("invalid field", StatusCode::INVALID_FIELD.status(), Effect::Refused),
+        ("and do not retry", StatusCode::INVALID_FIELD.status().with_do_not_retry(), Effect::Refused),
+        ("and more", StatusCode::INVALID_FIELD.status().with_more(), Effect::Refused),
+        ("not enough resources", StatusCode::NOT_ENOUGH_RESOURCES.status(), Effect::Refused),
+        ("an identifier in use", StatusCode::COMMAND_ID_CONFLICT.status(), Effect::Unknown),
+        ("data transfer", StatusCode::DATA_TRANSFER_ERROR.status(), Effect::Unknown),
+        ("internal error", StatusCode::INTERNAL_ERROR.status(), Effect::Unknown),
+        ("aborted", StatusCode::ABORT_REQUESTED.status(), Effect::Unknown),
+        ("queue deleted", StatusCode::ABORTED_SQ_DELETION.status(), Effect::Unknown),
+        ("interrupted", StatusCode::COMMAND_INTERRUPTED.status(), Effect::Unknown),
+        ("reserved", StatusCode::new(0, 0x7F).status(), Effect::Unknown),
+        ("vendor, generic", StatusCode::new(0, 0xC0).status(), Effect::Unknown),
+        ("vendor, command specific", StatusCode::new(1, 0xC0).status(), Effect::Unknown),
+    ];
+    for (name, status, effect) in rows {
+        assert_eq!(status.effect(), effect, "{name}");
+        assert_eq!(status.is_success(), effect == Effect::Succeeded, "{name}");
+    }
+    for kind in 2..8 {
+        for code in 0..=255 {
+            assert_eq!(StatusCode::new(kind, code).status().effect(), Effect::Unknown, "{kind}/{code:02x}h");
+        }
+    }
+    let refused: Vec<_> = (0..2)
+        .flat_map(|kind| (0..=255).map(move |code| StatusCode::new(kind, code)))
+        .filter(|code| code.status().effect() == Effect::Refused)
+        .collect();
+    assert!(refused.iter().all(|code| code.name().is_some()), "only what has a name and so a meaning");
+    assert_eq!(refused.len(), 7 + 20);
 }

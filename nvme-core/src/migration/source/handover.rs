@@ -2,7 +2,7 @@
 //! From the suspension of the source to the resume of the destination.
 
 use super::{Advance, Commit, Guest, Purpose, SourceHalf, command};
-use crate::admin::AdminPort;
+use crate::admin::{AdminPort, CallError};
 use crate::cdq::LogState;
 use crate::dma::CdqReleased;
 use crate::migration::failure::{Failure, MigrationCommand};
@@ -12,9 +12,9 @@ use crate::migration::options::{Convergence, ConvergencePolicy};
 use crate::migration::quirks::Quirks;
 use crate::migration::step::MigrationStep;
 use crate::time::Instant;
-use crate::wire::CompletionQueueEntry;
 use crate::wire::controller_state::ControllerStateHeader;
 use crate::wire::migration::MigrationReceive;
+use crate::wire::{CompletionQueueEntry, StatusCode};
 
 /// How far the controller state has been read and handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +60,8 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         self.pump(now, port, false)?;
         let Some(result) = self.call.poll(port, now) else { return Ok(Advance::Wait) };
         match result.finish(port.arena()) {
-            // A hint that the source does not take is no reason to stop.
-            Ok(_) => {}
-            Err(error) if error.is_refusal() => {}
+            // A hint changes no state: one that the source does not take, for whatever reason, is none to stop.
+            Ok(_) | Err(CallError::Status(_) | CallError::NotSubmitted(_)) => {}
             Err(error) => return Err(command(MigrationCommand::NotifySuspend, error)),
         }
         if self.lost || self.cut {
@@ -114,8 +113,8 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
     /// Takes the end of the suspend command.
     pub(super) fn suspended(
         &mut self,
-        ended: Result<CompletionQueueEntry, crate::admin::CallError>,
-    ) -> Result<(), crate::admin::CallError> {
+        ended: Result<CompletionQueueEntry, CallError>,
+    ) -> Result<(), CallError> {
         self.purpose = Purpose::Other;
         match ended {
             Ok(_) => {
@@ -129,8 +128,13 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
                 Ok(())
             }
             Err(error) => {
-                if error.is_refusal() {
+                if error.is_status(StatusCode::CONTROLLER_SUSPENDED) {
+                    self.guest = Guest::Suspended;
+                } else if error.is_refusal() {
                     self.guest = Guest::Running;
+                } else if let CallError::Status(_) = error {
+                    // It has come to its end, and may have suspended the source all the same; nothing comes later.
+                    self.guest = Guest::Suspended;
                 }
                 Err(error)
             }

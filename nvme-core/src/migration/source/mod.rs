@@ -85,6 +85,7 @@ enum Guest {
     Running,
     /// A suspend was sent and did not complete.
     Unknown,
+    /// A suspend has ended, with success or without a proof that it did nothing.
     Suspended,
 }
 

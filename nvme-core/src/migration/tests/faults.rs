@@ -7,13 +7,19 @@ use crate::admin::CallError;
 use crate::dma::Pool;
 use crate::fake::{Fault, Rule, Running};
 use crate::testing::TestArena;
-use crate::wire::StatusCode;
+use crate::wire::{Status, StatusCode};
 
 fn arenas() -> [TestArena; 2] {
     [TestArena::new(), TestArena::new()]
 }
 
-const REFUSED: Fault = Fault::Status(StatusCode::INTERNAL_ERROR);
+const REFUSED: Fault = Fault::Status(StatusCode::OPERATION_DENIED);
+/// An error that does not say whether the command took effect; it did not.
+const UNCLEAR: Fault = Fault::Status(StatusCode::INTERNAL_ERROR);
+/// The same, but it did.
+const UNCLEAR_DONE: Fault = Fault::DoneBut(StatusCode::INTERNAL_ERROR.status());
+/// A status that neither says success nor an error.
+const NO_STATUS: Fault = Fault::DoneBut(Status::SUCCESS.with_do_not_retry());
 
 #[test]
 fn r8_cancel_is_answered_in_every_step() {
@@ -56,7 +62,7 @@ fn r8_cancel_is_answered_in_every_step() {
 #[test]
 fn r8_r10_r16_every_failure_before_the_resume_leads_back() {
     type Row = (&'static str, fn(&mut Bench<'_>), bool);
-    let rows: [Row; 31] = [
+    let rows: [Row; 39] = [
         ("source does not manage", |bench| bench.source.device.manages = false, false),
         ("source does not track", |bench| bench.source.device.tracks = false, false),
         ("r23: a log of a vendor's format", |bench| bench.source.device.log_format = Some(0xC0), false),
@@ -76,6 +82,12 @@ fn r8_r10_r16_every_failure_before_the_resume_leads_back() {
         ("no common format", |bench| bench.destination.device.versions = std::vec![3], false),
         ("identify refused", |bench| bench.source.rules.push(Rule::new(0x06, 1, REFUSED)), false),
         ("create refused", |bench| bench.source.rules.push(Rule::new(0x45, 0, REFUSED)), false),
+        ("create failed unclearly", |bench| bench.source.rules.push(Rule::new(0x45, 0, UNCLEAR)), true),
+        (
+            "create done without a status",
+            |bench| bench.source.rules.push(Rule::new(0x45, 0, NO_STATUS)),
+            true,
+        ),
         ("create timed out", |bench| bench.source.rules.push(Rule::new(0x45, 0, Fault::TimesOut)), true),
         ("start refused", |bench| bench.source.rules.push(Rule::new(0x3D, 0, REFUSED)), false),
         (
@@ -109,6 +121,39 @@ fn r8_r10_r16_every_failure_before_the_resume_leads_back() {
             false,
         ),
         ("suspend refused", |bench| bench.source.rules.push(Rule::new(0x41, 0, REFUSED).after(1)), false),
+        (
+            "suspend failed unclearly",
+            |bench| bench.source.rules.push(Rule::new(0x41, 0, UNCLEAR).after(1)),
+            false,
+        ),
+        (
+            "suspend done but failed unclearly",
+            |bench| bench.source.rules.push(Rule::new(0x41, 0, UNCLEAR_DONE).after(1)),
+            false,
+        ),
+        (
+            "suspend done without a status",
+            |bench| bench.source.rules.push(Rule::new(0x41, 0, NO_STATUS).after(1)),
+            false,
+        ),
+        (
+            "suspend refused by a controller that is suspended",
+            |bench| {
+                let suspended = Fault::DoneBut(StatusCode::CONTROLLER_SUSPENDED.status());
+                bench.source.rules.push(Rule::new(0x41, 0, suspended).after(1));
+            },
+            false,
+        ),
+        (
+            "set done but failed unclearly",
+            |bench| bench.destination.rules.push(Rule::new(0x41, 2, UNCLEAR_DONE)),
+            false,
+        ),
+        (
+            "destination suspend done without a status",
+            |bench| bench.destination.rules.push(Rule::new(0x41, 0, NO_STATUS)),
+            false,
+        ),
         (
             "suspend done but timed out",
             |bench| {
@@ -175,6 +220,9 @@ fn r10_a_resume_without_an_answer_resumes_nobody() {
         ("timed out", Fault::TimesOut, CallError::TimedOut),
         ("done but timed out", Fault::DoneButTimesOut, CallError::TimedOut),
         ("lost", Fault::Lost, CallError::Lost),
+        ("failed unclearly", UNCLEAR, CallError::Status(StatusCode::INTERNAL_ERROR.status())),
+        ("done but failed unclearly", UNCLEAR_DONE, CallError::Status(StatusCode::INTERNAL_ERROR.status())),
+        ("done without a status", NO_STATUS, CallError::Status(Status::SUCCESS.with_do_not_retry())),
         (
             "it runs already",
             Fault::Status(StatusCode::CONTROLLER_NOT_SUSPENDED),
@@ -201,6 +249,39 @@ fn r10_a_destination_that_cannot_be_kept_from_running_keeps_the_source_suspended
     let ran = bench.run();
     assert!(matches!(ran.outcome, Outcome::Indeterminate { .. }), "{:?}", ran.outcome);
     assert_eq!(bench.source.device.running, Running::Suspended);
+}
+
+#[test]
+fn success_with_more_or_a_retry_delay_is_success_everywhere() {
+    for (name, status) in
+        [("more", Status::SUCCESS.with_more()), ("retry delay", Status::SUCCESS.with_retry_delay(3))]
+    {
+        let commands = [
+            (0x06, 0, 1),
+            (0x45, 0, 0),
+            (0x3D, 0, 0),
+            (0x09, 0x21, 0),
+            (0x41, 0, 0),
+            (0x41, 0, 1),
+            (0x42, 0, 0),
+            (0x45, 1, 0),
+        ];
+        for (opcode, select, skip) in commands {
+            let arenas = arenas();
+            let mut bench = Bench::new(&arenas);
+            bench.source.rules.push(Rule::new(opcode, select, Fault::DoneBut(status)).after(skip));
+            let ran = bench.run();
+            assert!(!ran.quarantined, "{name} on {opcode:02x}h/{select}");
+            bench.assert_migrated(&ran);
+        }
+        for select in 0..3 {
+            let arenas = arenas();
+            let mut bench = Bench::new(&arenas);
+            bench.destination.rules.push(Rule::new(0x41, select, Fault::DoneBut(status)));
+            let ran = bench.run();
+            bench.assert_migrated(&ran);
+        }
+    }
 }
 
 #[test]
@@ -233,7 +314,7 @@ fn r8_a_source_that_cannot_be_resumed_is_said_to_be_stuck() {
     let ran = bench.run();
     let Outcome::SourceStuck { failure, resume } = ran.outcome else { panic!("{:?}", ran.outcome) };
     assert!(matches!(failure, Failure::Command(CommandFailed { command: MigrationCommand::GetState, .. })));
-    assert_eq!(resume, CallError::Status(StatusCode::INTERNAL_ERROR.status()));
+    assert_eq!(resume, CallError::Status(StatusCode::OPERATION_DENIED.status()));
 
     // Two failures in a row are overcome.
     let mut bench = Bench::new(&arenas);
