@@ -85,6 +85,8 @@ pub(crate) struct Device {
     pub(crate) quiet_get: bool,
     /// A suspension closes no log.
     pub(crate) no_marker: bool,
+    /// Starting a log succeeds and does nothing.
+    pub(crate) mute_start: bool,
     pub(crate) manages: bool,
     pub(crate) tracks: bool,
     /// Format of the log's entries (LBAMQF); no structure that says so if `None`.
@@ -113,6 +115,7 @@ impl Device {
             erratum: false,
             quiet_get: false,
             no_marker: false,
+            mute_start: false,
             manages: true,
             tracks: true,
             log_format: None,
@@ -382,6 +385,9 @@ impl Device {
                     }
                     if start && queue.logging {
                         return Err(StatusCode::INVALID_FIELD);
+                    }
+                    if start && self.mute_start {
+                        return Ok(0);
                     }
                     let was = core::mem::replace(&mut queue.logging, start);
                     let marker = if start { EntrySequence::First } else { EntrySequence::LastStopped };

@@ -200,6 +200,8 @@ pub enum Failure<M, H> {
     Head(HeadUpdateFailed),
     /// The managing controller was reset, and the Controller Data Queue went with it.
     QueueGone,
+    /// The managing controller was reset, and the source's suspension ended with it.
+    SuspensionGone,
     /// The log names blocks that the caller did not announce.
     UnknownBlocks(MarkError),
     /// The formats of the controller state do not match.
@@ -242,6 +244,9 @@ impl<M: fmt::Debug, H: fmt::Debug> fmt::Display for Failure<M, H> {
             Self::Head(error) => write!(f, "source: {error}"),
             Self::QueueGone => f.write_str(
                 "source: the managing controller was reset, which ended the log of changes; migrate again",
+            ),
+            Self::SuspensionGone => f.write_str(
+                "source: the managing controller was reset, which ended the suspension; migrate again",
             ),
             Self::UnknownBlocks(error) => write!(f, "source: the log reports {error}"),
             Self::Formats(error) => error.fmt(f),

@@ -27,6 +27,8 @@ pub(super) enum StatePhase {
     Reading { total: usize, at: usize, in_header: bool },
     /// The piece before `at` is being handed over.
     Sending { total: usize, at: usize, in_header: bool },
+    /// The header is being read once more, just before the destination is asked to resume.
+    LastLook,
 }
 
 impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
@@ -88,12 +90,17 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         P: AdminPort + ?Sized,
         L: Platform<Error = H> + ?Sized,
     {
+        // An entry that closes the log is only believed if it can have been posted after the command.
+        if self.suspend_sent.is_none() && !self.pump(now, port, false)? && !self.is_late(now) {
+            return Ok(Advance::Again);
+        }
         if self.first() {
             let delete = self.options.delete_with_suspend && self.queue.is_some();
             let timeout = self.options.timeouts.suspend;
             let request = self.manager_or(|manager, tracked| manager.suspend(tracked, delete, timeout))?;
             self.send(request, Purpose::Suspend);
             self.suspend_sent = Some(now);
+            self.suspended_in = Some(port.generation());
             self.guest = Guest::Unknown;
         }
         // The guest writes on until the controller stops, so the queue is read on.
@@ -150,18 +157,21 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             // Both sides see the same medium: there is nothing to copy and nothing to log.
             return Ok(Advance::Next(MigrationStep::GetState));
         }
-        if !self.pump(now, port, false)? {
-            return Ok(Advance::Again);
-        }
-        if self.lost {
-            // A log that had stopped before may not be closed by a marker, and nothing it says is complete.
-            self.dirty.mark_all();
-        } else if !self.log_is(LogState::Suspended) {
-            return if now.has_reached(self.deadline) {
-                Err(Failure::NoSuspendMarker)
-            } else {
-                Ok(Advance::Wait)
+        let empty = self.pump(now, port, false)?;
+        let closed = self.lost || self.closed && self.log_is(LogState::Suspended);
+        if !(empty && closed) {
+            // A suspended controller changes nothing, so the log ends, or breaks the rules.
+            return match (now.has_reached(self.deadline), empty) {
+                (true, _) => Err(Failure::NoSuspendMarker),
+                (false, true) => Ok(Advance::Wait),
+                (false, false) => Ok(Advance::Again),
             };
+        }
+        // A log that had stopped before may not be closed by a marker, and one that never opened may not have run:
+        // nothing that they say is complete.
+        if self.lost || !self.opened {
+            self.dirty.mark_all();
+            self.cut = true;
         }
         if self.lost || self.cut {
             // What was found to converge before is void now.
@@ -178,21 +188,14 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         now: Instant,
         port: &mut P,
     ) -> Result<Advance, Failure<M, H>> {
+        self.still_suspended(port)?;
         if self.first() {
             self.state = StatePhase::Header;
             self.read_state(port, 0, ControllerStateHeader::BYTES)?;
         }
         match self.state {
             StatePhase::Header => {
-                let Some(result) = self.call.poll(port, now) else { return Ok(Advance::Wait) };
-                let mut bytes = [0; ControllerStateHeader::BYTES];
-                let entry = result
-                    .read(port.arena(), &mut bytes)
-                    .map_err(|error| command(MigrationCommand::GetState, error))?;
-                let header = ControllerStateHeader::parse(&bytes).map_err(Failure::State)?;
-                let in_header =
-                    header.suspended() && self.options.quirks.contains(Quirks::SUSPENDED_IN_HEADER);
-                Self::check_suspended(&entry, in_header)?;
+                let Some((header, in_header)) = self.take_header(now, port)? else { return Ok(Advance::Wait) };
                 // The destination refuses what it has no room for; here only arithmetic has to hold.
                 let total = header.sizes(isize::MAX.unsigned_abs()).map_err(Failure::State)?.total;
                 let formats = self.formats.ok_or(Failure::OutOfTurn)?.destination;
@@ -235,7 +238,39 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
                 }
                 self.read_piece(port, total, at, in_header)
             }
+            StatePhase::LastLook => Err(Failure::OutOfTurn),
         }
+    }
+
+    /// The header that was asked for, once it is there, and whether it says itself that the source is suspended.
+    fn take_header<P: AdminPort + ?Sized>(
+        &mut self,
+        now: Instant,
+        port: &mut P,
+    ) -> Result<Option<(ControllerStateHeader, bool)>, Failure<M, H>> {
+        let Some(result) = self.call.poll(port, now) else { return Ok(None) };
+        let mut bytes = [0; ControllerStateHeader::BYTES];
+        let entry = result
+            .read(port.arena(), &mut bytes)
+            .map_err(|error| command(MigrationCommand::GetState, error))?;
+        let header = ControllerStateHeader::parse(&bytes).map_err(Failure::State)?;
+        let in_header = header.suspended() && self.options.quirks.contains(Quirks::SUSPENDED_IN_HEADER);
+        Self::check_suspended(&entry, in_header)?;
+        Ok(Some((header, in_header)))
+    }
+
+    /// A reset of the managing controller ends the suspension, whatever was read before.
+    fn still_suspended<P: AdminPort + ?Sized>(&self, port: &P) -> Result<(), Failure<M, H>> {
+        if self.suspended_in.is_some_and(|then| then != port.generation()) {
+            return Err(Failure::SuspensionGone);
+        }
+        Ok(())
+    }
+
+    /// Whether the log has been read long enough without coming to its end.
+    fn is_late(&mut self, now: Instant) -> bool {
+        let until = *self.read_until.get_or_insert(now.after(self.options.timeouts.marker));
+        now.has_reached(until)
     }
 
     fn read_piece<P: AdminPort + ?Sized>(
@@ -269,15 +304,34 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         if MigrationReceive::was_suspended(entry) || in_header { Ok(()) } else { Err(Failure::NotSuspended) }
     }
 
-    pub(super) fn set_state(&mut self, now: Instant) -> Result<Advance, Failure<M, H>> {
+    pub(super) fn set_state<P: AdminPort + ?Sized>(
+        &mut self,
+        now: Instant,
+        port: &mut P,
+    ) -> Result<Advance, Failure<M, H>> {
+        self.still_suspended(port)?;
         if self.first() {
             self.ask(now, Request::SetState);
         }
         Ok(if self.done(now)? { Advance::Next(MigrationStep::ResumeDestination) } else { Advance::Wait })
     }
 
-    pub(super) fn resume_destination(&mut self, now: Instant) -> Result<Advance, Failure<M, H>> {
+    /// Looks once more whether the source is suspended, then asks the destination to resume. What ends the suspension
+    /// after that look, as a reset of the managing controller does, lets the source run beside the destination: whoever
+    /// resets it then has to disable the guest's controller at the source first.
+    pub(super) fn resume_destination<P: AdminPort + ?Sized>(
+        &mut self,
+        now: Instant,
+        port: &mut P,
+    ) -> Result<Advance, Failure<M, H>> {
         if self.first() {
+            self.still_suspended(port)?;
+            self.state = StatePhase::LastLook;
+            self.read_state(port, 0, ControllerStateHeader::BYTES)?;
+        }
+        if self.commit == Commit::No {
+            let Some(_header) = self.take_header(now, port)? else { return Ok(Advance::Wait) };
+            self.still_suspended(port)?;
             self.ask(now, Request::Resume);
             self.commit = Commit::Asked;
             return Ok(Advance::Again);

@@ -16,7 +16,7 @@ use super::message::{PROTOCOL_VERSION, Reply, ReplyMessage, Request, RequestMess
 use super::options::{Convergence, DataPath, MigrationOptions, Progress, Round, Summary};
 use super::quirks::Quirks;
 use super::step::{MigrationStep, StepKind};
-use crate::admin::{AdminPort, AdminRequest, Call, CallError};
+use crate::admin::{AdminPort, AdminRequest, Call, CallError, Generation};
 use crate::cdq::{
     CdqCreation, CdqDeletion, CdqFigures, ControllerDataQueue, Drained, LogState, MemoryLimits, Quarantined,
     QueueLayout, QueuePoll,
@@ -139,6 +139,12 @@ pub struct SourceHalf<'a, 's, M, H> {
     figures: CdqFigures,
     logging: bool,
     head_failures: u32,
+    /// Head updates acknowledged when that was last looked at.
+    head_updates: u64,
+    /// The entry that opens the log was read.
+    opened: bool,
+    /// The entry that closes the log was read after the suspension had been asked for.
+    closed: bool,
     /// The log lost changes and does not run.
     lost: bool,
     /// Everything became dirty since the round began.
@@ -167,7 +173,11 @@ pub struct SourceHalf<'a, 's, M, H> {
     /// The platform has been told of the suspension.
     informed: bool,
     platform: bool,
+    /// The log is read to its end before the suspension, but no longer than until then.
+    read_until: Option<Instant>,
     suspend_sent: Option<Instant>,
+    /// The life of the managing controller in which it was.
+    suspended_in: Option<Generation>,
     stop_time: Option<Duration>,
     state: StatePhase,
     commit: Commit,
@@ -176,6 +186,8 @@ pub struct SourceHalf<'a, 's, M, H> {
     failure: Option<Failure<M, H>>,
     resume_failures: u32,
     stuck: Option<CallError>,
+    /// The destination may run with the guest's state, so the source must not.
+    unsure: bool,
     suspend_pending: bool,
     clean_up: Option<CommandFailed>,
     outcome: Option<Outcome<M, H>>,
@@ -205,6 +217,9 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             figures: CdqFigures::default(),
             logging: false,
             head_failures: 0,
+            head_updates: 0,
+            opened: false,
+            closed: false,
             lost: false,
             cut: false,
             recovery: Recovery::None,
@@ -227,7 +242,9 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             guest: Guest::Running,
             informed: false,
             platform: true,
+            read_until: None,
             suspend_sent: None,
+            suspended_in: None,
             stop_time: None,
             state: StatePhase::Header,
             commit: Commit::No,
@@ -235,6 +252,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             failure: None,
             resume_failures: 0,
             stuck: None,
+            unsure: false,
             suspend_pending: false,
             clean_up: None,
             outcome: None,
@@ -390,8 +408,8 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             MigrationStep::FinalCopy => self.copy_rest(now, mover),
             MigrationStep::Flush => self.flush(now, mover),
             MigrationStep::GetState => self.get_state(now, port),
-            MigrationStep::SetState => self.set_state(now),
-            MigrationStep::ResumeDestination => self.resume_destination(now),
+            MigrationStep::SetState => self.set_state(now, port),
+            MigrationStep::ResumeDestination => self.resume_destination(now, port),
             MigrationStep::DeleteQueue => Ok(self.delete_queue(now, port)),
             MigrationStep::Settle => Ok(self.settle(now, port)),
             MigrationStep::ForgetDestination => self.forget_destination(now),
@@ -505,7 +523,13 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         let goes_with_suspend = self.options.delete_with_suspend && self.suspend_sent.is_some();
         match published {
             Ok(QueuePoll::Gone) => return Err(Failure::QueueGone),
-            Ok(_) => self.head_failures = 0,
+            Ok(_) => {
+                // An update that was only sent proves nothing yet.
+                let updates = queue.figures().head_updates;
+                if core::mem::replace(&mut self.head_updates, updates) != updates {
+                    self.head_failures = 0;
+                }
+            }
             Err(_) if goes_with_suspend => {}
             Err(error) => {
                 self.head_failures = self.head_failures.saturating_add(1);
@@ -515,8 +539,11 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             }
         }
         self.note(&drained)?;
-        // Nobody but this migration may stop the log; whoever did, changes are lost from there on.
-        if drained.empty && !self.lost && self.recovery == Recovery::None && self.log_is(LogState::Stopped) {
+        // Nobody but this migration may stop the log, and before it asks for the suspension no entry may close it:
+        // whoever did, changes are lost from there on.
+        let stopped = drained.empty && self.recovery == Recovery::None && self.log_is(LogState::Stopped);
+        let early = drained.suspended && self.suspend_sent.is_none() && self.log_is(LogState::Suspended);
+        if !self.lost && (stopped || early) {
             self.dirty.mark_all();
             (self.lost, self.cut) = (true, true);
         }
@@ -530,6 +557,8 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
     fn note(&mut self, drained: &Drained) -> Result<(), Failure<M, H>> {
         self.lost |= drained.overflowed;
         self.cut |= drained.overflowed || drained.violation.is_some();
+        self.opened |= drained.started;
+        self.closed |= drained.suspended && self.suspend_sent.is_some();
         match drained.unknown {
             Some(error) => Err(Failure::UnknownBlocks(error)),
             None => Ok(()),
