@@ -40,6 +40,8 @@ pub(crate) enum Fault {
     Busy(u32),
     /// The completion comes this many polls later.
     Late(u32),
+    /// Not executed; the completion with this status comes so many polls later.
+    LateStatus(u32, StatusCode),
 }
 
 /// A fault for the command with this opcode and select field, the first `skip` of them spared.
@@ -211,7 +213,7 @@ impl AdminPort for FakePort<'_> {
         let mut status = Status::SUCCESS;
         let mut result = 0;
         match fault {
-            Some(Fault::Status(code)) => status = code.status(),
+            Some(Fault::Status(code) | Fault::LateStatus(_, code)) => status = code.status(),
             Some(Fault::TimesOut | Fault::Lost) => {}
             _ => {
                 let mut data = std::vec![0; len];
@@ -250,7 +252,10 @@ impl AdminPort for FakePort<'_> {
                 }
             }
         };
-        let late = if let Some(Fault::Late(polls)) = fault { polls } else { 0 };
+        let late = match fault {
+            Some(Fault::Late(polls) | Fault::LateStatus(polls, _)) => polls,
+            _ => 0,
+        };
         self.outstanding.push(Outstanding { id, late, completion });
         Ok(AdminHandle::new(CommandId::new(id), self.generation()))
     }

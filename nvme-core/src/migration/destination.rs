@@ -10,7 +10,7 @@ use super::options::Timeouts;
 use super::quirks::Quirks;
 use crate::admin::{AdminPort, AdminRequest, Call, CallError};
 use crate::time::{Instant, Step};
-use crate::wire::controller_state::{ControllerStateImage, StateLimits};
+use crate::wire::controller_state::{ControllerStateImage, StateError, StateLimits};
 use crate::wire::migration::SequenceIndicator;
 use crate::wire::{ControllerId, StatusCode, TrackedId};
 
@@ -266,6 +266,10 @@ impl<'s> DestinationHalf<'s> {
         let image = ControllerStateImage::parse(bytes, len).map_err(DestinationFailure::State)?;
         let FormatIndices { version, vendor } = self.formats;
         image.check_indices(version, vendor).map_err(DestinationFailure::State)?;
+        // A guest without the queues it had would be a guest that lost them.
+        if version != 0 && image.nvme_state().map_err(DestinationFailure::State)?.is_none() {
+            return Err(DestinationFailure::State(StateError::IndexWithoutState));
+        }
         match &self.options.limits {
             Some(limits) => image.validate(limits).map_err(DestinationFailure::State)?,
             None => {

@@ -195,7 +195,9 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         }
         match self.state {
             StatePhase::Header => {
-                let Some((header, in_header)) = self.take_header(now, port)? else { return Ok(Advance::Wait) };
+                let Some((header, in_header)) = self.take_header(now, port)? else {
+                    return Ok(Advance::Wait);
+                };
                 // The destination refuses what it has no room for; here only arithmetic has to hold.
                 let total = header.sizes(isize::MAX.unsigned_abs()).map_err(Failure::State)?.total;
                 let formats = self.formats.ok_or(Failure::OutOfTurn)?.destination;

@@ -2,10 +2,15 @@
 //! Controllers that say less or more than the truth: what they say decides only where it can be checked.
 
 use super::super::*;
-use super::bench::{Bench, Called, Guest, SOURCE};
+use super::bench::{Bench, Broken, Guest, MANAGER, SOURCE, TestMover, TestPlatform, image};
 use super::faults::arenas;
-use crate::dirty::Granularity;
-use crate::fake::{Fault, Rule, Running};
+use super::pieces::Talk;
+use crate::admin::CallError;
+use crate::dirty::DirtySet;
+use crate::fake::{Device, FakePort, Fault, Rule, Running};
+use crate::testing::TestArena;
+use crate::time::{Instant, Step};
+use crate::wire::controller_state::StateError;
 use crate::wire::lba_migration::{Change, EntrySequence};
 use crate::wire::{Lba, NamespaceId, StatusCode};
 
@@ -68,8 +73,6 @@ fn r9_a_suspended_controller_that_goes_on_logging_ends_the_migration() {
     bench.assert_rolled_back(&ran, "endless log");
     let Outcome::RolledBack { failure, .. } = ran.outcome else { panic!("{:?}", ran.outcome) };
     assert_eq!(failure, Failure::NoSuspendMarker);
-    assert_eq!(bench.options.queue.entries, 64);
-    assert_eq!(Granularity::BLOCK, Granularity::BLOCK);
 }
 
 #[test]
@@ -107,8 +110,10 @@ fn r10_a_reset_of_the_source_manager_after_the_state_was_read_keeps_the_destinat
 fn head_updates_that_fail_late_end_the_migration_at_the_third() {
     let arenas = arenas();
     let mut bench = Bench::new(&arenas);
-    // Each completion comes a few polls after the command, so that no failure is seen in the poll that sent it.
-    bench.source.late_heads = Some(StatusCode::INTERNAL_ERROR);
+    // No failure is seen in the poll that sent the update.
+    for _ in 0..20 {
+        bench.source.rules.push(Rule::new(0x09, 0x21, Fault::LateStatus(3, StatusCode::INTERNAL_ERROR)));
+    }
     let ran = bench.run();
     bench.assert_rolled_back(&ran, "heads that fail late");
     let Outcome::RolledBack { failure, .. } = ran.outcome else { panic!("{:?}", ran.outcome) };
@@ -116,13 +121,70 @@ fn head_updates_that_fail_late_end_the_migration_at_the_third() {
     assert_eq!(bench.source.count(0x09, 0x21), 3);
 }
 
-#[test]
-fn a_destination_that_does_not_forget_leaves_a_source_that_never_stopped_running() {
+/// A migration over a shared medium up to the destination's answer to Forget, which is exchanged for `answer`. The
+/// destination refuses to resume, if the source gets that far.
+fn forget(cancelled: bool, answer: Reply) -> (Outcome<Broken, Broken>, Running, usize) {
     let arenas = arenas();
-    let mut bench = Bench::new(&arenas);
-    bench.mover.breaks_at = Some(3);
-    bench.platform.breaks = Some(Called::Forgotten);
-    let ran = bench.run();
-    bench.assert_rolled_back(&ran, "no state was handed over");
-    let _ = (SOURCE, Fault::TimesOut, Rule::new(0, 0, Fault::TimesOut));
+    let (mut maps, mut rounds, mut room) = ([], [], std::vec![0; 4096]);
+    let dirty = DirtySet::new(&mut maps).unwrap();
+    let mut options = MigrationOptions::new(SOURCE);
+    options.data = DataPath::Shared;
+    let mut half: SourceHalf<'_, '_, Broken, Broken> = SourceHalf::new(options, dirty, &mut rounds);
+    let mut port = FakePort::new(&arenas[0], Device::new(MANAGER));
+    port.device.image = image(0);
+    let (mut mover, mut platform) = (TestMover::default(), TestPlatform::idle());
+    let mut talk = Talk::new(&arenas[1], &mut room, Quirks::empty());
+    talk.port.rules.push(Rule::new(0x41, 1, Fault::Status(StatusCode::INVALID_FIELD)));
+    let mut now = Instant::ZERO;
+    for _ in 0..1000 {
+        now = now.after(core::time::Duration::from_millis(1));
+        if half.poll(now, &mut port, &mut mover, &mut platform) == Step::Done {
+            return (*half.outcome().unwrap(), port.device.running, port.count(0x41, 1));
+        }
+        if let Some(RequestMessage { sequence, request }) = half.take_request() {
+            let forgets = request == Request::Forget;
+            let reply = talk.ask(request);
+            half.deliver(ReplyMessage { sequence, reply: if forgets { answer.clone() } else { reply } });
+            if cancelled {
+                assert_eq!(half.cancel(), Cancellation::Accepted);
+            }
+        }
+    }
+    panic!("no end in {}", half.step());
+}
+
+#[test]
+fn r10_only_a_destination_that_has_forgotten_lets_the_source_resume() {
+    let failed = || Reply::Failed(DestinationFailure::Platform);
+    for (name, answer) in [
+        ("failed", failed()),
+        ("resumed", Reply::Resumed { platform: true }),
+        ("unknown", Reply::ResumeUnknown(CallError::TimedOut)),
+    ] {
+        let (outcome, running, resumes) = forget(false, answer.clone());
+        assert!(matches!(outcome, Outcome::Indeterminate { .. }), "{name}: {outcome:?}");
+        assert_eq!((running, resumes), (Running::Suspended, 0), "{name}");
+        // A source that was never stopped has nothing to be kept from.
+        let (outcome, running, resumes) = forget(true, answer);
+        assert!(matches!(outcome, Outcome::RolledBack { .. }), "{name}: {outcome:?}");
+        assert_eq!((running, resumes), (Running::Running, 0), "{name}");
+    }
+    let (outcome, running, resumes) = forget(false, Reply::Done);
+    assert!(matches!(outcome, Outcome::RolledBack { .. }), "{outcome:?}");
+    assert_eq!((running, resumes), (Running::Running, 1));
+}
+
+#[test]
+fn r19_an_image_without_the_state_that_was_agreed_on_is_refused() {
+    let arena = TestArena::new();
+    let mut room = std::vec![0; 4096];
+    let mut talk = Talk::new(&arena, &mut room, Quirks::empty());
+    assert!(matches!(talk.ask(Request::Hello { version: PROTOCOL_VERSION }), Reply::Formats(_)));
+    assert_eq!(talk.ask(Request::Suspend), Reply::Done);
+    let mut bytes = image(0);
+    bytes.truncate(48);
+    bytes[16..32].fill(0);
+    let reply = talk.send_image(&bytes);
+    assert_eq!(reply, Reply::Failed(DestinationFailure::State(StateError::IndexWithoutState)));
+    assert_eq!(talk.port.count(0x41, 2), 0, "nothing of it reaches the controller");
 }

@@ -9,7 +9,7 @@ use crate::fake::{Fault, Rule, Running};
 use crate::testing::TestArena;
 use crate::wire::{Status, StatusCode};
 
-fn arenas() -> [TestArena; 2] {
+pub(super) fn arenas() -> [TestArena; 2] {
     [TestArena::new(), TestArena::new()]
 }
 

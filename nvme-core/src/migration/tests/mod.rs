@@ -2,6 +2,7 @@
 //! Migrations between two controllers in miniature, with a guest that writes meanwhile.
 
 mod bench;
+mod distrust;
 mod faults;
 mod forward;
 mod pieces;

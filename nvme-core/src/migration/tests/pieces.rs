@@ -24,15 +24,15 @@ fn steps_have_unique_names_that_parse() {
     assert!(std::string::ToString::to_string(&UnknownStep).contains("baseline-copy"));
 }
 
-struct Talk<'a> {
+pub(super) struct Talk<'a> {
     half: DestinationHalf<'a>,
-    port: FakePort<'a>,
+    pub(super) port: FakePort<'a>,
     platform: TestPlatform,
     sequence: Sequence,
 }
 
 impl<'a> Talk<'a> {
-    fn new(arena: &'a TestArena, room: &'a mut [u8], quirks: Quirks) -> Self {
+    pub(super) fn new(arena: &'a TestArena, room: &'a mut [u8], quirks: Quirks) -> Self {
         let options = DestinationOptions {
             controller: DESTINATION,
             limits: None,
@@ -47,7 +47,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    fn ask(&mut self, request: Request) -> Reply {
+    pub(super) fn ask(&mut self, request: Request) -> Reply {
         self.sequence += 1;
         self.half.deliver(RequestMessage { sequence: self.sequence, request });
         for _ in 0..50 {
@@ -60,7 +60,7 @@ impl<'a> Talk<'a> {
         panic!("no answer");
     }
 
-    fn send_image(&mut self, bytes: &[u8]) -> Reply {
+    pub(super) fn send_image(&mut self, bytes: &[u8]) -> Reply {
         let begin = Request::BeginState { bytes: bytes.len() as u64, version: 1, vendor: 0 };
         assert_eq!(self.ask(begin), Reply::Done);
         for (at, chunk) in bytes.chunks(PIECE_BYTES).enumerate() {

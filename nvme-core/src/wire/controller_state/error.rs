@@ -57,6 +57,8 @@ pub enum StateError {
     },
     /// There is an NVMe state but the command's version index says there is none.
     StateWithoutIndex,
+    /// The version index names an NVMe state, but none is there.
+    IndexWithoutState,
     /// There is a vendor part but the command's vendor index says there is none.
     VendorWithoutIndex,
     /// Reserved bits of the header (CSATTR or bytes 15:3) are set.
@@ -183,6 +185,9 @@ impl fmt::Display for StateError {
                 f,
                 "{submission_queues} submission and {completion_queues} completion queues do not make {bytes} bytes"
             ),
+            Self::IndexWithoutState => {
+                f.write_str("the version index names an NVMe state, but the image has none")
+            }
             Self::StateWithoutIndex => f.write_str("an NVMe state is there, but the version index is 0"),
             Self::VendorWithoutIndex => f.write_str("a vendor part is there, but the vendor index is 0"),
             Self::ReservedHeader => f.write_str("reserved bits of the controller state header are set"),
