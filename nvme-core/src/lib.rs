@@ -98,7 +98,7 @@
 //!  register, mmio, dma, prp                              │ extents, hand-over
 //!             │                                          │
 //!  ring ── queue ── controller, admin, io ── cdq ── dirty ── migration
-//!             │                               │                  │
+//!             │               └─ recovery     │                  │
 //!             └────────────── wire: bytes ↔ values ──────────────┘
 //! ```
 //!
@@ -106,6 +106,7 @@
 //! |---|---|
 //! | a command, structure, feature, log page, status | [`wire`]: one module for each figure's subject, nothing else knows bytes; what a controller answers is in `nvme-controller`, `admin` and `nvm` |
 //! | an entry type of a Controller Data Queue | [`wire`], beside [`wire::lba_migration`]; [`cdq::LogEvent`] |
+//! | what is done about time-outs, failures, resets and removal, in which order | [`recovery`] |
 //! | a host on another system | a crate beside `host-linux` that implements [`RegisterIo`](register::RegisterIo) and [`DmaArena`](dma::DmaArena) |
 //! | how registers are reached | [`register`] (the trait), [`mmio`] (memory mapping) |
 //! | how memory is lent, who owns it, when it returns | [`dma`], [`prp`] |
@@ -174,6 +175,7 @@ pub mod migration;
 pub mod mmio;
 pub mod prp;
 pub mod queue;
+pub mod recovery;
 pub mod register;
 pub mod ring;
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub struct AdminQueue<'d, 's, R: ?Sized, A: DmaArena> {
     /// What the controller states, apart from what the list pages allow.
     data_limit: usize,
     events: Events,
+    timeouts: u64,
 }
 
 crate::controller::debug_by_name!(AdminQueue);
@@ -130,6 +131,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
             max_transfer: options.max_transfer,
             data_limit: usize::MAX,
             events: Events::new(options.events),
+            timeouts: 0,
         })
     }
 
@@ -202,6 +204,12 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         target
     }
 
+    /// Commands of this queue that were not completed in time, whether they were later or not.
+    #[must_use]
+    pub const fn timeouts(&self) -> u64 {
+        self.timeouts
+    }
+
     /// Events that were dropped because nobody took them: more than sixteen waited.
     #[must_use]
     pub const fn dropped_events(&self) -> u64 {
@@ -229,6 +237,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         match self.collect() {
             Ok(count) => {
                 while let Some(id) = self.tracker.expire(now) {
+                    self.timeouts = self.timeouts.saturating_add(1);
                     if let Some(work) = self.tracker.get_mut(id)
                         && matches!(work.stage, Stage::Outstanding)
                     {

@@ -104,6 +104,11 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Disabling<'d, 's, R, A> {
         Self { core, queue, stage: Stage::Look }
     }
 
+    /// What the queues of the controller share.
+    pub(crate) const fn link(&self) -> &'d Link {
+        self.core.link
+    }
+
     /// Goes on. Waits no longer than the controller itself states (CAP.TO), or a minute for a shutdown that somebody
     /// else began.
     ///

@@ -332,10 +332,45 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> IoQueuePair<'d, 's, R, A, T
         self.tracker.get(id).map(|work| (id, &work.tag))
     }
 
+    /// The tag of the outstanding command `id`.
+    #[must_use]
+    pub fn tag(&self, id: CommandId) -> Option<&T> {
+        self.tracker.get(id).map(|work| &work.tag)
+    }
+
+    /// Every outstanding command with its tag.
+    pub fn unfinished(&self) -> impl Iterator<Item = (CommandId, &T)> {
+        self.tracker.iter().map(|(id, work)| (id, &work.tag))
+    }
+
+    /// Whether command `id` is outstanding and [expired](Self::expire).
+    pub(crate) fn is_late(&self, id: CommandId) -> bool {
+        self.tracker.is_late(id)
+    }
+
+    /// An outstanding command that has [expired](Self::expire).
+    pub(crate) fn late(&self) -> Option<CommandId> {
+        self.tracker.late()
+    }
+
+    /// One command that has expired and that nobody has taken on yet.
+    pub(crate) fn claim_late(&mut self) -> Option<CommandId> {
+        self.tracker.claim_late()
+    }
+
     /// When to call [`expire`](Self::expire) again; it may be too early, never too late.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.tracker.next_deadline()
+    }
+
+    /// Takes one completion that was posted before the controller was disabled; `None` if there is none, or if `proof` is
+    /// about another controller. For a controller that broke no rule; call it until `None`, before [`drain`](Self::drain).
+    ///
+    /// # Errors
+    /// The [`Fault`]: believe nothing more.
+    pub fn take_late(&mut self, proof: &Quiesced<'_>) -> Result<Option<Completed<T>>, Fault> {
+        if proof.concerns(self.core.link) { self.pop() } else { Ok(None) }
     }
 
     /// Gives back one outstanding command after the other, each once, now that the controller is disabled; `None` when
@@ -389,7 +424,7 @@ impl<T> Completed<T> {
 
 /// A queue pair whose creation or deletion has an unknown end: the controller may still use its memory, so it waits here
 /// until the controller is disabled.
-pub struct QuarantinedQueuePair<'d, 's, R: ?Sized, A: DmaArena, T>(pub(super) IoQueuePair<'d, 's, R, A, T>);
+pub struct QuarantinedQueuePair<'d, 's, R: ?Sized, A: DmaArena, T>(pub(crate) IoQueuePair<'d, 's, R, A, T>);
 
 impl<'s, R: RegisterIo + ?Sized, A: DmaArena, T> QuarantinedQueuePair<'_, 's, R, A, T> {
     /// As [`IoQueuePair::drain`].

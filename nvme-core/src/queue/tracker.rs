@@ -25,15 +25,25 @@ pub struct Slot<T> {
     id: u16,
     /// The next free slot, while this one is free.
     next: u16,
-    /// The time-out has been reported.
-    late: bool,
+    lateness: Lateness,
+}
+
+/// What is known of a command's time-out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lateness {
+    /// Not reported.
+    OnTime,
+    /// Reported.
+    Told,
+    /// Somebody has taken it on to do something about it.
+    Claimed,
 }
 
 impl<T> Slot<T> {
     /// A free slot.
     #[must_use]
     pub const fn new() -> Self {
-        Self { payload: None, deadline: NEVER, id: 0, next: NONE, late: false }
+        Self { payload: None, deadline: NEVER, id: 0, next: NONE, lateness: Lateness::OnTime }
     }
 }
 
@@ -118,7 +128,7 @@ impl<T> Vacant<'_, T> {
         let deadline = deadline.unwrap_or(NEVER);
         slot.payload = Some(payload);
         slot.deadline = deadline;
-        slot.late = false;
+        slot.lateness = Lateness::OnTime;
         state.first_free = slot.next;
         state.outstanding = state.outstanding.wrapping_add(1);
         if deadline < state.earliest {
@@ -144,7 +154,7 @@ impl<'s, T> Tracker<'s, T> {
         for (slot, index) in slots.iter_mut().zip(0_u16..) {
             let after = index.wrapping_add(1);
             let next = if usize::from(after) < used { after } else { NONE };
-            *slot = Slot { payload: None, deadline: NEVER, id: index, next, late: false };
+            *slot = Slot { payload: None, deadline: NEVER, id: index, next, lateness: Lateness::OnTime };
         }
         #[allow(clippy::cast_possible_truncation, reason = "at most 65,536 before the subtraction")]
         let mask = used.next_power_of_two().wrapping_sub(1) as u16;
@@ -230,7 +240,7 @@ impl<'s, T> Tracker<'s, T> {
         slot.id = following(id.get(), state.mask);
         state.first_free = id.get() & state.mask;
         state.outstanding = state.outstanding.wrapping_sub(1);
-        Ok(Finished { payload, late: slot.late })
+        Ok(Finished { payload, late: slot.lateness != Lateness::OnTime })
     }
 
     /// What was submitted with the outstanding command `id`.
@@ -266,11 +276,11 @@ impl<'s, T> Tracker<'s, T> {
             }
             while let Some(slot) = self.slots.get_mut(self.state.scan) {
                 self.state.scan = self.state.scan.wrapping_add(1);
-                if slot.payload.is_none() || slot.late || slot.deadline == NEVER {
+                if slot.payload.is_none() || slot.lateness != Lateness::OnTime || slot.deadline == NEVER {
                     continue;
                 }
                 if now.has_reached(slot.deadline) {
-                    slot.late = true;
+                    slot.lateness = Lateness::Told;
                     return Some(CommandId::new(slot.id));
                 }
                 self.state.scan_earliest = self.state.scan_earliest.min(slot.deadline);
@@ -280,6 +290,30 @@ impl<'s, T> Tracker<'s, T> {
             self.state.scan_earliest = NEVER;
         }
         None
+    }
+
+    /// Whether the command `id` is outstanding and its time-out has been reported.
+    #[must_use]
+    pub fn is_late(&self, id: CommandId) -> bool {
+        self.slots.get(self.index(id)).is_some_and(|slot| {
+            slot.id == id.get() && slot.payload.is_some() && slot.lateness != Lateness::OnTime
+        })
+    }
+
+    /// An outstanding command whose time-out has been reported, if there is one. One walk over the slots.
+    #[must_use]
+    pub fn late(&self) -> Option<CommandId> {
+        let late = |slot: &&Slot<T>| slot.payload.is_some() && slot.lateness != Lateness::OnTime;
+        self.slots.iter().find(late).map(|slot| CommandId::new(slot.id))
+    }
+
+    /// One outstanding command whose time-out has been reported, each once: the caller does something about it. One walk
+    /// over the slots.
+    pub fn claim_late(&mut self) -> Option<CommandId> {
+        let mut late = self.slots.iter_mut();
+        let slot = late.find(|slot| slot.payload.is_some() && slot.lateness == Lateness::Told)?;
+        slot.lateness = Lateness::Claimed;
+        Some(CommandId::new(slot.id))
     }
 
     /// When to call [`expire`](Self::expire) again: never later than the earliest deadline, but it may be earlier,
