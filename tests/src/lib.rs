@@ -3,6 +3,7 @@
 
 pub mod conformance;
 pub mod ext4;
+pub mod fault_table;
 pub mod files;
 pub mod program;
 pub mod raw_host;
