@@ -5,6 +5,8 @@
 mod abort_and_events;
 mod cdq_create_checks;
 mod cdq_trigger_and_events;
+mod fault_rules;
+mod faults;
 mod features;
 mod get_controller_state;
 mod harness;
