@@ -109,7 +109,8 @@ fn ended(end: fn(&mut World)) -> String {
 
 #[test]
 fn a_delayed_command_is_under_way_until_something_ends_it() {
-    let table: [(&str, fn(&mut World), &str); 7] = [
+    type Row = (&'static str, fn(&mut World), &'static str);
+    let table: [Row; 7] = [
         ("nothing", |_| {}, "-, -, -"),
         (
             "abort of the second",
