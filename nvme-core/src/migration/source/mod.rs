@@ -22,7 +22,7 @@ use crate::cdq::{
     QueueLayout, QueuePoll,
 };
 use crate::dirty::DirtySet;
-use crate::dma::{DmaArena, LetGo};
+use crate::dma::{self, DmaArena, LetGo};
 use crate::time::{Instant, Step};
 use crate::wire::TrackedId;
 use crate::wire::identify::SupportedControllerStateFormats;
@@ -121,6 +121,8 @@ enum Purpose {
 #[derive(Debug)]
 pub struct SourceHalf<'a, 's, M, H> {
     options: MigrationOptions,
+    /// Identity of the arena that serves the managing controller, once there was one.
+    arena: Option<usize>,
     step: MigrationStep,
     /// The step's first poll has been made.
     entered: bool,
@@ -202,6 +204,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         Self {
             discovery: Some(Discovery::new(options.quirks, options.timeouts.command)),
             options,
+            arena: None,
             step: MigrationStep::Discover,
             entered: false,
             found: None,
@@ -341,6 +344,8 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
     /// a source that was stuck, and its queue. The memory goes back to `arena`, that controller's, and the platform is
     /// told that the source runs.
     ///
+    /// Returns whether `arena` and `proof` are about the source's managing controller; otherwise nothing is done.
+    ///
     /// # Errors
     /// What the platform says.
     pub fn manager_was_reset<A: DmaArena + ?Sized, V: Platform<Error = H> + ?Sized, L: LetGo>(
@@ -348,7 +353,11 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         arena: &A,
         platform: &mut V,
         proof: &L,
-    ) -> Result<(), H> {
+    ) -> Result<bool, H> {
+        let arena_of_source = dma::identity(arena);
+        if self.arena != Some(arena_of_source) || !proof.covers(arena_of_source) {
+            return Ok(false);
+        }
         if let Some(memory) = self.quarantined.take() {
             memory.release(arena, proof);
         }
@@ -364,9 +373,9 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
                 clean_up: None,
                 suspend_pending: false,
             });
-            return told;
+            told?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Takes out what is to be sent to the destination, once.
@@ -391,6 +400,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         if self.outcome.is_some() {
             return Step::Done;
         }
+        self.arena.get_or_insert(dma::identity(port.arena()));
         if self.cancelled && self.step.is_reversible() && self.commit == Commit::No {
             self.fail(Failure::Cancelled);
         }

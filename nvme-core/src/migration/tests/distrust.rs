@@ -188,3 +188,46 @@ fn r19_an_image_without_the_state_that_was_agreed_on_is_refused() {
     assert_eq!(reply, Reply::Failed(DestinationFailure::State(StateError::IndexWithoutState)));
     assert_eq!(talk.port.count(0x41, 2), 0, "nothing of it reaches the controller");
 }
+
+/// Evidence about another controller.
+struct Foreign;
+impl crate::dma::proof::Sealed for Foreign {
+    fn covers(&self, _arena: usize) -> bool {
+        false
+    }
+}
+impl crate::dma::LetGo for Foreign {}
+
+#[test]
+fn r8_only_the_reset_of_its_own_manager_frees_a_stuck_source() {
+    let arenas = arenas();
+    let (mut maps, mut rounds) = ([], []);
+    let dirty = DirtySet::new(&mut maps).unwrap();
+    let mut options = MigrationOptions::new(SOURCE);
+    options.data = DataPath::Shared;
+    let mut half: SourceHalf<'_, '_, Broken, Broken> = SourceHalf::new(options, dirty, &mut rounds);
+    let mut port = FakePort::new(&arenas[0], Device::new(MANAGER));
+    port.rules.push(Rule::new(0x42, 0, Fault::Status(StatusCode::INVALID_FIELD)));
+    for _ in 0..3 {
+        port.rules.push(Rule::new(0x41, 1, Fault::Status(StatusCode::INTERNAL_ERROR)));
+    }
+    let mut room = std::vec![0; 4096];
+    let mut talk = Talk::new(&arenas[1], &mut room, Quirks::empty());
+    let (mut mover, mut platform) = (TestMover::default(), TestPlatform::idle());
+    let mut now = Instant::ZERO;
+    while half.poll(now, &mut port, &mut mover, &mut platform) != Step::Done {
+        now = now.after(core::time::Duration::from_millis(1));
+        assert!(now < Instant::from_micros(1_000_000), "no end in {}", half.step());
+        if let Some(RequestMessage { sequence, request }) = half.take_request() {
+            half.deliver(ReplyMessage { sequence, reply: talk.ask(request) });
+        }
+    }
+    assert!(matches!(half.outcome(), Some(Outcome::SourceStuck { .. })), "{:?}", half.outcome());
+    assert_eq!(half.manager_was_reset(&arenas[0], &mut platform, &Foreign), Ok(false));
+    assert_eq!(half.manager_was_reset(&arenas[1], &mut platform, &crate::testing::TestProof), Ok(false));
+    assert!(matches!(half.outcome(), Some(Outcome::SourceStuck { .. })), "nothing was believed");
+    assert_eq!(platform.guest, Guest::Held);
+    assert_eq!(half.manager_was_reset(&arenas[0], &mut platform, &crate::testing::TestProof), Ok(true));
+    assert!(matches!(half.outcome(), Some(Outcome::RolledBack { platform: true, .. })));
+    assert_eq!(platform.guest, Guest::AtSource);
+}
