@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! An arena over process memory for tests: bus addresses differ from CPU addresses, scattered pages lie in reverse
-//! order with gaps, and every region that is not given back is counted.
+//! order with gaps, every region that is not given back is counted, and every misuse of memory fails the test that has
+//! the arena: all of it goes through a [`CheckingArena`].
 #![allow(unsafe_code, reason = "an arena hands out raw memory")]
 
 use core::cell::{Cell, RefCell};
+use core::mem::ManuallyDrop;
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering};
 use std::alloc::{Layout as HeapLayout, alloc_zeroed, dealloc};
+use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
-use crate::dma::{Direction, DmaArena, DmaError, DmaRegion, Layout, LetGo, Pool};
+use crate::dma::checking::{Access, CheckingArena, RegionSlot, Violation};
+use crate::dma::{Direction, DmaArena, DmaError, DmaRegion, Evidence, Layout, LetGo, Pool};
 use crate::wire::BusAddr;
 
 pub(crate) mod device;
@@ -20,37 +24,73 @@ pub(crate) mod life;
 /// Bytes of the pages that scattered memory comes in.
 pub(crate) const PAGE: usize = 4096;
 
+/// Regions of one test that are live or in quarantine.
+const REGIONS: usize = 256;
+/// Violations that are shown.
+const SHOWN: usize = 8;
+
 struct Allocation {
-    cpu: NonNull<u8>,
     heap: HeapLayout,
-    pool: Pool,
     /// Bus address of each page.
     pages: Vec<u64>,
     live: bool,
 }
 
-/// See the module.
-pub(crate) struct TestArena {
-    allocations: RefCell<Vec<Allocation>>,
+/// The pieces of `len` bytes from `address` on that lie in one page each.
+fn split(address: BusAddr, len: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut done = 0;
+    core::iter::from_fn(move || {
+        let start = done;
+        done = len.min(start + PAGE - (address.get() as usize + start) % PAGE);
+        (start < len).then_some(start..done)
+    })
+}
+
+/// Process memory as a device reaches it.
+struct HeapArena {
+    /// By CPU address; those released stay until the end.
+    allocations: RefCell<BTreeMap<NonNull<u8>, Allocation>>,
     /// Bus page to CPU address and usable bytes.
     pages: RefCell<BTreeMap<u64, (usize, usize)>>,
     next_bus: Cell<u64>,
+}
+
+/// See the module.
+pub(crate) struct TestArena {
+    checking: ManuallyDrop<CheckingArena<'static, HeapArena>>,
+    /// What `checking` borrows.
+    heap: NonNull<HeapArena>,
+    slots: NonNull<[RegionSlot]>,
+    violations: NonNull<[Option<Violation>]>,
     budget: Cell<Option<usize>>,
 }
 
 /// Tests vouch themselves that their fake device has let go.
 pub(crate) struct TestProof;
-impl crate::dma::proof::Sealed for TestProof {}
+impl crate::dma::proof::Sealed for TestProof {
+    fn evidence(&self) -> Evidence {
+        Evidence::Disabled
+    }
+}
 impl LetGo for TestProof {}
 
 impl TestArena {
     pub(crate) fn new() -> Self {
-        Self {
+        let heap = HeapArena {
             allocations: RefCell::default(),
             pages: RefCell::default(),
             next_bus: Cell::new(0x12_0000_0000),
-            budget: Cell::new(None),
-        }
+        };
+        let heap = Box::leak(Box::new(heap));
+        let slots = Vec::leak((0..REGIONS).map(|_| RegionSlot::new()).collect());
+        let violations = Vec::leak(std::vec![None; SHOWN]);
+        // SAFETY: all three are leaked and come back only when the arena is dropped, after the last use of `checking`.
+        let (heap, slots, violations) =
+            (NonNull::from(heap), NonNull::from(slots), NonNull::from(violations));
+        // SAFETY: as above; nobody else has references to them.
+        let lent = unsafe { (&*heap.as_ptr(), &mut *slots.as_ptr(), &mut *violations.as_ptr()) };
+        let checking = ManuallyDrop::new(CheckingArena::new(lent.0, lent.1, lent.2).with_quarantine(16));
+        Self { checking, heap, slots, violations, budget: Cell::new(None) }
     }
 
     /// Lets `count` more allocations succeed; all later ones fail.
@@ -60,25 +100,69 @@ impl TestArena {
 
     /// Regions handed out from `pool` and not given back.
     pub(crate) fn live(&self, pool: Pool) -> usize {
-        self.allocations.borrow().iter().filter(|a| a.live && a.pool == pool).count()
+        self.checking.live_in(pool)
     }
 
     /// Regions handed out and not given back.
     pub(crate) fn live_total(&self) -> usize {
-        self.allocations.borrow().iter().filter(|a| a.live).count()
+        self.checking.live()
+    }
+
+    /// Misuse found so far, which then no longer fails the test.
+    pub(crate) fn take_violations(&self) -> Vec<Violation> {
+        self.checking.inspect();
+        let found = (0..SHOWN).map_while(|n| self.checking.violation(n)).collect();
+        self.checking.take_count();
+        found
     }
 
     /// Reads as the device would.
     pub(crate) fn device_read(&self, address: BusAddr, bytes: &mut [u8]) {
-        for (at, byte) in (address.get()..).zip(bytes) {
-            *byte = self.device_byte(at).load(Ordering::Acquire);
+        let _ = self.checking.device_access(address, bytes.len(), Access::Read);
+        self.device_look(address, bytes);
+    }
+
+    /// Reads the device's copy without being the device.
+    pub(crate) fn device_look(&self, address: BusAddr, bytes: &mut [u8]) {
+        let mut at = address.get();
+        for piece in split(address, bytes.len()) {
+            let memory = self.checking.inner().device_bytes(at, piece.len());
+            for (byte, from) in bytes[piece.clone()].iter_mut().zip(memory) {
+                *byte = from.load(Ordering::Acquire);
+            }
+            at += piece.len() as u64;
         }
     }
 
     /// Writes as the device would.
     pub(crate) fn device_write(&self, address: BusAddr, bytes: &[u8]) {
-        for (at, byte) in (address.get()..).zip(bytes) {
-            self.device_byte(at).store(*byte, Ordering::Release);
+        let _ = self.checking.device_access(address, bytes.len(), Access::Write);
+        self.device_poke(address, bytes);
+    }
+
+    /// Writes the device's copy without saying so.
+    pub(crate) fn device_poke(&self, address: BusAddr, bytes: &[u8]) {
+        let mut at = address.get();
+        for piece in split(address, bytes.len()) {
+            let memory = self.checking.inner().device_bytes(at, piece.len());
+            for (byte, to) in bytes[piece.clone()].iter().zip(memory) {
+                to.store(*byte, Ordering::Release);
+            }
+            at += piece.len() as u64;
+        }
+    }
+
+    /// Reads the first bytes of `region` as the device would.
+    pub(crate) fn device_read_region(&self, region: &DmaRegion, bytes: &mut [u8]) {
+        for (n, page) in bytes.chunks_mut(PAGE).enumerate() {
+            self.device_read(self.bus_address(region, n * PAGE).unwrap(), page);
+        }
+    }
+
+    /// Writes the first bytes of `region` as the device would.
+    pub(crate) fn device_write_region(&self, region: &DmaRegion, bytes: &[u8]) {
+        for (n, page) in bytes.chunks(PAGE).enumerate() {
+            self.device_write(self.bus_address(region, n * PAGE).unwrap(), page);
         }
     }
 
@@ -89,14 +173,44 @@ impl TestArena {
         u64::from_le_bytes(bytes)
     }
 
-    fn device_byte(&self, bus: u64) -> &AtomicU8 {
+    fn spend(&self, pool: Pool, bytes: usize) -> Result<(), DmaError> {
+        match self.budget.get() {
+            Some(0) => Err(DmaError::Exhausted { pool, bytes }),
+            left => {
+                self.budget.set(left.map(|n| n - 1));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for TestArena {
+    fn drop(&mut self) {
+        let found = self.take_violations();
+        // SAFETY: not used any more, and dropped once.
+        unsafe { ManuallyDrop::drop(&mut self.checking) };
+        // SAFETY: leaked by `new`, and `checking`, which borrowed them, is gone.
+        unsafe {
+            drop(Box::from_raw(self.slots.as_ptr()));
+            drop(Box::from_raw(self.violations.as_ptr()));
+            drop(Box::from_raw(self.heap.as_ptr()));
+        }
+        if !std::thread::panicking() {
+            assert_eq!(found, [], "misuse of device memory");
+        }
+    }
+}
+
+impl HeapArena {
+    /// Bytes that lie in one page.
+    fn device_bytes(&self, bus: u64, count: usize) -> impl Iterator<Item = &AtomicU8> {
         let page = bus & !(PAGE as u64 - 1);
         let (cpu, len) = *self.pages.borrow().get(&page).expect("the device reaches only live regions");
         let offset = (bus - page) as usize;
-        assert!(offset < len, "the device stays inside the region");
-        // SAFETY: the map holds only live allocations of this arena, and `offset` was checked; they are only
-        // accessed through atomics.
-        unsafe { AtomicU8::from_ptr((cpu + offset) as *mut u8) }
+        assert!(offset + count <= len, "the device stays inside the region");
+        // SAFETY: the map holds only live allocations of this arena, and the range was checked; they are only accessed
+        // through atomics.
+        (offset..offset + count).map(move |offset| unsafe { AtomicU8::from_ptr((cpu + offset) as *mut u8) })
     }
 
     fn make(
@@ -112,10 +226,6 @@ impl TestArena {
         }
         if !align.is_power_of_two() {
             return Err(DmaError::Alignment { bytes: align });
-        }
-        match self.budget.get() {
-            Some(0) => return Err(DmaError::Exhausted { pool, bytes: len }),
-            left => self.budget.set(left.map(|n| n - 1)),
         }
         let heap = HeapLayout::from_size_align(len.next_multiple_of(PAGE), PAGE).expect("a legal layout");
         // SAFETY: the layout's size is not zero.
@@ -136,24 +246,24 @@ impl TestArena {
             self.pages.borrow_mut().insert(*page, (here, (len - n * PAGE).min(PAGE)));
         }
         let bus = BusAddr::new(pages[0]);
-        self.allocations.borrow_mut().push(Allocation { cpu, heap, pool, pages, live: true });
+        self.allocations.borrow_mut().insert(cpu, Allocation { heap, pages, live: true });
         // SAFETY: fresh zeroed memory of at least `len` bytes, aligned to a page, freed when the arena is dropped.
         Ok(unsafe { DmaRegion::from_raw_parts(cpu, bus, len, pool, direction, layout) })
     }
 }
 
-impl Drop for TestArena {
+impl Drop for HeapArena {
     fn drop(&mut self) {
-        for allocation in self.allocations.get_mut() {
+        for (cpu, allocation) in self.allocations.get_mut() {
             // SAFETY: allocated with this layout and not freed since.
-            unsafe { dealloc(allocation.cpu.as_ptr(), allocation.heap) }
+            unsafe { dealloc(cpu.as_ptr(), allocation.heap) }
         }
     }
 }
 
 // SAFETY: regions are fresh memory that lives as long as the arena and is never handed out twice; bus addresses are
 // unique; the fake device runs in the same thread, so nothing needs publishing.
-unsafe impl DmaArena for TestArena {
+unsafe impl DmaArena for HeapArena {
     fn allocate(
         &self,
         pool: Pool,
@@ -178,8 +288,7 @@ unsafe impl DmaArena for TestArena {
             return Err(DmaError::OutOfRange { offset, len: 1, region: region.len() });
         }
         let allocations = self.allocations.borrow();
-        let allocation =
-            allocations.iter().find(|a| a.live && a.cpu == region.cpu_address()).expect("a live region");
+        let allocation = allocations.get(&region.cpu_address()).filter(|a| a.live).expect("a live region");
         Ok(BusAddr::new(allocation.pages[offset / PAGE] + (offset % PAGE) as u64))
     }
 
@@ -190,7 +299,7 @@ unsafe impl DmaArena for TestArena {
     unsafe fn release(&self, region: DmaRegion) {
         let mut allocations = self.allocations.borrow_mut();
         let allocation =
-            allocations.iter_mut().find(|a| a.live && a.cpu == region.cpu_address()).expect("a live region");
+            allocations.get_mut(&region.cpu_address()).filter(|a| a.live).expect("a live region");
         allocation.live = false;
         for page in &allocation.pages {
             self.pages.borrow_mut().remove(page);
@@ -206,6 +315,56 @@ unsafe impl DmaArena for TestArena {
     }
 }
 
+// SAFETY: every region comes from the checking arena, which keeps the promises.
+unsafe impl DmaArena for TestArena {
+    fn allocate(
+        &self,
+        pool: Pool,
+        len: usize,
+        align: usize,
+        direction: Direction,
+    ) -> Result<DmaRegion, DmaError> {
+        self.spend(pool, len)?;
+        self.checking.allocate(pool, len, align, direction)
+    }
+
+    fn allocate_scattered(
+        &self,
+        pool: Pool,
+        len: usize,
+        direction: Direction,
+    ) -> Result<DmaRegion, DmaError> {
+        self.spend(pool, len)?;
+        self.checking.allocate_scattered(pool, len, direction)
+    }
+
+    fn bus_address(&self, region: &DmaRegion, offset: usize) -> Result<BusAddr, DmaError> {
+        self.checking.bus_address(region, offset)
+    }
+
+    fn page_size(&self) -> usize {
+        PAGE
+    }
+
+    unsafe fn release(&self, region: DmaRegion) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.checking.release(region) }
+    }
+
+    unsafe fn release_proved(&self, region: DmaRegion, evidence: Evidence) {
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.checking.release_proved(region, evidence) }
+    }
+
+    fn publish(&self, region: &DmaRegion, range: Range<usize>) {
+        self.checking.publish(region, range);
+    }
+
+    fn acquire(&self, region: &DmaRegion, range: Range<usize>) {
+        self.checking.acquire(region, range);
+    }
+}
+
 #[test]
 fn regions_are_counted_until_released() {
     let arena = TestArena::new();
@@ -218,6 +377,7 @@ fn regions_are_counted_until_released() {
     );
     arena.device_write(arena.bus_address(&data, PAGE + 5).unwrap(), &[7]);
     let mut byte = [0];
+    arena.acquire(&data, PAGE + 5..PAGE + 6);
     data.read(PAGE + 5, &mut byte).unwrap();
     assert_eq!(byte, [7]);
     assert_eq!((arena.live(Pool::Data), arena.live_total()), (1, 2));

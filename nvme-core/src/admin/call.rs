@@ -103,9 +103,13 @@ impl CallResult {
     /// # Errors
     /// Why the command did not succeed.
     pub fn finish<A: DmaArena + ?Sized>(self, arena: &A) -> Result<CompletionQueueEntry, CallError> {
-        if let Some(region) = self.region {
+        match (self.region, &self.outcome) {
             // The port hands a buffer back only when the device has let go of it.
-            dma::release(arena, region, &CommandEnded::new());
+            (Some(region), Ok(_) | Err(CallError::Status(_))) => {
+                dma::release(arena, region, &CommandEnded::new());
+            }
+            (Some(region), Err(_)) => dma::give_back(arena, region),
+            (None, _) => {}
         }
         self.outcome
     }
@@ -194,7 +198,7 @@ impl Call {
             State::Idle => {}
             State::Waiting(request, _) => {
                 if let AdminData::Buffer { region, .. } = request.data {
-                    dma::release(port.arena(), region, &CommandEnded::new());
+                    dma::give_back(port.arena(), region);
                 }
             }
             State::Sent(handle) => port.abandon(handle),

@@ -8,7 +8,7 @@ use super::{
     SubmitError,
 };
 use crate::controller::{Core, EnableOptions, Fault, Quiesced};
-use crate::dma::{CommandEnded, Direction, DmaArena, DmaError, DmaRegion, Pool, release};
+use crate::dma::{CommandEnded, Direction, DmaArena, DmaError, DmaRegion, Pool, give_back, release};
 use crate::prp::{self, DataPointer, ListMemory, PrpError};
 use crate::queue::{CompletionRing, SubmissionRing, Tracker};
 use crate::register::{Offset, RegisterIo};
@@ -64,15 +64,15 @@ fn allocate<A: DmaArena>(
     ) {
         Ok(region) => region,
         Err(error) => {
-            release(arena, submission, &CommandEnded::new());
+            give_back(arena, submission);
             return Err(error);
         }
     };
     match queue(lists, Direction::ToDevice) {
         Ok(lists) => Ok(Memory { submission, completion, lists }),
         Err(error) => {
-            release(arena, submission, &CommandEnded::new());
-            release(arena, completion, &CommandEnded::new());
+            give_back(arena, submission);
+            give_back(arena, completion);
             Err(error)
         }
     }
@@ -111,11 +111,11 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
                         error = reason;
                         region
                     });
-                    release(core.arena, region, &CommandEnded::new());
+                    give_back(core.arena, region);
                 };
                 free(submission.map(SubmissionRing::into_memory));
                 free(completion.map(CompletionRing::into_memory));
-                release(core.arena, memory.lists, &CommandEnded::new());
+                give_back(core.arena, memory.lists);
                 return Err((error, slots));
             }
         };
@@ -348,7 +348,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
             if let Ok(finished) = self.tracker.complete(id)
                 && let Some(data) = finished.payload.data
             {
-                release(self.core.arena, data, &CommandEnded::new());
+                give_back(self.core.arena, data);
             }
         }
         for (_, work) in self.tracker.iter_mut() {
@@ -490,7 +490,7 @@ impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A>
             && let Ok(finished) = self.tracker.complete(id)
             && let Some(data) = finished.payload.data
         {
-            release(self.core.arena, data, &CommandEnded::new());
+            give_back(self.core.arena, data);
         }
     }
 

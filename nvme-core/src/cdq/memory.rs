@@ -203,7 +203,11 @@ impl CdqMemory {
 
 /// No command with the address was ever submitted.
 struct Unseen;
-impl dma::proof::Sealed for Unseen {}
+impl dma::proof::Sealed for Unseen {
+    fn evidence(&self) -> dma::Evidence {
+        dma::Evidence::NeverSeen
+    }
+}
 impl LetGo for Unseen {}
 
 /// Memory of a queue that the controller may still write: its creation or deletion did not end with a clear answer.

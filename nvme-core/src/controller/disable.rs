@@ -223,6 +223,10 @@ impl Quiesced<'_> {
 }
 
 impl dma::proof::Sealed for Quiesced<'_> {
+    fn evidence(&self) -> dma::Evidence {
+        dma::Evidence::Disabled
+    }
+
     fn covers(&self, arena: usize) -> bool {
         self.arena == arena
     }

@@ -10,6 +10,7 @@ use crate::admin::{
     SubmitError,
 };
 use crate::cdq::{CdqMemory, MemoryLimits, Quarantined, QueueLayout};
+use crate::dma::checking::Violation;
 use crate::dma::{Direction, DmaArena, Pool};
 use crate::testing::TestArena;
 use crate::testing::device::{Device, Manners, SUCCESS};
@@ -692,6 +693,8 @@ fn calls_that_fail() {
         "succeeded, so not a refusal"
     );
     assert!(!CallError::ShortBuffer { wanted: 12, held: 8 }.is_refusal());
+    let noticed = arena.take_violations();
+    assert!(matches!(noticed[..], [Violation::CpuOutOfRange { offset: 0, len: 12, .. }]), "{noticed:?}");
     assert_eq!(refused.outcome, Err(CallError::Status(status)));
     assert!(refused.region.is_some());
     assert!(late.poll(admin, Instant::ZERO).is_none());

@@ -11,9 +11,13 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+use self::notes::Notes;
 use self::word::Word64;
 use crate::wire::BusAddr;
 
+#[cfg(any(test, feature = "checking"))]
+pub mod checking;
+mod notes;
 mod word;
 
 /// What a region is for. Arenas keep the pools apart, because their lifetimes and access rights differ.
@@ -88,6 +92,7 @@ pub struct DmaRegion {
     pool: Pool,
     direction: Direction,
     layout: Layout,
+    notes: Notes,
 }
 
 // SAFETY: the region is the only handle through which safe code reaches the memory, the memory stays mapped until
@@ -113,7 +118,7 @@ impl DmaRegion {
         direction: Direction,
         layout: Layout,
     ) -> Self {
-        Self { cpu, bus, len, pool, direction, layout }
+        Self { cpu, bus, len, pool, direction, layout, notes: Notes::NONE }
     }
 
     /// The CPU address of the first byte, for the arena that made the region.
@@ -159,11 +164,19 @@ impl DmaRegion {
     }
 
     #[inline]
+    fn contains(&self, offset: usize, len: usize) -> bool {
+        offset.checked_add(len).is_some_and(|end| end <= self.len)
+    }
+
+    #[inline]
     fn check(&self, offset: usize, len: usize) -> Result<(), DmaError> {
-        match offset.checked_add(len) {
-            Some(end) if end <= self.len => Ok(()),
-            _ => Err(DmaError::OutOfRange { offset, len, region: self.len }),
-        }
+        if self.contains(offset, len) { Ok(()) } else { Err(self.outside(offset, len)) }
+    }
+
+    #[cold]
+    fn outside(&self, offset: usize, len: usize) -> DmaError {
+        self.notes.outside(offset, len);
+        DmaError::OutOfRange { offset, len, region: self.len }
     }
 
     fn byte(&self, offset: usize) -> &AtomicU8 {
@@ -174,7 +187,7 @@ impl DmaRegion {
 
     #[inline]
     fn dword(&self, offset: usize) -> Option<&AtomicU32> {
-        (offset.is_multiple_of(4) && self.check(offset, 4).is_ok()).then(|| {
+        (offset.is_multiple_of(4) && self.contains(offset, 4)).then(|| {
             // SAFETY: four bytes at `offset` lie inside (checked here) and are aligned, because the base is aligned
             // to eight (guaranteed by `from_raw_parts`).
             unsafe { AtomicU32::from_ptr(self.cpu.as_ptr().add(offset).cast()) }
@@ -183,7 +196,7 @@ impl DmaRegion {
 
     #[inline]
     fn qword(&self, offset: usize) -> Option<&Word64> {
-        (offset.is_multiple_of(8) && self.check(offset, 8).is_ok()).then(|| {
+        (offset.is_multiple_of(8) && self.contains(offset, 8)).then(|| {
             // SAFETY: as in `dword`, for eight bytes.
             unsafe { Word64::from_ptr(self.cpu.as_ptr().add(offset).cast()) }
         })
@@ -197,6 +210,7 @@ impl DmaRegion {
     /// [`DmaError::OutOfRange`] if the range does not lie inside the region.
     pub fn read(&self, offset: usize, bytes: &mut [u8]) -> Result<(), DmaError> {
         self.check(offset, bytes.len())?;
+        self.notes.read(offset, bytes.len());
         let mut at = offset;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -218,6 +232,7 @@ impl DmaRegion {
     /// [`DmaError::OutOfRange`] if the range does not lie inside the region; nothing is written then.
     pub fn write(&self, offset: usize, bytes: &[u8]) -> Result<(), DmaError> {
         self.check(offset, bytes.len())?;
+        self.notes.written(offset, bytes.len());
         let mut at = offset;
         let mut rest = bytes;
         while let Some((first, tail)) = rest.split_first() {
@@ -244,6 +259,7 @@ impl DmaRegion {
     pub fn zero(&self, range: Range<usize>) -> Result<(), DmaError> {
         let len = range.end.saturating_sub(range.start);
         self.check(range.start, len)?;
+        self.notes.written(range.start, len);
         let mut at = range.start;
         while at < range.end {
             match self.qword(at) {
@@ -269,8 +285,9 @@ impl DmaRegion {
     #[inline]
     pub fn read_u32_acquire(&self, offset: usize) -> Result<u32, DmaError> {
         self.dword(offset)
+            .inspect(|_| self.notes.read(offset, 4))
             .map(|word| u32::from_le(word.load(Ordering::Acquire)))
-            .ok_or(DmaError::OutOfRange { offset, len: 4, region: self.len })
+            .ok_or_else(|| self.outside(offset, 4))
     }
 
     /// Copies `N` words of eight bytes, as they lie in memory, to `offset`, a multiple of eight: one check for all.
@@ -282,8 +299,9 @@ impl DmaRegion {
         let len = N.saturating_mul(8);
         self.check(offset, len)?;
         if !offset.is_multiple_of(8) {
-            return Err(DmaError::OutOfRange { offset, len, region: self.len });
+            return Err(self.outside(offset, len));
         }
+        self.notes.written(offset, len);
         let mut at = offset;
         for word in words {
             // SAFETY: the whole range lies inside (checked above), `at` is a multiple of eight and the base is
@@ -308,7 +326,7 @@ impl DmaRegion {
         let len = N.saturating_mul(4);
         self.check(offset, len)?;
         if N == 0 || !offset.is_multiple_of(4) {
-            return Err(DmaError::OutOfRange { offset, len, region: self.len });
+            return Err(self.outside(offset, len));
         }
         // SAFETY: the whole entry lies inside (checked above), the offset is a multiple of four and the base is aligned to
         // eight (guaranteed by `from_raw_parts`).
@@ -317,8 +335,10 @@ impl DmaRegion {
         };
         let tagged = word(N.wrapping_sub(1)).load(Ordering::Acquire);
         if !is_new(u32::from_le(tagged)) {
+            self.notes.read(offset.saturating_add(len.saturating_sub(4)), 4);
             return Ok(None);
         }
+        self.notes.read(offset, len);
         let mut words = [tagged; N];
         for (n, value) in words.iter_mut().enumerate().take(N.wrapping_sub(1)) {
             *value = word(n).load(Ordering::Relaxed);
@@ -333,8 +353,9 @@ impl DmaRegion {
     #[inline]
     pub fn write_u64(&self, offset: usize, value: u64) -> Result<(), DmaError> {
         self.qword(offset)
+            .inspect(|_| self.notes.written(offset, 8))
             .map(|word| word.store(value.to_le(), Ordering::Relaxed))
-            .ok_or(DmaError::OutOfRange { offset, len: 8, region: self.len })
+            .ok_or_else(|| self.outside(offset, 8))
     }
 }
 
@@ -399,6 +420,17 @@ pub unsafe trait DmaArena {
     /// The device that this arena serves will not access the region again.
     unsafe fn release(&self, region: DmaRegion);
 
+    /// Takes a region back as [`release`](Self::release) does, and is told what showed that the device let go. For
+    /// arenas that keep books; this is what [`release`](fn@release) of this module calls.
+    ///
+    /// # Safety
+    /// As [`release`](Self::release).
+    unsafe fn release_proved(&self, region: DmaRegion, evidence: Evidence) {
+        let _ = evidence;
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.release(region) }
+    }
+
     /// Makes the CPU's writes to `range` of `region` visible to the device.
     fn publish(&self, region: &DmaRegion, range: Range<usize>);
 
@@ -441,6 +473,11 @@ unsafe impl<T: DmaArena + ?Sized> DmaArena for &T {
         unsafe { (**self).release(region) }
     }
 
+    unsafe fn release_proved(&self, region: DmaRegion, evidence: Evidence) {
+        // SAFETY: as above.
+        unsafe { (**self).release_proved(region, evidence) }
+    }
+
     fn publish(&self, region: &DmaRegion, range: Range<usize>) {
         (**self).publish(region, range);
     }
@@ -450,8 +487,31 @@ unsafe impl<T: DmaArena + ?Sized> DmaArena for &T {
     }
 }
 
+/// What showed that a device let go of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Evidence {
+    /// The one command that used it was completed, and its data are where they belong.
+    CommandEnded,
+    /// Its owner has it in hand: fresh from the arena, or returned with a completion, a refusal or a loss. Nothing is
+    /// said about its content.
+    InHand,
+    /// No command with its address was ever submitted.
+    NeverSeen,
+    /// The I/O queues that used it were deleted.
+    QueuesDeleted,
+    /// The Controller Data Queue that used it is gone.
+    DataQueueReleased,
+    /// The controller is disabled: CC.EN = 0 and CSTS.RDY = 0 were read.
+    Disabled,
+}
+
 pub(crate) mod proof {
+    use super::Evidence;
+
     pub trait Sealed {
+        /// Which kind of evidence this is.
+        fn evidence(&self) -> Evidence;
+
         /// Whether this shows anything about the device that the arena at this address serves.
         fn covers(&self, arena: usize) -> bool {
             let _ = arena;
@@ -479,7 +539,11 @@ impl CommandEnded {
     }
 }
 
-impl proof::Sealed for CommandEnded {}
+impl proof::Sealed for CommandEnded {
+    fn evidence(&self) -> Evidence {
+        Evidence::CommandEnded
+    }
+}
 impl LetGo for CommandEnded {}
 
 /// A Controller Data Queue is gone: its deletion, or the suspend that was to delete it, completed with success, or
@@ -494,7 +558,11 @@ impl CdqReleased {
     }
 }
 
-impl proof::Sealed for CdqReleased {}
+impl proof::Sealed for CdqReleased {
+    fn evidence(&self) -> Evidence {
+        Evidence::DataQueueReleased
+    }
+}
 impl LetGo for CdqReleased {}
 
 /// Gives back a region that its owner has in hand: fresh from the arena, or returned with a completion.
@@ -502,8 +570,17 @@ impl LetGo for CdqReleased {}
 /// A region that backs a queue is not one of these, even where a host kept it and named it by its address only; the
 /// caller of [`attach`](crate::controller::attach) has promised that such a region is not given back early.
 pub fn give_back<A: DmaArena + ?Sized>(arena: &A, region: DmaRegion) {
-    release(arena, region, &CommandEnded::new());
+    release(arena, region, &InHand);
 }
+
+/// The region came back to its owner, or never left.
+struct InHand;
+impl proof::Sealed for InHand {
+    fn evidence(&self) -> Evidence {
+        Evidence::InHand
+    }
+}
+impl LetGo for InHand {}
 
 /// Gives `region` back to the arena it came from, now that `proof` shows the device let go of it.
 ///
@@ -514,6 +591,6 @@ pub fn release<A: DmaArena + ?Sized, P: LetGo>(arena: &A, region: DmaRegion, pro
     if proof.covers(identity(arena)) {
         // SAFETY: a `LetGo` value exists only where the device's use has ended (guaranteed by the module that made
         // it), and it is about the device this arena serves (checked above).
-        unsafe { arena.release(region) }
+        unsafe { arena.release_proved(region, proof.evidence()) }
     }
 }

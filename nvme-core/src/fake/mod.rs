@@ -14,7 +14,7 @@ use crate::admin::{
     AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, Generation,
     SubmitError,
 };
-use crate::dma::DmaRegion;
+use crate::dma::{Direction, DmaArena, DmaRegion};
 use crate::testing::{PAGE, TestArena, TestProof};
 use crate::time::Instant;
 use crate::wire::lba_migration::{Change, EntrySequence};
@@ -217,17 +217,16 @@ impl AdminPort for FakePort<'_> {
             Some(Fault::TimesOut | Fault::Lost) => {}
             _ => {
                 let mut data = std::vec![0; len];
-                if let Some(region) = &buffer {
-                    region.read(0, &mut data).unwrap();
+                if let Some(region) = buffer.as_ref().filter(|r| r.direction() == Direction::ToDevice) {
+                    self.arena.device_read_region(region, &mut data);
                 }
                 match self.device.execute(self.arena, &request.command, base, &mut data, &mut self.events) {
                     Ok(dw0) => result = dw0,
                     Err(code) => status = code.status(),
                 }
-                if let Some(region) = &buffer
-                    && region.direction() == crate::dma::Direction::FromDevice
-                {
-                    region.write(0, &data).unwrap();
+                if let Some(region) = buffer.as_ref().filter(|r| r.direction() == Direction::FromDevice) {
+                    self.arena.device_write_region(region, &data);
+                    self.arena.acquire(region, 0..data.len());
                 }
             }
         }

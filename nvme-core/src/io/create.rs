@@ -7,7 +7,7 @@ use core::time::Duration;
 use super::pair::Parts;
 use super::{IoQueuePair, IoSlot, QuarantinedQueuePair};
 use crate::admin::{AdminPort, AdminQueue, AdminRequest, Call, CallError, SubmitError};
-use crate::dma::{self, CommandEnded, Direction, DmaArena, DmaError, DmaRegion, LetGo, Pool, proof};
+use crate::dma::{self, Direction, DmaArena, DmaError, DmaRegion, LetGo, Pool, proof};
 use crate::prp;
 use crate::queue::{CompletionRing, SubmissionRing};
 use crate::register::{Offset, RegisterIo};
@@ -23,7 +23,11 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// The controller never had the queues, or has deleted them.
 pub(super) struct QueuesGone;
-impl proof::Sealed for QueuesGone {}
+impl proof::Sealed for QueuesGone {
+    fn evidence(&self) -> dma::Evidence {
+        dma::Evidence::QueuesDeleted
+    }
+}
 impl LetGo for QueuesGone {}
 
 /// What an I/O queue pair is to be like.
@@ -158,15 +162,15 @@ fn allocate<A: DmaArena>(
     ) {
         Ok(region) => region,
         Err(error) => {
-            dma::release(arena, submission, &CommandEnded::new());
+            dma::give_back(arena, submission);
             return Err(error);
         }
     };
     match queue(lists, Direction::ToDevice) {
         Ok(lists) => Ok([submission, completion, lists]),
         Err(error) => {
-            dma::release(arena, submission, &CommandEnded::new());
-            dma::release(arena, completion, &CommandEnded::new());
+            dma::give_back(arena, submission);
+            dma::give_back(arena, completion);
             Err(error)
         }
     }
@@ -227,11 +231,11 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> CreateIoQueuePair<'d, 's, R
                         error = reason;
                         region
                     });
-                    dma::release(core.arena, region, &CommandEnded::new());
+                    dma::give_back(core.arena, region);
                 };
                 free(submission.map(SubmissionRing::into_memory));
                 free(completion.map(CompletionRing::into_memory));
-                dma::release(core.arena, lists, &CommandEnded::new());
+                dma::give_back(core.arena, lists);
                 return Err((IoQueueError::Dma(error), slots));
             }
         };

@@ -214,14 +214,9 @@ fn submission_ring_wraps_at_every_index_and_batches_doorbells() {
             for _ in 0..3 * size {
                 assert_eq!(ring.free(), size - 1);
                 let start = ring.tail();
+                let entry = |number| SubmissionQueueEntry::new(2).with_dwords([number, 1, 2, 3, 4, 5]);
                 for n in 0..batch {
-                    let entry = SubmissionQueueEntry::new(2).with_dwords([number, 1, 2, 3, 4, 5]);
-                    ring.push(&entry).unwrap();
-                    let slot = (start + n) % size;
-                    let mut bytes = [0; 64];
-                    arena.device_read(base.plus(u64::from(slot) * 64), &mut bytes);
-                    assert_eq!(zerocopy::IntoBytes::as_bytes(&entry), bytes);
-                    number += 1;
+                    ring.push(&entry(number + n)).unwrap();
                 }
                 if batch == size - 1 {
                     assert_eq!(ring.push(&SubmissionQueueEntry::new(0)), Err(RingFull));
@@ -229,6 +224,13 @@ fn submission_ring_wraps_at_every_index_and_batches_doorbells() {
                 ring.ring(&registers, &arena).unwrap();
                 ring.ring(&registers, &arena).unwrap();
                 assert_eq!(registers.0.borrow_mut().drain(..).collect::<Vec<_>>(), [(0x1000, ring.tail())]);
+                for n in 0..batch {
+                    let slot = (start + n) % size;
+                    let mut bytes = [0; 64];
+                    arena.device_read(base.plus(u64::from(slot) * 64), &mut bytes);
+                    assert_eq!(zerocopy::IntoBytes::as_bytes(&entry(number)), bytes);
+                    number += 1;
+                }
                 ring.set_head(ring.tail() as u16).unwrap();
             }
         }
