@@ -192,6 +192,10 @@ fn r19_an_image_without_the_state_that_was_agreed_on_is_refused() {
 /// Evidence about another controller.
 struct Foreign;
 impl crate::dma::proof::Sealed for Foreign {
+    fn evidence(&self) -> crate::dma::Evidence {
+        crate::dma::Evidence::Disabled
+    }
+
     fn covers(&self, _arena: usize) -> bool {
         false
     }
