@@ -108,8 +108,9 @@ impl<M: HostMemory> Controller<'_, M> {
             return false;
         };
         let mut entry = [0; 16];
+        // An IOMMU may let the controller write its completion queues only; the rest of the entry is zero then.
         if self.dma.read(address, &mut entry).is_err() {
-            return false;
+            entry = [0; 16];
         }
         let [.., tag, _] = &mut entry;
         *tag = (*tag & !1) | u8::from(phase);
