@@ -138,11 +138,13 @@ pub const fn list_bytes(entries: usize, page_size: usize) -> usize {
     entries.saturating_add(links).saturating_mul(ENTRY)
 }
 
-/// List pages that any transfer of up to `len` bytes can need, wherever in a page it starts.
+/// List pages that any transfer of up to `len` bytes can need, wherever in a page it starts: none if it touches two
+/// pages at most, which both PRP fields hold.
 #[must_use]
 pub const fn list_pages_for_transfer(len: usize, page_size: usize) -> usize {
     // One page more than the length alone suggests, one fewer because PRP1 holds the first.
     match len.checked_div(page_size) {
+        Some(_) if len <= page_size => 0,
         Some(_) => list_pages(len.div_ceil(page_size), page_size),
         None => 0,
     }

@@ -11,7 +11,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering};
 use std::alloc::{Layout as HeapLayout, alloc_zeroed, dealloc};
 use std::boxed::Box;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::vec::Vec;
 
 use crate::dma::checking::{Access, CheckingArena, RegionSlot, Violation};
@@ -63,6 +63,9 @@ pub(crate) struct TestArena {
     slots: NonNull<[RegionSlot]>,
     violations: NonNull<[Option<Violation>]>,
     budget: Cell<Option<usize>>,
+    /// What the device writes after each of the next acquires.
+    late_writes: RefCell<VecDeque<(BusAddr, Vec<u8>)>>,
+    asked: RefCell<Vec<usize>>,
 }
 
 /// Tests vouch themselves that their fake device has let go.
@@ -90,12 +93,30 @@ impl TestArena {
         // SAFETY: as above; nobody else has references to them.
         let lent = unsafe { (&*heap.as_ptr(), &mut *slots.as_ptr(), &mut *violations.as_ptr()) };
         let checking = ManuallyDrop::new(CheckingArena::new(lent.0, lent.1, lent.2).with_quarantine(16));
-        Self { checking, heap, slots, violations, budget: Cell::new(None) }
+        Self {
+            checking,
+            heap,
+            slots,
+            violations,
+            budget: Cell::new(None),
+            late_writes: RefCell::default(),
+            asked: RefCell::default(),
+        }
     }
 
     /// Lets `count` more allocations succeed; all later ones fail.
     pub(crate) fn fail_after(&self, count: usize) {
         self.budget.set(Some(count));
+    }
+
+    /// The device writes these bytes right after the next acquire, further ones after the acquire after it.
+    pub(crate) fn write_after_acquire(&self, address: BusAddr, bytes: &[u8]) {
+        self.late_writes.borrow_mut().push_back((address, bytes.to_vec()));
+    }
+
+    /// Length of every region asked for since the last call.
+    pub(crate) fn take_asked(&self) -> Vec<usize> {
+        self.asked.take()
     }
 
     /// Regions handed out from `pool` and not given back.
@@ -174,6 +195,7 @@ impl TestArena {
     }
 
     fn spend(&self, pool: Pool, bytes: usize) -> Result<(), DmaError> {
+        self.asked.borrow_mut().push(bytes);
         match self.budget.get() {
             Some(0) => Err(DmaError::Exhausted { pool, bytes }),
             left => {
@@ -362,6 +384,10 @@ unsafe impl DmaArena for TestArena {
 
     fn acquire(&self, region: &DmaRegion, range: Range<usize>) {
         self.checking.acquire(region, range);
+        let written = self.late_writes.borrow_mut().pop_front();
+        if let Some((address, bytes)) = written {
+            self.device_write(address, &bytes);
+        }
     }
 }
 

@@ -144,6 +144,11 @@ impl Call {
         matches!(self.state, State::Idle)
     }
 
+    /// Whether the port has accepted the command.
+    pub(crate) const fn is_sent(&self) -> bool {
+        matches!(self.state, State::Sent(_))
+    }
+
     /// Takes on a command; the next [`poll`](Self::poll) submits it. `timeout` counts from when the port accepts it,
     /// and the port has as long to accept it.
     ///

@@ -10,12 +10,15 @@ mod work;
 
 pub use call::{Call, CallError, CallResult};
 pub use initialize::{Initialize, InitializeError, InitializeOptions, Initialized, Inquiry};
+pub(crate) use port::fresh_number;
 pub use port::{
     AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, Generation,
-    SubmitError,
+    Life, SubmitError,
 };
 pub use queue::AdminQueue;
 pub use work::{AdminSlot, AdminWork};
 
+#[cfg(test)]
+mod ownership;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 //! the [`AdminHandle`] and later takes the completion with it, so none sees another's completions and none waits
 //! inside a call.
 
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
 use crate::dma::{DmaArena, DmaRegion};
@@ -13,20 +14,17 @@ use crate::time::Instant;
 use crate::wire::{AsynchronousEvent, BusAddr, CdqId, CommandId, CompletionQueueEntry, SubmissionQueueEntry};
 
 /// Names one submitted admin command. It owns nothing and may be copied; once the completion has been taken it
-/// names nothing any more. After a reset of the controller it names none of the commands that came later.
+/// names nothing any more. It names no command of another port, and after a reset of the controller none of those that
+/// came later. Only the [`Life`] that its port keeps makes one, so nobody can take a completion that is not his.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdminHandle {
     id: CommandId,
     generation: Generation,
+    /// Identifiers come round again, this does not.
+    number: u64,
 }
 
 impl AdminHandle {
-    /// The handle of the command with identifier `id` submitted in `generation`, for implementations of [`AdminPort`].
-    #[must_use]
-    pub const fn new(id: CommandId, generation: Generation) -> Self {
-        Self { id, generation }
-    }
-
     /// The command's identifier.
     #[must_use]
     pub const fn command_id(self) -> CommandId {
@@ -40,16 +38,77 @@ impl AdminHandle {
     }
 }
 
-/// One life of a controller behind an [`AdminPort`], from one disable to the next. Two that differ prove that the
-/// controller was disabled in between: commands, queues and Controller Data Queues of the earlier one are gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Generation(u32);
+/// One life of one controller behind an [`AdminPort`], from one disable to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Generation {
+    controller: u32,
+    life: u32,
+}
+
+/// The number that was given out last. It would take 2^32 resets for one to come twice.
+static LAST: AtomicU32 = AtomicU32::new(0);
+
+/// A number that was not given out before.
+pub(crate) fn fresh_number() -> u32 {
+    LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+}
 
 impl Generation {
-    /// The generation with this number, for implementations of [`AdminPort`]; the number has no other meaning.
+    /// Whether both are about the same controller.
     #[must_use]
-    pub const fn new(number: u32) -> Self {
-        Self(number)
+    pub const fn is_of_same_controller(self, other: Self) -> bool {
+        self.controller == other.controller
+    }
+
+    /// Whether this is another life of the same controller, which proves that the controller was disabled in between:
+    /// commands, queues and Controller Data Queues of the other one are gone.
+    #[must_use]
+    pub const fn is_another_life(self, other: Self) -> bool {
+        self.controller == other.controller && self.life != other.life
+    }
+}
+
+/// The present life of the controller behind a port, which keeps it to itself: whoever has it makes handles.
+#[derive(Debug)]
+pub struct Life {
+    generation: Generation,
+    /// Handles made so far.
+    handles: u64,
+}
+
+impl Life {
+    /// The first life of a controller that nobody else has one of.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::of_controller(fresh_number())
+    }
+
+    /// A new life of the controller with this number.
+    pub(crate) fn of_controller(controller: u32) -> Self {
+        Self { generation: Generation { controller, life: fresh_number() }, handles: 0 }
+    }
+
+    /// What tells this life from others.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The handle of a command that is about to be submitted with identifier `id`.
+    pub const fn handle(&mut self, id: CommandId) -> AdminHandle {
+        self.handles = self.handles.wrapping_add(1);
+        AdminHandle { id, generation: self.generation, number: self.handles }
+    }
+
+    /// The controller was disabled: everything of the life before is gone.
+    pub fn renew(&mut self) {
+        self.generation.life = fresh_number();
+    }
+}
+
+impl Default for Life {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -96,6 +155,8 @@ pub enum SubmitError {
     DataPointer(PrpError),
     /// The controller has failed, was removed or is not enabled.
     NotReady,
+    /// The command is about something of another controller than the port's.
+    OtherController,
 }
 
 /// How a command ended.
@@ -145,9 +206,19 @@ impl EventFilter {
 
 /// A shared admin queue. No call blocks; all are bounded.
 ///
-/// Implemented by this crate's admin queue; a host may implement it over a passthrough interface instead. Memory goes
-/// back on its word: it reports a command as completed only when its controller has completed it.
-pub trait AdminPort {
+/// Implemented by this crate's [`AdminQueue`](super::AdminQueue); a host may implement it over a passthrough interface
+/// instead.
+///
+/// # Safety
+/// Memory goes back on an implementation's word, without a further look. It guarantees that
+/// - [`arena`](Self::arena) is always the same arena, and serves the controller that the commands go to and no other;
+/// - [`generation`](Self::generation) comes from a [`Life`] of that controller that the port keeps to itself, and changes
+///   when, and only when, the controller was disabled or reset, so that it let go of every queue it had;
+/// - [`take`](Self::take) reports a command as [`Completed`](AdminOutcome::Completed) only with the completion that this
+///   controller posted for the command of that very handle, and gives a buffer back only when the controller has let go
+///   of it.
+#[allow(unsafe_code, reason = "who implements the port answers for it; nothing unsafe is done here")]
+pub unsafe trait AdminPort {
     /// Where command data lives.
     type Arena: DmaArena;
 
@@ -160,8 +231,7 @@ pub trait AdminPort {
     /// Longest data transfer in bytes: what the controller (MDTS) and the port's own memory for PRP lists both allow.
     fn max_transfer(&self) -> usize;
 
-    /// The present life of the controller. It changes when, and only when, the controller was disabled, so that it let
-    /// go of every queue it had.
+    /// The present life of the controller.
     fn generation(&self) -> Generation;
 
     /// Submits one command and rings the doorbell.
@@ -174,9 +244,9 @@ pub trait AdminPort {
         now: Instant,
     ) -> Result<AdminHandle, (SubmitError, AdminRequest)>;
 
-    /// Takes the completion of a command, once; `None` while it is outstanding or once it has been taken. A command of an
-    /// earlier [generation](Self::generation) is [`Lost`](AdminOutcome::Lost), without its buffer, which went back when
-    /// the controller was disabled.
+    /// Takes the completion of a command, once; `None` while it is outstanding, once it has been taken, and for a command
+    /// of another port. A command of an earlier [life](Generation::is_another_life) is [`Lost`](AdminOutcome::Lost),
+    /// without its buffer, which went back when the controller was disabled.
     fn take(&mut self, handle: AdminHandle) -> Option<AdminCompletion>;
 
     /// Gives up interest in a command: its slot and buffer are freed when the device lets go of them.

@@ -5,9 +5,9 @@ use super::events::Events;
 use super::work::{AdminSlot, AdminWork, Role, Stage};
 use super::{
     AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, Generation,
-    SubmitError,
+    Life, SubmitError,
 };
-use crate::controller::{Core, EnableOptions, Fault, Quiesced};
+use crate::controller::{Core, EnableOptions, Fault, Link, Quiesced};
 use crate::dma::{CommandEnded, Direction, DmaArena, DmaError, DmaRegion, Pool, give_back, release};
 use crate::prp::{self, DataPointer, ListMemory, PrpError};
 use crate::queue::{CompletionRing, SubmissionRing, Tracker};
@@ -26,6 +26,7 @@ use crate::wire::{
 pub struct AdminQueue<'d, 's, R: ?Sized, A: DmaArena> {
     core: Core<'d, R, A>,
     epoch: u32,
+    life: Life,
     submission: SubmissionRing,
     completion: CompletionRing,
     tracker: Tracker<'s, AdminWork>,
@@ -68,7 +69,8 @@ fn allocate<A: DmaArena>(
             return Err(error);
         }
     };
-    match queue(lists, Direction::ToDevice) {
+    // A region has bytes, even where no command needs a list.
+    match queue(lists.max(size_of::<u64>()), Direction::ToDevice) {
         Ok(lists) => Ok(Memory { submission, completion, lists }),
         Err(error) => {
             give_back(arena, submission);
@@ -121,6 +123,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         };
         Ok(Self {
             epoch: core.link.epoch(),
+            life: Life::of_controller(core.link.controller()),
             core,
             submission,
             completion,
@@ -197,9 +200,10 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
     }
 
     /// Keeps as many Asynchronous Event Requests outstanding as `limit` (the controller's AERL plus one) and
-    /// [`EnableOptions::events`] allow. Returns that number.
+    /// [`EnableOptions::events`] allow, none in a submission queue of two entries. Returns that number. In a queue with no
+    /// more entries than that, requests beyond its size less two follow when commands complete.
     pub fn request_events(&mut self, limit: u16) -> u16 {
-        let target = self.events.set_limit(limit);
+        let target = self.events.set_limit(if self.submission.size() > 2 { limit } else { 0 });
         self.arm_events();
         target
     }
@@ -216,10 +220,12 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         self.events.dropped()
     }
 
-    /// Submits event requests until as many slots hold one as there should be.
+    /// Submits event requests until as many slots hold one as there should be. The last free entry of the submission
+    /// queue stays for a command: entries that hold requests become free only when something else completes.
     fn arm_events(&mut self) {
-        while self.events.missing() > 0 && self.check().is_ok() {
-            let work = AdminWork { role: Role::Event, stage: Stage::Outstanding, data: None, len: 0 };
+        while self.events.missing() > 0 && self.submission.free() > 1 && self.check().is_ok() {
+            let work =
+                AdminWork { role: Role::Event, stage: Stage::Outstanding, handle: None, data: None, len: 0 };
             if self.send(Events::request(), work, DataPointer::NONE, None).is_err() {
                 return;
             }
@@ -339,6 +345,11 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         Ok(pointer)
     }
 
+    /// Whether this is a queue of the controller that `link` belongs to.
+    pub(crate) fn is_of(&self, link: &Link) -> bool {
+        core::ptr::eq(self.core.link, link)
+    }
+
     /// The controller is disabled: what was outstanding is lost, what nobody will ask for goes, event requests vanish.
     pub(crate) fn quiesce(&mut self) {
         let mut next = 0;
@@ -373,7 +384,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         let id = self.find_from(&mut next, |work| {
             work.role == Role::Command && matches!(work.stage, Stage::Completed(..) | Stage::Lost)
         })?;
-        let handle = AdminHandle::new(id, self.generation());
+        let handle = self.tracker.get(id)?.handle?;
         Some((handle, self.take(handle)?))
     }
 
@@ -396,7 +407,12 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
     }
 }
 
-impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A> {
+#[allow(unsafe_code, reason = "the word that the trait asks for is given here")]
+// SAFETY: the arena is the one that serves the controller, as the caller of `attach` promised. `life` is private and made
+// with the queue, of which there is one for each time that `Disabled::enable` begins to enable the disabled controller.
+// `take` reports what `settle` noted for the same command from an entry of this controller's completion queue, and what
+// `quiesce` noted when the controller was disabled.
+unsafe impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A> {
     type Arena = A;
 
     fn arena(&self) -> &A {
@@ -412,7 +428,7 @@ impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A>
     }
 
     fn generation(&self) -> Generation {
-        Generation::new(self.epoch)
+        self.life.generation()
     }
 
     fn submit(
@@ -439,9 +455,11 @@ impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A>
             AdminData::QueueBase(base) => (None, 0, Some(base)),
             AdminData::None => (None, 0, None),
         };
-        let work = AdminWork { role: Role::Command, stage: Stage::Outstanding, data, len };
+        let handle = self.life.handle(id);
+        let work =
+            AdminWork { role: Role::Command, stage: Stage::Outstanding, handle: Some(handle), data, len };
         match self.send(command, work, pointer, Some(now.after(timeout))) {
-            Ok(id) => Ok(AdminHandle::new(id, self.generation())),
+            Ok(_) => Ok(handle),
             Err(work) => {
                 let data = match (work.data, base) {
                     (Some(region), _) => AdminData::Buffer { region, len },
@@ -454,12 +472,12 @@ impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A>
     }
 
     fn take(&mut self, handle: AdminHandle) -> Option<AdminCompletion> {
-        if handle.generation() != self.generation() {
+        if handle.generation().is_another_life(self.generation()) {
             return Some(AdminCompletion { outcome: AdminOutcome::Lost, region: None });
         }
         let id = handle.command_id();
         let failed = self.check().is_err();
-        let work = self.tracker.get_mut(id).filter(|work| work.role == Role::Command)?;
+        let work = self.tracker.get_mut(id).filter(|work| work.is_claimed_by(handle))?;
         let outcome = match work.stage {
             Stage::Told => return None,
             Stage::TimedOut => {
@@ -480,11 +498,8 @@ impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_, R, A>
     }
 
     fn abandon(&mut self, handle: AdminHandle) {
-        if handle.generation() != self.generation() {
-            return;
-        }
         let id = handle.command_id();
-        let Some(work) = self.tracker.get_mut(id).filter(|work| work.role == Role::Command) else { return };
+        let Some(work) = self.tracker.get_mut(id).filter(|work| work.is_claimed_by(handle)) else { return };
         work.role = Role::Abandoned;
         if matches!(work.stage, Stage::Completed(..) | Stage::Lost)
             && let Ok(finished) = self.tracker.complete(id)

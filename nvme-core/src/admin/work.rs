@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an admin queue keeps for each outstanding command.
 
+use super::AdminHandle;
 use crate::dma::DmaRegion;
 use crate::queue::Slot;
 use crate::wire::CompletionQueueEntry;
@@ -13,6 +14,8 @@ pub type AdminSlot = Slot<AdminWork>;
 pub struct AdminWork {
     pub(super) role: Role,
     pub(super) stage: Stage,
+    /// The handle that names it; none for an event request.
+    pub(super) handle: Option<AdminHandle>,
     /// The data, which the device may be using until the command is completed.
     pub(super) data: Option<DmaRegion>,
     /// Bytes of `data` that the command transfers.
@@ -44,6 +47,11 @@ pub(super) enum Stage {
 }
 
 impl AdminWork {
+    /// Whether `handle` names it and its owner still wants it.
+    pub(super) fn is_claimed_by(&self, handle: AdminHandle) -> bool {
+        self.role == Role::Command && self.handle == Some(handle)
+    }
+
     /// Whether nobody will ask for it: it goes as soon as the device lets go of it.
     pub(super) const fn is_unclaimed(&self) -> bool {
         matches!(self.role, Role::Abandoned) || matches!(self.stage, Stage::Told)

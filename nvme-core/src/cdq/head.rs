@@ -118,8 +118,14 @@ impl HeadPublisher {
     }
 
     /// The trigger's event arrived: it has disarmed itself.
+    ///
+    /// While an update is on its way the event may be that of its trigger, too. If it is the one before, the trigger is
+    /// armed once more than needed.
     pub(super) const fn fired(&mut self) {
         self.armed = None;
+        if let Some(update) = &mut self.update {
+            update.armed = None;
+        }
     }
 
     /// Gives up interest in the update on its way: the queue is gone.

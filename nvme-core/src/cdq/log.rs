@@ -88,16 +88,39 @@ pub(super) struct Decoded {
     pub(super) violation: Option<LogViolation>,
 }
 
+/// An entry that is not one, and where in the log it stands all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed {
+    pub(super) error: EntryError,
+    /// `None` if that is what is reserved.
+    pub(super) sequence: Option<EntrySequence>,
+}
+
 impl LogState {
     /// Takes one entry.
     #[inline]
-    pub(super) fn take(&mut self, entry: Result<LbaMigrationEntry, EntryError>) -> Decoded {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(error) => {
-                return Decoded { events: [None; 2], violation: Some(LogViolation::Malformed(error)) };
+    pub(super) fn take(&mut self, entry: Result<LbaMigrationEntry, Malformed>) -> Decoded {
+        match entry {
+            Ok(entry) => self.take_checked(entry),
+            Err(malformed) => self.take_malformed(malformed),
+        }
+    }
+
+    /// The log starts or ends with a marker, whatever the rest of its entry is.
+    #[cold]
+    fn take_malformed(&mut self, malformed: Malformed) -> Decoded {
+        let events = match malformed.sequence {
+            Some(sequence) => {
+                let marker = LbaMigrationEntry { phase: false, sequence, change: Change::None };
+                self.take_checked(marker).events
             }
+            None => [None; 2],
         };
+        Decoded { events, violation: Some(LogViolation::Malformed(malformed.error)) }
+    }
+
+    #[inline]
+    fn take_checked(&mut self, entry: LbaMigrationEntry) -> Decoded {
         let change = match entry.change {
             Change::Range { namespace, start, blocks, deallocated } => {
                 Some(LogEvent::Changed { namespace, start, blocks, deallocated })

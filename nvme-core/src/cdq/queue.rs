@@ -8,7 +8,7 @@ use super::head::{HeadPolicy, HeadPublisher, HeadUpdateFailed};
 use super::log::{LogEvent, LogState, LogViolation};
 use super::memory::{CdqMemory, CdqMemoryError, MemoryLimits, Quarantined, QueueLayout};
 use super::reader::{CdqReader, Drained};
-use crate::admin::{AdminPort, AdminRequest, Call, CallError, EventFilter, Generation};
+use crate::admin::{AdminPort, AdminRequest, Call, CallError, EventFilter, Generation, SubmitError};
 use crate::dirty::DirtySet;
 use crate::dma::{CdqReleased, LetGo};
 use crate::time::Instant;
@@ -17,6 +17,9 @@ use crate::wire::{CdqEvent, CdqId, TrackedId};
 
 /// Most events taken in one poll; further ones wait for the next.
 const EVENTS_PER_POLL: u32 = 16;
+
+/// The queue is of another controller than the port's.
+const OTHER_CONTROLLER: CallError = CallError::NotSubmitted(SubmitError::OtherController);
 
 /// What a queue is to be like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,15 +130,31 @@ impl CdqCreation {
         }
     }
 
-    /// Goes on; `Some` exactly once, when the command has ended. Never blocks.
+    /// Goes on; `Some` exactly once, when the command has ended. Never blocks. The port is that of [`new`](Self::new):
+    /// another controller's is not sent the command, and knows nothing of one on its way.
     ///
     /// # Errors
-    /// [`CdqFailure`]: after a refusal the memory is back in the pool, otherwise it is quarantined inside.
+    /// [`CdqFailure`]: after a refusal, or a reset of the controller, the memory is back in the pool, otherwise it is
+    /// quarantined inside.
     pub fn poll<P: AdminPort + ?Sized>(
         &mut self,
         port: &mut P,
         now: Instant,
     ) -> Option<Result<ControllerDataQueue, CdqFailure>> {
+        let life = port.generation();
+        if !life.is_of_same_controller(self.generation) {
+            if self.call.is_sent() {
+                return None;
+            }
+            let quarantined = Some(Quarantined::new(self.memory.take()?));
+            return Some(Err(CdqFailure { error: OTHER_CONTROLLER, quarantined }));
+        }
+        if life != self.generation {
+            // It was never made, or is gone with the reset.
+            self.call.abandon(port);
+            self.memory.take()?.release(port.arena(), &CdqReleased::new());
+            return Some(Err(CdqFailure { error: CallError::Lost, quarantined: None }));
+        }
         let result = self.call.poll(port, now)?;
         let memory = self.memory.take()?;
         Some(match result.finish(port.arena()) {
@@ -148,13 +167,13 @@ impl CdqCreation {
                 tail_events: 0,
                 full_events: 0,
                 unmarked: 0,
+                run: RunOverflows::default(),
                 highest_fill: 0,
                 generation: self.generation,
                 is_gone: false,
                 released: None,
             }),
-            // Never made, or gone with a reset.
-            Err(error) if error.is_refusal() || port.generation() != self.generation => {
+            Err(error) if error.is_refusal() => {
                 memory.release(port.arena(), &CdqReleased::new());
                 Err(CdqFailure { error, quarantined: None })
             }
@@ -175,12 +194,23 @@ pub struct ControllerDataQueue {
     full_events: u64,
     /// Overflows that an event reported and no marker.
     unmarked: u64,
+    run: RunOverflows,
     highest_fill: u32,
     /// The life of the controller that has the queue.
     generation: Generation,
     /// A reset was seen.
     is_gone: bool,
     released: Option<CdqReleased>,
+}
+
+/// Overflows of the present run of the log: each leaves a marker and raises an event. Counted anew once a run has ended
+/// by overflow, so that an event that got lost does not hide a marker that is missing later.
+#[derive(Debug, Default)]
+struct RunOverflows {
+    /// Events that reported a full queue.
+    events: u64,
+    /// Markers read, and events taken for an overflow whose marker is missing.
+    seen: u64,
 }
 
 /// What a caller may do after a poll.
@@ -270,7 +300,8 @@ impl ControllerDataQueue {
     /// queue before [`QueuePoll::MaySleep`] is returned.
     ///
     /// # Errors
-    /// [`HeadUpdateFailed`] beside what was read. The head is published again when it is next due.
+    /// [`HeadUpdateFailed`] beside what was read. The head is published again when it is next due. With another
+    /// controller's port nothing is read or sent.
     pub fn poll<P: AdminPort + ?Sized>(
         &mut self,
         port: &mut P,
@@ -279,6 +310,12 @@ impl ControllerDataQueue {
         limit: u32,
         force: bool,
     ) -> (Drained, Result<QueuePoll, HeadUpdateFailed>) {
+        if !self.is_of(port) {
+            return (
+                Drained::default(),
+                Err(HeadUpdateFailed { head: self.reader.head(), error: OTHER_CONTROLLER }),
+            );
+        }
         if self.is_dead(port) {
             self.head.abandon(port);
             let mut drained = Drained::default();
@@ -288,13 +325,20 @@ impl ControllerDataQueue {
             }
             return (drained, Ok(QueuePoll::Gone));
         }
-        self.take_events(port);
+        // First the acknowledgement of a trigger, then its event.
         let settled = self.head.settle(port, now);
+        self.take_events(port);
+        let before = self.reader.overflows();
         let mut drained = self.drain(port, dirty, limit);
+        self.run.seen = self.run.seen.saturating_add(self.reader.overflows().wrapping_sub(before));
+        if drained.empty && self.reader.state() == LogState::Overflowed {
+            // Whatever event is still to come tells nothing that the marker did not.
+            self.run = RunOverflows::default();
+        }
         // Each overflow raises at most one event, after its marker. One event more, and the queue read to its end,
         // is an overflow whose marker is missing.
-        let marked = self.reader.overflows().saturating_add(self.unmarked);
-        if drained.empty && self.full_events > marked {
+        if drained.empty && self.run.events > self.run.seen {
+            self.run.seen = self.run.seen.saturating_add(1);
             self.unmarked = self.unmarked.saturating_add(1);
             drained.overflowed = true;
             dirty.mark_all();
@@ -308,19 +352,30 @@ impl ControllerDataQueue {
                 return (drained, Err(error));
             }
         }
-        let sleeps = self.released.is_some() || self.head.may_sleep(self.reader.head());
         // An update that was acknowledged at once has not been followed by another look yet.
         let looked = drained.empty && !self.reader.is_ready(&self.memory, port.arena());
-        (drained, Ok(if sleeps && looked { QueuePoll::MaySleep } else { QueuePoll::Again }))
+        if looked && self.may_sleep() {
+            // Nor has its event been looked for.
+            self.take_events(port);
+        }
+        (drained, Ok(if looked && self.may_sleep() { QueuePoll::MaySleep } else { QueuePoll::Again }))
     }
 
-    /// Reads at most `limit` entries into `dirty` and publishes nothing; works on a queue that is gone, too.
+    fn may_sleep(&self) -> bool {
+        self.released.is_some() || self.head.may_sleep(self.reader.head())
+    }
+
+    /// Reads at most `limit` entries into `dirty` and publishes nothing; works on a queue that is gone, too. With another
+    /// controller's port nothing is read.
     pub fn drain<P: AdminPort + ?Sized>(
         &mut self,
         port: &P,
         dirty: &mut DirtySet<'_, '_>,
         limit: u32,
     ) -> Drained {
+        if !self.is_of(port) {
+            return Drained::default();
+        }
         let drained = self.reader.drain(&self.memory, port.arena(), dirty, limit);
         let fill = crate::ring::distance(self.head.acknowledged(), self.reader.head(), self.entries());
         self.highest_fill = self.highest_fill.max(fill);
@@ -328,8 +383,11 @@ impl ControllerDataQueue {
     }
 
     /// The next event, `None` if no new entry is in the queue; reads at most `limit` entries that carry none. For
-    /// users that keep no dirty map; publishes nothing.
+    /// users that keep no dirty map; publishes nothing. With another controller's port nothing is read.
     pub fn next_event<P: AdminPort + ?Sized>(&mut self, port: &P, limit: u32) -> Option<LogEvent> {
+        if !self.is_of(port) {
+            return None;
+        }
         self.reader.next(&self.memory, port.arena(), limit)
     }
 
@@ -347,7 +405,7 @@ impl ControllerDataQueue {
         port: &mut P,
         now: Instant,
     ) -> Result<(), HeadUpdateFailed> {
-        self.head.settle(port, now)
+        if self.is_of(port) && !self.is_dead(port) { self.head.settle(port, now) } else { Ok(()) }
     }
 
     /// The queue was deleted together with the suspend of its tracked controller: only its memory is left to read.
@@ -355,18 +413,26 @@ impl ControllerDataQueue {
         self.released = Some(proof);
     }
 
+    /// Whether `port` leads to the controller of the queue.
+    fn is_of<P: AdminPort + ?Sized>(&self, port: &P) -> bool {
+        port.generation().is_of_same_controller(self.generation)
+    }
+
     /// Whether the queue went with a reset of its controller.
     fn is_dead<P: AdminPort + ?Sized>(&self, port: &P) -> bool {
-        self.released.is_none() && port.generation() != self.generation
+        self.released.is_none() && port.generation().is_another_life(self.generation)
     }
 
     /// Gives the memory of a queue that is gone back to the pool: deleted with a suspend, or by a reset of its
     /// controller.
     ///
     /// # Errors
-    /// The queue itself, if it still exists: delete it with [`CdqDeletion`].
+    /// The queue itself, if it still exists: delete it with [`CdqDeletion`]. Also if `port` is another controller's.
     pub fn release<P: AdminPort + ?Sized>(mut self, port: &mut P) -> Result<CdqFigures, Self> {
-        let reset = port.generation() != self.generation;
+        if !self.is_of(port) {
+            return Err(self);
+        }
+        let reset = port.generation().is_another_life(self.generation);
         match self.released.take().or_else(|| reset.then(CdqReleased::new)) {
             Some(proof) => {
                 self.head.abandon(port);
@@ -401,6 +467,7 @@ impl ControllerDataQueue {
                 }
                 Some(CdqEvent::Full(queue)) if queue == self.id => {
                     self.full_events = self.full_events.wrapping_add(1);
+                    self.run.events = self.run.events.wrapping_add(1);
                 }
                 // An event of a queue this reader does not know.
                 _ => {}
@@ -434,13 +501,21 @@ impl CdqDeletion {
     /// back in the pool. A head update on its way is waited for first. Never blocks.
     ///
     /// # Errors
-    /// [`CdqFailure`] with the memory quarantined: only a completion with success proves that the controller let go.
+    /// [`CdqFailure`] with the memory quarantined: only a completion with success proves that the controller let go. Also
+    /// if the command was to be sent through another controller's port.
     pub fn poll<P: AdminPort + ?Sized>(
         &mut self,
         port: &mut P,
         now: Instant,
     ) -> Option<Result<CdqFigures, CdqFailure>> {
         let queue = self.queue.as_mut()?;
+        if !queue.is_of(port) {
+            if self.sent && self.call.is_sent() {
+                return None;
+            }
+            let quarantined = Some(self.queue.take()?.quarantine());
+            return Some(Err(CdqFailure { error: OTHER_CONTROLLER, quarantined }));
+        }
         if queue.is_dead(port) {
             // There is nothing left to delete.
             self.call.abandon(port);

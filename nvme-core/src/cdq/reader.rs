@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading a Controller Data Queue: phase, head and lap.
 
-use super::log::{LogEvent, LogState, LogViolation};
+use super::log::{LogEvent, LogState, LogViolation, Malformed};
 use super::memory::CdqMemory;
 use crate::dirty::{DirtySet, MarkError};
 use crate::dma::DmaArena;
 use crate::ring::PhaseConsumer;
 use crate::wire::cdq::ENTRY_BYTES;
-use crate::wire::lba_migration::{Change, EntryError, EntrySequence, LbaMigrationEntry};
+use crate::wire::lba_migration::{Change, EntrySequence, LbaMigrationEntry, LbaMigrationQueueEntry};
 
 /// The phase tag in an entry's last dword: the lowest bit of its highest byte.
 const PHASE_BIT: u32 = 1 << 24;
@@ -213,9 +213,17 @@ impl CdqReader {
     fn peek<A: DmaArena + ?Sized>(&self, memory: &CdqMemory, arena: &A) -> Option<[u8; 32]> {
         let slots = memory.slots();
         let offset = (self.consumer.head() as usize).wrapping_mul(ENTRY_BYTES as usize);
-        arena.acquire(slots, offset..offset.wrapping_add(ENTRY_BYTES as usize));
+        let end = offset.wrapping_add(ENTRY_BYTES as usize);
+        arena.acquire(slots, end.wrapping_sub(4)..end);
         // The controller writes the dword with the phase tag last; nothing of the entry is read before it.
-        let words = slots.read_entry::<8>(offset, |last| self.consumer.is_new(last & PHASE_BIT != 0));
+        let words = slots.read_entry::<8>(offset, |last| {
+            let new = self.consumer.is_new(last & PHASE_BIT != 0);
+            if new {
+                // An arena may have copied the entry, or a cache fetched it, before the tag came.
+                arena.acquire(slots, offset..end);
+            }
+            new
+        });
         words.ok().flatten().map(|words| zerocopy::transmute!(words))
     }
 
@@ -225,14 +233,17 @@ impl CdqReader {
         &mut self,
         memory: &CdqMemory,
         arena: &A,
-    ) -> Option<Result<LbaMigrationEntry, EntryError>> {
-        let entry = self.peek(memory, arena)?;
+    ) -> Option<Result<LbaMigrationEntry, Malformed>> {
+        let entry = LbaMigrationQueueEntry::from_bytes(&self.peek(memory, arena)?);
         self.consumer.advance();
         self.entries = self.entries.wrapping_add(1);
-        Some(LbaMigrationEntry::parse_bytes(&entry))
+        Some(
+            LbaMigrationEntry::parse(&entry)
+                .map_err(|error| Malformed { error, sequence: entry.sequence().ok() }),
+        )
     }
 
-    fn decode(&mut self, entry: Result<LbaMigrationEntry, EntryError>) -> [Option<LogEvent>; 2] {
+    fn decode(&mut self, entry: Result<LbaMigrationEntry, Malformed>) -> [Option<LogEvent>; 2] {
         let decoded = self.state.take(entry);
         if decoded.violation.is_some() {
             self.violations = self.violations.wrapping_add(1);

@@ -628,3 +628,170 @@ fn a_reset_of_the_controller_shows_and_gives_the_memory_back() {
     assert_eq!((failed.error, failed.quarantined.is_none()), (CallError::Lost, true));
     assert_eq!(arena.live_total(), 0);
 }
+
+/// Queues and what concerns them through the wrong controller's port, or after a reset.
+#[test]
+fn a_queue_is_served_by_its_own_controller_and_life_only() {
+    let arenas = [TestArena::new(), TestArena::new()];
+    let (mut own, mut other) = (port(&arenas[0]), port(&arenas[1]));
+    let options = options(8, QueueLayout::Contiguous);
+    let refused = CallError::NotSubmitted(crate::admin::SubmitError::OtherController);
+    // Its creation.
+    let mut creation = CdqCreation::new(&own, tracked(), &options).unwrap();
+    let failed = creation.poll(&mut other, NOW).unwrap().unwrap_err();
+    assert_eq!(failed.error, refused);
+    failed.quarantined.unwrap().release(&arenas[0], &TestProof);
+    // Head, entries, deletion. The other controller has a queue with the same identifier.
+    let mut queue = create(&mut own, &options);
+    let theirs = create(&mut other, &options);
+    assert_eq!(queue.id(), theirs.id());
+    let sent = other.sent.len();
+    assert!(own.post(queue.id(), EntrySequence::First, Change::None));
+    let mut dirty = set();
+    let (drained, polled) = queue.poll(&mut other, &mut dirty, NOW, 64, true);
+    assert_eq!((drained.entries, polled.unwrap_err().error), (0, refused));
+    assert_eq!(queue.drain(&other, &mut dirty, 64), Drained::default());
+    assert_eq!((queue.next_event(&other, 64), queue.settle(&mut other, NOW)), (None, Ok(())));
+    let queue = queue.release(&mut other).unwrap_err();
+    let failed = CdqDeletion::new(queue, Duration::from_secs(1)).poll(&mut other, NOW).unwrap().unwrap_err();
+    assert_eq!((failed.error, failed.quarantined.is_some()), (refused, true));
+    assert_eq!(other.sent.len(), sent, "the other controller was sent nothing");
+    assert_eq!(other.device.queues.len(), 1);
+    delete(&mut other, theirs).unwrap();
+}
+
+#[test]
+fn what_was_prepared_before_a_reset_is_not_sent_after_it() {
+    type Row = (&'static str, fn(&mut FakePort<'_>));
+    let rows: [Row; 2] = [
+        ("creation", |port| {
+            let mut creation =
+                CdqCreation::new(port, tracked(), &options(8, QueueLayout::Contiguous)).unwrap();
+            port.rules.push(Rule::new(0x45, 0, Fault::Busy(1)));
+            assert!(creation.poll(port, NOW).is_none());
+            port.disable();
+            let failed = creation.poll(port, NOW).unwrap().unwrap_err();
+            assert_eq!(failed, CdqFailure { error: CallError::Lost, quarantined: None });
+        }),
+        ("head update", |port| {
+            let mut queue = create(port, &options(8, QueueLayout::Contiguous));
+            assert!(port.post(queue.id(), EntrySequence::First, Change::None));
+            port.rules.push(Rule::new(0x09, 0x21, Fault::Busy(1)));
+            let _ = queue.poll(port, &mut set(), NOW, 64, true);
+            port.disable();
+            assert_eq!(queue.settle(port, NOW), Ok(()));
+            assert!(queue.release(port).is_ok());
+        }),
+    ];
+    for (name, run) in rows {
+        let arena = TestArena::new();
+        let mut port = port(&arena);
+        run(&mut port);
+        assert!(port.device.queues.is_empty(), "{name}: the new life has no queue of the old one");
+        assert_eq!(port.count(0x09, 0x21), 0, "{name}");
+        assert_eq!(arena.live_total(), 0, "{name}");
+    }
+}
+
+#[test]
+fn an_entry_is_read_only_after_its_tag_was_seen() {
+    let arena = TestArena::new();
+    let mut port = port(&arena);
+    let mut queue = create(&mut port, &options(8, QueueLayout::Contiguous));
+    let entry = LbaMigrationEntry { phase: true, sequence: EntrySequence::First, change: range(7, 3) };
+    let bytes = entry.build().unwrap().to_bytes();
+    let slot = port.device.slot(&arena, queue.id().get(), 0);
+    // The tag is seen before what was written before it.
+    arena.device_write(slot.plus(28), &bytes[28..]);
+    arena.write_after_acquire(slot, &bytes[..28]);
+    let mut found = Vec::new();
+    for _ in 0..3 {
+        found.extend(events(&port, &mut queue));
+    }
+    assert_eq!(found, [LogEvent::LogStarted, changed(7, 3)]);
+    delete(&mut port, queue).unwrap();
+}
+
+#[test]
+fn a_marker_counts_whatever_is_wrong_with_the_rest_of_its_entry() {
+    let rows = [
+        ("full", 7, LogState::Overflowed, true),
+        ("stopped", 2, LogState::Stopped, false),
+        ("suspended", 3, LogState::Suspended, false),
+        ("started", 1, LogState::Logging, false),
+        ("ordinary", 0, LogState::Logging, false),
+        ("reserved", 5, LogState::Logging, false),
+    ];
+    // A range in namespace 0, one that runs past the end, and change information that is reserved.
+    let bad = [(0, 5, 0), (1, u64::MAX, 0), (1, 5, 3)];
+    for (name, sequence, state, overflowed) in rows {
+        for (namespace, start, change) in bad {
+            let arena = TestArena::new();
+            let mut port = port(&arena);
+            let mut queue = create(&mut port, &options(8, QueueLayout::Contiguous));
+            assert!(port.post(queue.id(), EntrySequence::First, Change::None));
+            let mut bytes = [0; 32];
+            bytes[0] = namespace;
+            bytes[8..16].copy_from_slice(&u64::to_le_bytes(start));
+            bytes[31] = change << 6 | sequence << 1;
+            assert!(port.post_raw(queue.id(), bytes));
+            let mut dirty = set();
+            let (drained, _) = queue.poll(&mut port, &mut dirty, NOW, 64, false);
+            let case = std::format!("{name}, {namespace}/{start}/{change}");
+            assert_eq!((queue.log_state(), drained.overflowed), (state, overflowed), "{case}");
+            assert!(drained.violation.is_some() && dirty.maps()[0].is_everything(), "{case}");
+            assert_eq!(queue.figures().overflows, u64::from(overflowed), "{case}");
+        }
+    }
+}
+
+#[test]
+fn r13_a_lost_event_does_not_hide_a_later_overflow_without_a_marker() {
+    let arena = TestArena::new();
+    let mut port = port(&arena);
+    let mut queue = create(&mut port, &options(8, QueueLayout::Contiguous));
+    let mut dirty = set();
+    let id = queue.id();
+    for sequence in [EntrySequence::First, EntrySequence::LastFull] {
+        assert!(port.post(id, sequence, Change::None));
+    }
+    // The event of this overflow never comes.
+    port.events.clear();
+    let (drained, _) = queue.poll(&mut port, &mut dirty, NOW, 64, true);
+    assert!(drained.overflowed);
+    dirty.clear();
+    assert!(port.post(id, EntrySequence::First, Change::None));
+    let (drained, _) = queue.poll(&mut port, &mut dirty, NOW, 64, true);
+    assert!(drained.started && drained.empty && !drained.overflowed);
+    // The marker of this one never comes.
+    dirty.clear();
+    port.events.push_back(CdqEvent::Full(id).into());
+    let (drained, _) = queue.poll(&mut port, &mut dirty, NOW, 64, true);
+    assert!(drained.overflowed && dirty.maps()[0].is_everything());
+    assert_eq!(queue.figures().overflows, 2);
+}
+
+#[test]
+fn an_event_that_comes_with_or_before_the_acknowledgement_of_its_trigger_arms_it_again() {
+    // The trigger is acknowledged after so many polls, its event is there after so many.
+    for (late, event_after) in [(1, 1), (2, 1), (1, 0), (3, 1)] {
+        let arena = TestArena::new();
+        let mut port = port(&arena);
+        let mut queue = create(&mut port, &options(8, QueueLayout::Contiguous));
+        let mut dirty = set();
+        port.rules.push(Rule::new(0x09, 0x21, Fault::Late(late)));
+        let mut polls = 0;
+        loop {
+            if polls == event_after + 1 {
+                port.events.push_back(CdqEvent::TailPointer(queue.id()).into());
+            }
+            let (_, polled) = queue.poll(&mut port, &mut dirty, NOW, 64, false);
+            if polls > event_after && polled == Ok(QueuePoll::MaySleep) {
+                break;
+            }
+            polls += 1;
+            assert!(polls < 20, "late by {late}, event after {event_after}: it comes to rest");
+        }
+        assert_eq!(port.count(0x09, 0x21), 2, "late by {late}, event after {event_after}: armed once more");
+    }
+}

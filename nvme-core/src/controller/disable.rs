@@ -43,6 +43,11 @@ impl fmt::Display for AttachError {
 /// This is the one place where the caller answers for the device:
 /// - `registers` reaches one controller, and until [`Disabled::detach`] nothing else drives it;
 /// - `arena` serves this controller and no other;
+/// - while the controller is disabled and before [`Disabled::enable`], every call into one of its I/O queue pairs that
+///   began on another thread has returned: a call that begins later finds that its queues are gone
+///   ([`Fault::Reset`]), but one that has looked already could ring a doorbell of the queues that come next (a lock
+///   around each pair, or joining the threads, will do; the pairs themselves count nothing, so that a command costs
+///   nothing for it);
 /// - `arena` and its memory outlive whatever the controller may still access: dropping the driver's values disables
 ///   nothing;
 /// - a command moves no more data than its buffer holds, and its buffer comes from `arena`; a region whose address
@@ -138,10 +143,11 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Disabling<'d, 's, R, A> {
         let configuration = self.core.configuration()?;
         let wait = Step::Wait(now.after(POLL_INTERVAL));
         self.stage = match self.stage {
-            Stage::Look if !configuration.enabled() => Stage::AwaitNotReady(now.after(self.timeout())),
+            // Whether enabled or not: the subsystem may be shutting down.
             Stage::Look if status.shutdown() == ShutdownStatus::InProgress => {
                 Stage::AwaitShutdown(now.after(self.timeout().max(FOREIGN_SHUTDOWN)))
             }
+            Stage::Look if !configuration.enabled() => Stage::AwaitNotReady(now.after(self.timeout())),
             Stage::Look if !status.ready() && !status.fatal() => Stage::AwaitReady(now.after(self.timeout())),
             Stage::AwaitShutdown(deadline) if status.shutdown() == ShutdownStatus::InProgress => {
                 if now.has_reached(deadline) {
@@ -156,10 +162,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Disabling<'d, 's, R, A> {
             }
             Stage::AwaitNotReady(deadline) => {
                 if !status.ready() && !configuration.enabled() {
-                    self.core.link.disabled();
-                    if let Some(queue) = &mut self.queue {
-                        queue.quiesce();
-                    }
+                    self.let_go();
                     self.stage = Stage::Done;
                     return Ok(Step::Done);
                 }
@@ -175,6 +178,15 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Disabling<'d, 's, R, A> {
             }
         };
         Ok(Step::Again)
+    }
+
+    /// The controller let go of everything.
+    fn let_go(&mut self) {
+        self.core.link.disabled();
+        // Safe code can swap the queues of two controllers. The other one's is in use and stays as it is.
+        if let Some(queue) = self.queue.as_mut().filter(|queue| queue.is_of(self.core.link)) {
+            queue.quiesce();
+        }
     }
 
     /// The disabled controller, once [`poll`](Self::poll) has said [`Step::Done`].
@@ -196,10 +208,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Disabling<'d, 's, R, A> {
     /// reset before it is enabled again.
     #[must_use]
     pub unsafe fn assume_disabled(mut self) -> Disabled<'d, 's, R, A> {
-        self.core.link.disabled();
-        if let Some(queue) = &mut self.queue {
-            queue.quiesce();
-        }
+        self.let_go();
         Disabled { core: self.core, queue: self.queue }
     }
 }
@@ -260,7 +269,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Disabled<'d, 's, R, A> {
 
     /// Gives back one admin command of the time before that nobody has taken yet, each once; call it until `None`.
     pub fn take_unfinished(&mut self) -> Option<(AdminHandle, AdminCompletion)> {
-        self.queue.as_mut()?.take_any()
+        self.queue.as_mut().filter(|queue| queue.is_of(self.core.link))?.take_any()
     }
 
     /// Releases all memory of the earlier admin queue, with the data of commands nobody has taken, and gives its slots

@@ -17,11 +17,15 @@ use crate::wire::register::{
 /// How a controller is to be configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnableOptions {
-    /// Memory page size in bytes (CC.MPS); the smallest the controller supports if `None`.
+    /// Memory page size in bytes (CC.MPS); if `None`, the smallest the controller supports, which may be
+    /// [`page_limit`](Self::page_limit) at most.
     pub page_size: Option<u32>,
+    /// Largest page size in bytes to take over from the controller, which otherwise would decide how much memory the
+    /// queues take: a queue is aligned to a page, and each slot may have pages for PRP lists.
+    pub page_limit: u32,
     /// I/O command sets (CC.CSS); if `None`, the NVM Command Set where it is supported, otherwise all, otherwise none.
     pub command_sets: Option<CommandSetSelection>,
-    /// Entries of the admin submission queue, 2 to 4,096.
+    /// Entries of the admin submission queue, 2 to 4,096. With 2 no event request is kept.
     pub submission_entries: u16,
     /// Entries of the admin completion queue, 2 to 4,096.
     pub completion_entries: u16,
@@ -34,10 +38,11 @@ pub struct EnableOptions {
 }
 
 impl Default for EnableOptions {
-    /// Queues of 32 entries, 4 event requests, transfers of up to 2 MiB.
+    /// Queues of 32 entries, 4 event requests, transfers of up to 2 MiB, pages of up to 64 KiB.
     fn default() -> Self {
         Self {
             page_size: None,
+            page_limit: 64 << 10,
             command_sets: None,
             submission_entries: 32,
             completion_entries: 32,
@@ -59,6 +64,13 @@ pub enum EnableError {
         min: u32,
         /// Largest supported (CAP.MPSMAX).
         max: u32,
+    },
+    /// The controller supports no page size that is small enough.
+    PageLimit {
+        /// Largest size allowed, in bytes.
+        limit: u32,
+        /// Smallest supported (CAP.MPSMIN).
+        min: u32,
     },
     /// The controller does not support the selection of I/O command sets.
     CommandSets(CommandSetSelection),
@@ -85,6 +97,10 @@ impl fmt::Display for EnableError {
             Self::PageSize { bytes, min, max } => {
                 write!(f, "page size {bytes} is not a power of two from {min} to {max}")
             }
+            Self::PageLimit { limit, min } => write!(
+                f,
+                "the controller's smallest page is {min} bytes, more than {limit}; raise the limit, or choose the size"
+            ),
             Self::CommandSets(selection) => write!(f, "the controller does not support {selection}"),
             Self::Entries(entries) => {
                 write!(f, "an admin queue of {entries} entries is not possible; choose 2 to 4096")
@@ -110,7 +126,13 @@ pub struct EnableRejected<'d, 's, R: ?Sized, A: DmaArena> {
 
 fn page_size(options: &EnableOptions, capabilities: Capabilities) -> Result<u32, EnableError> {
     let (min, max) = (capabilities.min_page_size(), capabilities.max_page_size());
-    let bytes = options.page_size.unwrap_or(min);
+    let bytes = match options.page_size {
+        Some(bytes) => bytes,
+        None if min > options.page_limit => {
+            return Err(EnableError::PageLimit { limit: options.page_limit, min });
+        }
+        None => min,
+    };
     if bytes.is_power_of_two() && (min..=max).contains(&bytes) {
         Ok(bytes)
     } else {
@@ -278,5 +300,41 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Enabling<'d, 's, R, A> {
     /// Gives up, however far it came.
     pub fn abort(self) -> Disabling<'d, 's, R, A> {
         Disabling::new(self.core, Some(self.queue))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::Link;
+    use crate::testing::TestArena;
+    use crate::testing::device::Device;
+    use crate::testing::life::{disabled, slots};
+
+    #[test]
+    fn the_controller_does_not_decide_how_much_memory_it_gets() {
+        for (page, page_limit, max_transfer, expected) in [
+            (4096, 65_536, 2 << 20, Ok(8 * 4096)),
+            (65_536, 65_536, 2 << 20, Ok(8 * 65_536)),
+            (65_536, 65_536, 65_536, Ok(8)),
+            (131_072, 65_536, 4096, Err(EnableError::PageLimit { limit: 65_536, min: 131_072 })),
+            (1 << 27, 1 << 27, 2 << 20, Ok(8)),
+        ] {
+            let (arena, link) = (TestArena::new(), Link::new());
+            let device = Device::new(&arena);
+            {
+                let mut state = device.state.borrow_mut();
+                state.capabilities = state.capabilities.with_max_page_size(1 << 27).with_min_page_size(page);
+            }
+            let mut memory = slots(8);
+            let options = EnableOptions { page_limit, max_transfer, ..EnableOptions::default() };
+            let made = disabled(&device, &arena, &link).enable(&options, &mut memory);
+            let asked = made.map(|_| arena.take_asked()).map_err(|rejected| rejected.error);
+            assert_eq!(
+                asked,
+                expected.map(|lists| std::vec![32 * 64, 32 * 16, lists]),
+                "pages of {page}, transfers of {max_transfer}"
+            );
+        }
     }
 }

@@ -130,6 +130,8 @@ pub enum Health {
 pub struct Link {
     attached: AtomicBool,
     paused: AtomicBool,
+    /// Tells the controller attached from every other.
+    controller: AtomicU32,
     /// Times the controller was disabled (bits 31:8), and the kind of the fault, zero if none (bits 7:0).
     state: AtomicU32,
     value: AtomicU32,
@@ -147,6 +149,7 @@ impl Link {
         Self {
             attached: AtomicBool::new(false),
             paused: AtomicBool::new(false),
+            controller: AtomicU32::new(0),
             state: AtomicU32::new(0),
             value: AtomicU32::new(0),
         }
@@ -227,7 +230,16 @@ impl Link {
 
     /// Takes the link for one controller; `false` if it is taken.
     pub(crate) fn take(&self) -> bool {
-        !self.attached.swap(true, Ordering::Acquire)
+        let free = !self.attached.swap(true, Ordering::Acquire);
+        if free {
+            self.controller.store(crate::admin::fresh_number(), Ordering::Relaxed);
+        }
+        free
+    }
+
+    /// The number of the controller attached, which no other has.
+    pub(crate) fn controller(&self) -> u32 {
+        self.controller.load(Ordering::Relaxed)
     }
 
     pub(crate) fn give_back(&self) {

@@ -125,8 +125,16 @@ fn what_is_found_at_attach() {
         }
     };
     type Prepare<'p> = &'p dyn Fn(&Device<'_>);
-    let rows: [(&str, Prepare<'_>, Result<(), Fault>); 10] = [
+    let rows: [(&str, Prepare<'_>, Result<(), Fault>); 11] = [
         ("disabled", &|_| {}, Ok(())),
+        (
+            "disabled, shutting down for ever",
+            &|d| {
+                let mut state = d.state.borrow_mut();
+                state.status = state.status.with_shutdown(ShutdownStatus::InProgress);
+            },
+            Err(Fault::ShutdownNotInTime),
+        ),
         ("in use", &enabled(true), Ok(())),
         (
             "on its way to ready",

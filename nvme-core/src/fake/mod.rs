@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A managing controller in miniature behind an [`AdminPort`], with faults on demand. For tests.
 #![allow(dead_code, reason = "shared by the tests of several modules")]
+#![allow(unsafe_code, reason = "a port takes the test's word for the device behind it")]
 
 mod device;
 
@@ -12,7 +13,7 @@ pub(crate) use device::{Device, Running};
 
 use crate::admin::{
     AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, Generation,
-    SubmitError,
+    Life, SubmitError,
 };
 use crate::dma::{Direction, DmaArena, DmaRegion};
 use crate::testing::{PAGE, TestArena, TestProof};
@@ -65,7 +66,7 @@ impl Rule {
 }
 
 struct Outstanding {
-    id: u16,
+    handle: AdminHandle,
     late: u32,
     completion: AdminCompletion,
 }
@@ -81,7 +82,7 @@ pub(crate) struct FakePort<'a> {
     outstanding: Vec<Outstanding>,
     held: Vec<DmaRegion>,
     next: u16,
-    generation: u32,
+    life: Life,
     dead: bool,
 }
 
@@ -97,7 +98,7 @@ impl<'a> FakePort<'a> {
             outstanding: Vec::new(),
             held: Vec::new(),
             next: 0,
-            generation: 0,
+            life: Life::new(),
             dead: false,
         }
     }
@@ -132,7 +133,7 @@ impl<'a> FakePort<'a> {
 
     /// Disables the controller: it lets go of everything.
     pub(crate) fn disable(&mut self) {
-        self.generation += 1;
+        self.life.renew();
         self.held.extend(self.outstanding.drain(..).filter_map(|one| one.completion.region));
         self.device.reset();
         for region in self.held.drain(..) {
@@ -160,7 +161,8 @@ impl<'a> FakePort<'a> {
     }
 }
 
-impl AdminPort for FakePort<'_> {
+// SAFETY: the fake device is the arena's only user, and lets go of everything in `disable`.
+unsafe impl AdminPort for FakePort<'_> {
     type Arena = TestArena;
 
     fn arena(&self) -> &TestArena {
@@ -176,7 +178,7 @@ impl AdminPort for FakePort<'_> {
     }
 
     fn generation(&self) -> Generation {
-        Generation::new(self.generation)
+        self.life.generation()
     }
 
     fn submit(
@@ -255,15 +257,16 @@ impl AdminPort for FakePort<'_> {
             Some(Fault::Late(polls) | Fault::LateStatus(polls, _)) => polls,
             _ => 0,
         };
-        self.outstanding.push(Outstanding { id, late, completion });
-        Ok(AdminHandle::new(CommandId::new(id), self.generation()))
+        let handle = self.life.handle(CommandId::new(id));
+        self.outstanding.push(Outstanding { handle, late, completion });
+        Ok(handle)
     }
 
     fn take(&mut self, handle: AdminHandle) -> Option<AdminCompletion> {
-        if handle.generation() != self.generation() {
+        if handle.generation().is_another_life(self.generation()) {
             return Some(AdminCompletion { outcome: AdminOutcome::Lost, region: None });
         }
-        let at = self.outstanding.iter().position(|one| one.id == handle.command_id().get())?;
+        let at = self.outstanding.iter().position(|one| one.handle == handle)?;
         if self.outstanding[at].late > 0 {
             self.outstanding[at].late -= 1;
             return None;
@@ -272,10 +275,7 @@ impl AdminPort for FakePort<'_> {
     }
 
     fn abandon(&mut self, handle: AdminHandle) {
-        if handle.generation() != self.generation() {
-            return;
-        }
-        if let Some(at) = self.outstanding.iter().position(|one| one.id == handle.command_id().get()) {
+        if let Some(at) = self.outstanding.iter().position(|one| one.handle == handle) {
             self.held.extend(self.outstanding.remove(at).completion.region);
         }
     }

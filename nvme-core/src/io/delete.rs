@@ -79,14 +79,15 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> DeleteIoQueuePair<'d, 's, R
 
     /// Goes on. Does not poll the admin queue: whoever owns it does.
     pub fn poll<P: AdminPort + ?Sized>(&mut self, port: &mut P, now: Instant) -> Step {
-        if self.call.is_idle() {
+        if !self.call.is_sent() {
             let Some(request) = self.request() else { return Step::Done };
             if !self.pair.is_served_by(port) {
                 // Another controller's queues, or later ones with the same identifiers, are none of its business.
+                self.call.abandon(port);
                 self.stage = Stage::Unknown(CallError::NotSubmitted(SubmitError::NotReady));
                 return Step::Done;
             }
-            // The call is idle, so it takes the request.
+            // It takes the request if it has none yet.
             drop(self.call.start(request));
         }
         if !self.pair.is_reached_by(port) {

@@ -109,7 +109,8 @@ pub struct Lost<T> {
 
 /// An I/O queue pair.
 ///
-/// It may be used on another thread than the admin queue. All calls take constant time for each command.
+/// It may be used on another thread than the admin queue; what that asks of a reset is written at
+/// [`attach`](crate::controller::attach). All calls take constant time for each command.
 pub struct IoQueuePair<'d, 's, R: ?Sized, A: DmaArena, T> {
     core: Core<'d, R, A>,
     epoch: u32,

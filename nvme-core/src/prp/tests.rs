@@ -138,7 +138,9 @@ fn pages_a_list_takes() {
     assert_eq!(list_bytes(513, PAGE), 514 * 8);
     for (name, len, expected) in [
         ("nothing", 0, 0),
-        ("one block", 512, 1),
+        ("one block", 512, 0),
+        ("a page, in two at most", PAGE, 0),
+        ("a byte more, in three perhaps", PAGE + 1, 1),
         ("two pages at an odd offset take a list of two", 2 * PAGE, 1),
         ("a full list page", SLOTS * PAGE, 1),
         ("one byte more", SLOTS * PAGE + 1, 2),

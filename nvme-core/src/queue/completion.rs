@@ -62,10 +62,18 @@ impl CompletionRing {
     #[inline]
     pub fn pop<A: DmaArena + ?Sized>(&mut self, arena: &A) -> Option<CompletionQueueEntry> {
         let at = (self.consumer.head() as usize).wrapping_mul(ENTRY);
-        arena.acquire(&self.memory, at..at.wrapping_add(ENTRY));
-        let consumer = &self.consumer;
-        let words: [u32; 4] =
-            self.memory.read_entry(at, |last| consumer.is_new(last & PHASE != 0)).ok().flatten()?;
+        let end = at.wrapping_add(ENTRY);
+        arena.acquire(&self.memory, end.wrapping_sub(4)..end);
+        let is_new = |last: u32| {
+            let new = self.consumer.is_new(last & PHASE != 0);
+            if new {
+                // What was written before the tag is visible only from here on: an arena may have copied the entry, or
+                // a cache fetched it, before the tag came.
+                arena.acquire(&self.memory, at..end);
+            }
+            new
+        };
+        let words: [u32; 4] = self.memory.read_entry(at, is_new).ok().flatten()?;
         self.consumer.advance();
         Some(zerocopy::transmute!(words))
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use proptest::prelude::*;
+use zerocopy::IntoBytes;
 
 use super::*;
 use crate::dma::{Direction, DmaArena, DmaError, Pool};
@@ -66,6 +67,26 @@ fn identifiers_are_never_ffffh_and_never_repeat_at_once() {
         assert!(last.is_some());
         assert_eq!(tracker.outstanding(), 0);
     }
+}
+
+#[test]
+fn an_entry_is_read_only_after_its_tag_was_seen() {
+    let arena = TestArena::new();
+    let memory = arena.allocate(Pool::Queues, 64, 64, Direction::FromDevice).unwrap();
+    let base = memory.bus();
+    let mut ring = CompletionRing::new(memory, 4, Offset::new(0x1004), &arena).unwrap();
+    let entry = CompletionQueueEntry::new(QueueId::new(3), 2, CommandId::new(9), Status::SUCCESS)
+        .with_result(0x1111, 0x2222)
+        .with_phase(true);
+    let bytes = entry.as_bytes();
+    // What a copy from front to back shows that meets the device in the middle of it: the tag, not what came before.
+    arena.device_write(base.plus(12), &bytes[12..]);
+    arena.write_after_acquire(base, &bytes[..12]);
+    let mut found = None;
+    for _ in 0..3 {
+        found = found.or_else(|| ring.pop(&arena));
+    }
+    assert_eq!(found, Some(entry));
 }
 
 #[test]

@@ -52,6 +52,22 @@ impl LbaMigrationQueueEntry {
         self.lbamqa & PHASE_MASK != 0
     }
 
+    /// Entry Sequence Attribute, which says where the entry stands in the log whatever else is wrong with it.
+    ///
+    /// # Errors
+    /// [`EntryError::ReservedSequence`].
+    #[inline]
+    pub const fn sequence(&self) -> Result<EntrySequence, EntryError> {
+        match (self.lbamqa >> 1) & 7 {
+            0 => Ok(EntrySequence::Ordinary),
+            1 => Ok(EntrySequence::First),
+            2 => Ok(EntrySequence::LastStopped),
+            3 => Ok(EntrySequence::LastSuspended),
+            7 => Ok(EntrySequence::LastFull),
+            reserved => Err(EntryError::ReservedSequence(reserved)),
+        }
+    }
+
     /// The entry with phase tag `phase`.
     #[must_use]
     pub const fn with_phase(mut self, phase: bool) -> Self {
@@ -199,14 +215,7 @@ impl LbaMigrationEntry {
     #[inline]
     pub fn parse(entry: &LbaMigrationQueueEntry) -> Result<Self, EntryError> {
         let attributes = entry.lbamqa;
-        let sequence = match (attributes >> 1) & 7 {
-            0 => EntrySequence::Ordinary,
-            1 => EntrySequence::First,
-            2 => EntrySequence::LastStopped,
-            3 => EntrySequence::LastSuspended,
-            7 => EntrySequence::LastFull,
-            reserved => return Err(EntryError::ReservedSequence(reserved)),
-        };
+        let sequence = entry.sequence()?;
         let namespace = NamespaceId::new(entry.nsid.get());
         let change = match attributes >> 6 {
             0 => {
