@@ -2,8 +2,9 @@
 //! Controller Data Queues: create, delete, post, head and trigger. NVMe Base 2.1 §8.1.6, Controller Data Queues.
 //!
 //! A queue that becomes full gets the overflow marker in its last free slot, raises the full event and logs no more
-//! until the host starts its log again. A queue whose memory cannot be written is treated alike, without a marker:
-//! tail and tag stay as they were, because the host cannot have seen the entry.
+//! until the host starts its log again. A queue whose memory cannot be written, or may not be any more because its
+//! controller has shut down or failed, is treated alike, without a marker: tail and tag stay as they were, because the
+//! host cannot have seen the entry.
 
 use nvme_core::ring::PhaseProducer;
 use nvme_core::wire::cdq::{
@@ -82,6 +83,10 @@ impl DataQueue {
         quirks: Quirks,
     ) -> bool {
         if self.ring.is_full() {
+            return false;
+        }
+        if !owner.reaches_host() {
+            self.overflow(owner);
             return false;
         }
         let fills = self.fills();
@@ -168,10 +173,15 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
         if masks && controller.events.is_masked(EventType::ONE_SHOT) {
             return None;
         }
-        let queue = queues
-            .iter_mut()
-            .filter_map(|slot| slot.0.as_mut())
-            .find(|queue| queue.owner == index && (queue.tail_event || queue.full_event))?;
+        // In turn, so that no queue can keep the events of the others waiting.
+        let waits = |slot: &DataQueueSlot| {
+            slot.0.is_some_and(|queue| queue.owner == index && (queue.tail_event || queue.full_event))
+        };
+        let after = controller.event_queue.saturating_add(1);
+        let later = queues.iter().skip(after).position(waits).map(|at| at.saturating_add(after));
+        let at = later.or_else(|| queues.iter().position(waits))?;
+        let queue = queues.get_mut(at)?.0.as_mut()?;
+        controller.event_queue = at;
         if masks {
             controller.events.mask(EventType::ONE_SHOT);
         }

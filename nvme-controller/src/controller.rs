@@ -15,7 +15,7 @@ use crate::migration::Target;
 use crate::queue::{
     COMPLETION_SHIFT, CompletionQueue, CompletionQueueSlot, SubmissionQueue, SubmissionQueueSlot,
 };
-use crate::registers::Registers;
+use crate::registers::{Registers, Shutdown};
 use crate::secondary::Secondary;
 use crate::track::{MemoryTracker, TrackedRange};
 
@@ -74,6 +74,8 @@ pub struct Controller<'s, M> {
     pub(crate) events: Events<'s>,
     /// An event, a request or a free completion slot came up since events were last reported.
     pub(crate) attention: bool,
+    /// Slot of the data queue whose event was reported last.
+    pub(crate) event_queue: usize,
     /// A completion queue has something to interrupt for.
     pub(crate) notify: bool,
     pub(crate) errors: ErrorLog<'s>,
@@ -127,6 +129,7 @@ impl<'s, M: HostMemory> Controller<'s, M> {
             features: Features::reset(true),
             events: Events::new(storage.event_requests, storage.events),
             attention: false,
+            event_queue: 0,
             notify: false,
             errors: ErrorLog::new(storage.errors),
             target: Target::new(storage.state),
@@ -226,6 +229,12 @@ impl<'s, M: HostMemory> Controller<'s, M> {
     pub(crate) fn restart_keep_alive(&mut self, now: u64) {
         let timeout = u64::from(self.features.keep_alive).saturating_mul(1000);
         self.keep_alive_deadline = (timeout > 0).then(|| now.saturating_add(timeout));
+    }
+
+    /// Whether it may still write to its host of its own accord: not once it has shut down or failed.
+    #[inline]
+    pub(crate) fn reaches_host(&self) -> bool {
+        !self.registers.fatal && self.registers.shutdown != Shutdown::Complete
     }
 
     /// A failure that cannot be reported in a completion queue: nothing works until a reset.

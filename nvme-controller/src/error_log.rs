@@ -65,6 +65,11 @@ impl<'s> ErrorLog<'s> {
         }
     }
 
+    /// Removes all entries; the count goes on.
+    pub(crate) fn clear(&mut self) {
+        self.slots.fill(ErrorSlot(None));
+    }
+
     /// Entry `age`, 0 being the newest.
     pub(crate) fn get(&self, age: usize) -> Option<ErrorEntry> {
         let len = self.slots.len().min(256);

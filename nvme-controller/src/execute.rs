@@ -59,9 +59,7 @@ impl<M: HostMemory> Controller<'_, M> {
     pub(crate) fn can_report(&self) -> bool {
         !self.events.requests().is_empty()
             && self.registers.ready
-            && !self.registers.fatal
-            // After a shutdown nothing is completed any more.
-            && self.registers.shutdown != Shutdown::Complete
+            && self.reaches_host()
             && self.target.run == Run::Running
             && self.completion(0).is_some_and(|queue| queue.room() > 0)
             && !self.cut_off
@@ -73,6 +71,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     pub(crate) fn execute_at(&mut self, index: usize, budget: u32) -> u32 {
         let mut executed = 0;
         let Some(controller) = self.controllers.get(index) else { return 0 };
+        if controller.registers.fatal {
+            return 0;
+        }
         let (mut at, end) = (controller.commands.first(), controller.commands.end());
         while at != end && executed < budget {
             let Some(controller) = self.controllers.get(index) else { break };
@@ -139,7 +140,10 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 controller.target.run = Run::Suspended;
                 done = done.saturating_add(1);
             }
-            if let Shutdown::InProgress { flush } = controller.registers.shutdown {
+            // A suspended controller goes on with it once it runs again.
+            if let Shutdown::InProgress { flush } = controller.registers.shutdown
+                && controller.target.run == Run::Running
+            {
                 let mut failed = false;
                 if flush {
                     for namespace in self.namespaces.iter_mut() {

@@ -39,7 +39,8 @@ impl<M: HostMemory> Controller<'_, M> {
                     _ => 0,
                 };
                 let left = budget.saturating_sub(fetched).min(burst);
-                if left == 0 {
+                // A queue that cannot be read, or answered into, brings the whole controller down.
+                if left == 0 || self.registers.fatal {
                     return fetched;
                 }
                 if let Ok(queue) = u16::try_from(queue) {
@@ -55,13 +56,15 @@ impl<M: HostMemory> Controller<'_, M> {
     /// Fetches up to `limit` commands of one queue, both halves of a fused pair together.
     fn fetch_from(&mut self, queue: u16, limit: u32) -> u32 {
         let mut fetched = 0;
-        while fetched < limit {
+        while fetched < limit && !self.registers.fatal {
             let Some(submission) = self.submission(queue) else { break };
             let (pending, completion) = (submission.pending(), submission.completion_queue);
             if self.commands.room() < 2 {
                 self.commands.close_gaps();
             }
-            let room = self.completion(completion).map_or(0, |queue| queue.room()).min(self.commands.room());
+            let (free, most) =
+                self.completion(completion).map_or((0, 0), |queue| (queue.room(), queue.capacity()));
+            let room = free.min(self.commands.room());
             if pending == 0 || room == 0 {
                 break;
             }
@@ -69,13 +72,14 @@ impl<M: HostMemory> Controller<'_, M> {
                 self.fail();
                 break;
             };
-            let pair = entry.fuse() == Fuse::First && pending >= 2;
+            // Where two completions never fit, the first half goes alone and is refused for lack of the second.
+            let pair = entry.fuse() == Fuse::First && pending >= 2 && most >= 2;
             if pair && room < 2 {
                 break;
             }
             self.accept(queue, completion, &entry);
             fetched = fetched.saturating_add(1);
-            if pair {
+            if pair && !self.registers.fatal {
                 let Some(second) = self.read_submission(queue) else {
                     self.fail();
                     break;

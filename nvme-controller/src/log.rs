@@ -139,6 +139,8 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let Some(queue) = self.data_queues.get_mut(slot).and_then(|slot| slot.0.as_mut()) else { return };
         let silent = queue.overflowed && self.config.quirks.contains(Quirks::NO_FIRST_ENTRY_AFTER_FULL);
         queue.overflowed = false;
+        // An event that was not reported yet speaks of the log that ended.
+        queue.full_event = false;
         if !silent {
             self.post_entry(slot, LbaMigrationEntry::marker(EntrySequence::First));
         }

@@ -123,6 +123,11 @@ impl CompletionQueue {
         if self.broken { 0 } else { self.ring.free().saturating_sub(self.reserved) }
     }
 
+    /// Entries it holds at most.
+    pub(crate) const fn capacity(&self) -> u32 {
+        self.ring.size().saturating_sub(1)
+    }
+
     pub(crate) const fn reserve(&mut self) {
         self.reserved = self.reserved.saturating_add(1);
     }

@@ -21,6 +21,7 @@ impl<M: HostMemory> Controller<'_, M> {
         self.next_queue = 0;
         self.commands.clear();
         self.events.clear();
+        self.errors.clear();
         self.attention = false;
         self.notify = false;
         self.features = Features::reset(write_cache);

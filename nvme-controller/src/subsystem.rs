@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The subsystem: all controllers, namespaces and data queues, and the calls that drive them.
 
+use nvme_core::wire::register::ShutdownNotification;
 use nvme_core::wire::{ControllerId, NamespaceId};
 
 use crate::cdq::DataQueueSlot;
@@ -10,6 +11,7 @@ use crate::fault::FaultTable;
 use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::migration::Run;
 use crate::namespace::Namespace;
+use crate::registers::Shutdown;
 
 /// Everything lent to a subsystem for as long as it exists.
 #[derive(Debug)]
@@ -289,9 +291,11 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
     pub fn advance(&mut self, now: u64) {
         self.now = now;
         for controller in self.controllers.iter_mut() {
-            // A suspended controller cannot take the Keep Alive that its host sends.
+            // A suspended controller cannot take the Keep Alive that its host sends, and one that shuts down needs none.
             if controller.registers.ready
                 && controller.target.run == Run::Running
+                && controller.registers.shutdown == Shutdown::None
+                && controller.registers.shutdown_notification() == ShutdownNotification::None
                 && controller.keep_alive_deadline.is_some_and(|deadline| now >= deadline)
             {
                 controller.keep_alive_deadline = None;

@@ -200,6 +200,8 @@ impl<M: HostMemory> Controller<'_, M> {
             ready, fatal, shut_down, cc, aqa, asq, acq, masked_vectors, admin, features, ..
         } = image.state;
         self.events.clear();
+        // What another host did wrong is not for this one to read.
+        self.errors.clear();
         self.registers = Registers {
             cc,
             ready,

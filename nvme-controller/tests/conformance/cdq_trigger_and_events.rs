@@ -82,3 +82,54 @@ fn an_entry_that_cannot_be_written_moves_neither_tail_nor_phase() {
         assert!(!world.is_fatal(MANAGER) && !world.is_fatal(GUEST), "{name}");
     }
 }
+
+/// The queue number of the event that a new request is answered with, if any.
+fn next_event(world: &mut World) -> Option<(u32, u32)> {
+    let request = world.submit(MANAGER, 0, sqe::event_request());
+    world.event(MANAGER, request)
+}
+
+#[test]
+fn events_of_several_queues_take_turns() {
+    let mut world = World::new();
+    let first = world.create_cdq(MANAGER, GUEST_ID, 64);
+    let second = world.create_cdq(MANAGER, OTHER_GUEST_ID, 64);
+    for (host, queue) in [(GUEST, &first), (OTHER_GUEST, &second)] {
+        world.create_pair(host, 1, 64);
+        world.admin(MANAGER, sqe::start_log(queue.id)).ok();
+    }
+    // Both have an event all the time.
+    let mut tails = [1, 1];
+    let mut fire = |world: &mut World, at: usize| {
+        let (host, queue) = [(GUEST, &first), (OTHER_GUEST, &second)][at];
+        world.admin(MANAGER, sqe::set_head_and_trigger(queue.id, 0, tails[at])).ok();
+        world.write_blocks(host, NSID, u64::from(tails[at]), 1, 1);
+        tails[at] += 1;
+    };
+    fire(&mut world, 0);
+    fire(&mut world, 1);
+    let mut found = Vec::new();
+    for _ in 0..6 {
+        let (dword0, id) = next_event(&mut world).expect("an event waits");
+        assert_eq!(dword0, TAIL);
+        found.push(id);
+        fire(&mut world, usize::from(id == u32::from(second.id)));
+    }
+    for pair in found.windows(2) {
+        assert_ne!(pair[0], pair[1], "in turn: {found:?}");
+    }
+}
+
+#[test]
+fn a_full_event_does_not_outlive_the_log_it_speaks_of() {
+    let mut world = World::new();
+    let mut queue = world.logged_guest(4);
+    world.change_blocks(3);
+    assert_eq!(queue.take().len(), 3);
+    world.publish(&queue);
+    world.admin(MANAGER, sqe::start_log(queue.id)).ok();
+    let request = request(&mut world);
+    assert_eq!(world.event(MANAGER, request), None, "the log was started since");
+    world.change_blocks(2);
+    assert_eq!(world.event(MANAGER, request), full_event(&queue), "and is full again");
+}
