@@ -5,7 +5,7 @@
 //! writes are kept in their order (of several writes to one doorbell only the last counts) and sent to whichever
 //! side resumes.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Mutex;
 
@@ -15,11 +15,14 @@ use crate::sync::lock;
 
 /// First byte of the doorbells; everything below is a property.
 pub(crate) const DOORBELLS: u32 = 0x1000;
+/// Bytes of register space of a controller: properties and the doorbells of 65,536 queue pairs.
+pub(crate) const REGISTER_SPACE: u32 = DOORBELLS + 65_536 * 8;
 /// Writes kept while held, at most. A guest has one doorbell per queue, so only a flood of property writes gets here.
 const HELD_LIMIT: usize = 1 << 18;
 const CC: u32 = 0x14;
-/// AQA, ASQ and ACQ: what a controller needs to know before it is enabled.
-const ADMIN_QUEUE: std::ops::Range<u32> = 0x24..0x38;
+const CSTS: u32 = 0x1C;
+/// AQA, ASQ and ACQ, which a controller needs to know before it is enabled, and then CC.
+const CONFIGURATION: [u32; 6] = [0x24, 0x28, 0x2C, 0x30, 0x34, CC];
 
 /// Why a register access failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,35 +71,56 @@ struct State {
     attachment: Attachment,
     /// How often it was held.
     holds: u64,
-    /// Writes kept while held, in order.
-    held: Vec<(u32, u32)>,
-    /// Last value the guest wrote to each property before it was held: what the suspended controller has.
-    programmed: BTreeMap<u32, u32>,
+    held: Held,
 }
 
-impl State {
+/// Writes kept while held.
+#[derive(Debug, Default)]
+struct Held {
+    /// In order.
+    writes: Vec<(u32, u32)>,
+    /// Where among the writes each doorbell lies that was written since the last property.
+    doorbells: HashMap<u32, usize>,
+    /// The last value of each property that a host reads back as it wrote it.
+    configuration: HashMap<u32, u32>,
+}
+
+impl Held {
     fn keep(&mut self, offset: u32, value: u32) -> Result<(), AccessError> {
         // A doorbell's value is absolute, so only the last one matters, unless a property was written in between.
-        if offset >= DOORBELLS {
-            let since_property = self.held.iter_mut().rev().take_while(|(at, _)| *at >= DOORBELLS);
-            if let Some((_, held)) = since_property.into_iter().find(|(at, _)| *at == offset) {
-                *held = value;
-                return Ok(());
-            }
+        if let Some((_, held)) = self.doorbells.get(&offset).and_then(|at| self.writes.get_mut(*at)) {
+            *held = value;
+            return Ok(());
         }
-        if self.held.len() == HELD_LIMIT {
+        if self.writes.len() == HELD_LIMIT {
             return Err(AccessError::Held(HELD_LIMIT));
         }
-        self.held.push((offset, value));
+        if offset >= DOORBELLS {
+            self.doorbells.insert(offset, self.writes.len());
+        } else {
+            self.doorbells.clear();
+            if CONFIGURATION.contains(&offset) {
+                self.configuration.insert(offset, value);
+            }
+        }
+        self.writes.push((offset, value));
         Ok(())
+    }
+}
+
+/// Refuses what no controller has.
+pub(crate) fn check(offset: Offset) -> Result<(), AccessError> {
+    if offset.bytes() < REGISTER_SPACE && offset.bytes().is_multiple_of(4) {
+        Ok(())
+    } else {
+        Err(AccessError::Outside(offset.bytes()))
     }
 }
 
 impl<R: RegisterIo<Error = AccessError>> Endpoint<R> {
     /// An endpoint attached to `source`.
     pub fn new(source: R, destination: R) -> Self {
-        let state =
-            State { attachment: Attachment::Source, holds: 0, held: Vec::new(), programmed: BTreeMap::new() };
+        let state = State { attachment: Attachment::Source, holds: 0, held: Held::default() };
         Self { source, destination, state: Mutex::new(state) }
     }
 
@@ -105,13 +129,18 @@ impl<R: RegisterIo<Error = AccessError>> Endpoint<R> {
         lock(&self.state).attachment
     }
 
-    /// Keeps writes from now on.
+    /// Keeps writes from now on. What was written before has reached the controller once this returns, so that the
+    /// controller's state, read afterwards, has it.
     pub fn hold(&self) {
         let mut state = lock(&self.state);
-        if state.attachment != Attachment::Held {
-            state.holds += 1;
-        }
-        state.attachment = Attachment::Held;
+        let before = std::mem::replace(&mut state.attachment, Attachment::Held);
+        // A read comes back after all writes before it. A controller that cannot be reached keeps nothing to lose.
+        let _reached = match before {
+            Attachment::Held => return,
+            Attachment::Source => self.source.read32(Offset::new(CSTS)),
+            Attachment::Destination => self.destination.read32(Offset::new(CSTS)),
+        };
+        state.holds += 1;
     }
 
     /// How often writes have begun to be kept, and whether they are now.
@@ -123,15 +152,15 @@ impl<R: RegisterIo<Error = AccessError>> Endpoint<R> {
     /// Attaches to one side again and sends it what was kept, before any later access.
     ///
     /// # Errors
-    /// The side cannot be reached; it is attached nevertheless.
+    /// The side refuses a write or cannot be reached: the first error. It is attached nevertheless, and was sent
+    /// everything that followed.
     pub fn attach(&self, side: Attachment) -> Result<(), AccessError> {
         let mut state = lock(&self.state);
         state.attachment = side;
         if side == Attachment::Held {
             return Ok(());
         }
-        let held = std::mem::take(&mut state.held);
-        state.programmed.extend(held.iter().copied().filter(|(at, _)| *at < DOORBELLS));
+        let held = std::mem::take(&mut state.held).writes;
         match side {
             Attachment::Held => Ok(()),
             Attachment::Source => Self::send(&self.source, &held),
@@ -156,21 +185,26 @@ impl<R: RegisterIo<Error = AccessError>> Endpoint<R> {
         }
     }
 
+    /// Sends all writes, whatever becomes of one, and returns the first error.
     fn send(to: &R, writes: &[(u32, u32)]) -> Result<(), AccessError> {
-        writes.iter().try_for_each(|(offset, value)| to.write32(Offset::new(*offset), *value))
+        let mut first = Ok(());
+        for (offset, value) in writes {
+            first = first.and(to.write32(Offset::new(*offset), *value));
+        }
+        first
     }
 
-    /// Programs the destination's admin queue properties, then its configuration, as the guest did at the source
-    /// before it was held. What it has written since then comes later, with [`attach`](Self::attach).
+    /// Programs the destination's admin queue properties, then its configuration, as they are at the suspended source.
+    /// What the guest has written since it was held comes later, with [`attach`](Self::attach).
     ///
     /// # Errors
-    /// The destination cannot be reached.
+    /// A side cannot be reached.
     pub fn restore_properties(&self) -> Result<(), AccessError> {
-        let state = lock(&self.state);
-        let queue: Vec<_> = state.programmed.range(ADMIN_QUEUE).map(|(at, value)| (*at, *value)).collect();
-        Self::send(&self.destination, &queue)?;
-        let configuration = state.programmed.get(&CC).map(|value| (CC, *value));
-        Self::send(&self.destination, configuration.as_slice())
+        let _state = lock(&self.state);
+        for offset in CONFIGURATION.map(Offset::new) {
+            self.destination.write32(offset, self.source.read32(offset)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -178,27 +212,26 @@ impl<R: RegisterIo<Error = AccessError>> RegisterIo for Endpoint<R> {
     type Error = AccessError;
 
     fn read32(&self, offset: Offset) -> Result<u32, AccessError> {
+        check(offset)?;
         let state = lock(&self.state);
         match state.attachment {
             Attachment::Source => self.source.read32(offset),
             Attachment::Destination => self.destination.read32(offset),
             // The suspended controller still answers, except where the guest has just written something else.
-            Attachment::Held => match state.held.iter().rev().find(|(at, _)| *at == offset.bytes()) {
-                Some((_, value)) => Ok(*value),
+            Attachment::Held => match state.held.configuration.get(&offset.bytes()) {
+                Some(value) => Ok(*value),
                 None => self.source.read32(offset),
             },
         }
     }
 
     fn write32(&self, offset: Offset, value: u32) -> Result<(), AccessError> {
+        check(offset)?;
         let mut state = lock(&self.state);
-        if offset.bytes() < DOORBELLS && state.attachment != Attachment::Held {
-            state.programmed.insert(offset.bytes(), value);
-        }
         match state.attachment {
             Attachment::Source => self.source.write32(offset, value),
             Attachment::Destination => self.destination.write32(offset, value),
-            Attachment::Held => state.keep(offset.bytes(), value),
+            Attachment::Held => state.held.keep(offset.bytes(), value),
         }
     }
 }
@@ -208,28 +241,41 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    /// Records writes and answers with one value, but for registers that have one of their own. Refuses one offset.
     #[derive(Clone, Debug)]
-    struct Recorder(Arc<Mutex<Vec<(u32, u32)>>>, u32);
+    struct Recorder {
+        writes: Arc<Mutex<Vec<(u32, u32)>>>,
+        registers: Arc<Mutex<HashMap<u32, u32>>>,
+        value: u32,
+        refused: u32,
+    }
 
     impl Recorder {
         fn new(value: u32) -> Self {
-            Self(Arc::default(), value)
+            Self { writes: Arc::default(), registers: Arc::default(), value, refused: u32::MAX }
+        }
+
+        fn set(&self, offset: u32, value: u32) {
+            lock(&self.registers).insert(offset, value);
         }
 
         fn taken(&self) -> Vec<(u32, u32)> {
-            std::mem::take(&mut lock(&self.0))
+            std::mem::take(&mut lock(&self.writes))
         }
     }
 
     impl RegisterIo for Recorder {
         type Error = AccessError;
 
-        fn read32(&self, _offset: Offset) -> Result<u32, AccessError> {
-            Ok(self.1)
+        fn read32(&self, offset: Offset) -> Result<u32, AccessError> {
+            Ok(lock(&self.registers).get(&offset.bytes()).copied().unwrap_or(self.value))
         }
 
         fn write32(&self, offset: Offset, value: u32) -> Result<(), AccessError> {
-            lock(&self.0).push((offset.bytes(), value));
+            if offset.bytes() == self.refused {
+                return Err(AccessError::Outside(offset.bytes()));
+            }
+            lock(&self.writes).push((offset.bytes(), value));
             Ok(())
         }
     }
@@ -288,31 +334,92 @@ mod tests {
         assert_eq!(read(0x1C), 1, "source");
         endpoint.hold();
         assert_eq!(read(0x1C), 1, "a suspended source still answers");
-        endpoint.write32(Offset::new(0x14), 0x460001).expect("kept");
-        assert_eq!(read(0x14), 0x460001, "not older than the write before it");
+        for (offset, shown) in
+            [(0x14, true), (0x24, true), (0x28, true), (0x34, true), (0x1C, false), (0x0C, false)]
+        {
+            endpoint.write32(Offset::new(offset), 0x460001).expect("kept");
+            // Not older than the write before it, and not what was never there: status is cleared by writing ones.
+            assert_eq!(read(offset), if shown { 0x460001 } else { 1 }, "{offset:#x}");
+        }
         endpoint.attach(Attachment::Destination).expect("attach");
         assert_eq!(read(0x1C), 2, "destination");
     }
 
     #[test]
-    fn properties_are_restored_queue_first_and_doorbells_never() {
+    fn the_source_s_own_properties_are_restored_queue_first() {
         let (source, destination, endpoint) = endpoint();
-        for (offset, value) in [(0x14, 1), (0x28, 0xA000), (0x2C, 0), (0x24, 7), (0x1000, 5), (0x30, 0xB000)]
-        {
+        // What the guest writes is not what the controller makes of it.
+        for (offset, value) in [(0x14, 0x46_0781), (0x28, 0xA123), (0x24, 7), (0x1000, 5)] {
             endpoint.write32(Offset::new(offset), value).expect("write");
         }
-        assert_eq!(source.taken().len(), 6);
+        assert_eq!(source.taken().len(), 4);
+        let properties =
+            [(0x24, 0x1F), (0x28, 0xA000), (0x2C, 1), (0x30, 0xB000), (0x34, 2), (0x14, 0x46_0001)];
+        for (offset, value) in properties {
+            source.set(offset, value);
+        }
         endpoint.hold();
         // Written while held: for whoever resumes, once and in its place.
         endpoint.write32(Offset::new(0x14), 0).expect("kept");
         endpoint.write32(Offset::new(0x24), 9).expect("kept");
         endpoint.restore_properties().expect("restore");
-        assert_eq!(destination.taken(), [(0x24, 7), (0x28, 0xA000), (0x2C, 0), (0x30, 0xB000), (0x14, 1)]);
+        assert_eq!(destination.taken(), properties);
         endpoint.attach(Attachment::Destination).expect("attach");
         assert_eq!(destination.taken(), [(0x14, 0), (0x24, 9)]);
+        assert!(source.taken().is_empty());
+    }
+
+    #[test]
+    fn offsets_that_no_controller_has_are_refused_at_once_and_leave_no_trace() {
+        for (name, held) in [("before", false), ("while held", true)] {
+            let (source, destination, endpoint) = endpoint();
+            if held {
+                endpoint.hold();
+            }
+            for offset in [1, 2, 0x25, 0x1001, REGISTER_SPACE, u32::MAX] {
+                let outside = AccessError::Outside(offset);
+                assert_eq!(endpoint.write32(Offset::new(offset), 1), Err(outside), "{name}: {offset:#x}");
+                assert_eq!(endpoint.read32(Offset::new(offset)), Err(outside), "{name}: {offset:#x}");
+            }
+            endpoint.write32(Offset::new(0x1008), 3).expect("a doorbell");
+            endpoint.hold();
+            endpoint.restore_properties().expect("restore");
+            let restored: Vec<u32> = destination.taken().iter().map(|(offset, _)| *offset).collect();
+            assert_eq!(restored, CONFIGURATION, "{name}");
+            endpoint.attach(Attachment::Destination).expect(name);
+            let got = if held { destination.taken() } else { source.taken() };
+            assert_eq!(got, [(0x1008, 3)], "{name}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_is_refused_loses_no_other() {
+        let mut source = Recorder::new(1);
+        source.refused = 0x1010;
+        let endpoint = Endpoint::new(source.clone(), Recorder::new(2));
         endpoint.hold();
-        endpoint.restore_properties().expect("restore");
-        assert_eq!(destination.taken(), [(0x24, 9), (0x28, 0xA000), (0x2C, 0), (0x30, 0xB000), (0x14, 0)]);
+        for offset in [0x1008, 0x1010, 0x1018] {
+            endpoint.write32(Offset::new(offset), 1).expect("kept");
+        }
+        assert_eq!(endpoint.attach(Attachment::Source), Err(AccessError::Outside(0x1010)));
+        assert_eq!(source.taken(), [(0x1008, 1), (0x1018, 1)]);
+        assert_eq!(endpoint.attachment(), Attachment::Source);
+    }
+
+    #[test]
+    fn many_doorbells_are_held_as_fast_as_few() {
+        let (source, _, endpoint) = endpoint();
+        endpoint.hold();
+        // Every doorbell there is, twice: a search through all that is held for each would not end in reasonable time.
+        for value in 0..2 {
+            for offset in (DOORBELLS..REGISTER_SPACE).step_by(4) {
+                endpoint.write32(Offset::new(offset), value).expect("kept");
+            }
+        }
+        endpoint.attach(Attachment::Source).expect("attach");
+        let taken = source.taken();
+        assert_eq!(taken.len(), 131_072);
+        assert!(taken.iter().all(|(_, value)| *value == 1));
     }
 
     #[test]

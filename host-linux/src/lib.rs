@@ -41,6 +41,7 @@ pub mod endpoint;
 pub mod guest;
 pub mod images;
 pub mod journal;
+mod marks;
 pub mod memory;
 pub mod migrate;
 pub mod mover;

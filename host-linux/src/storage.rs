@@ -11,6 +11,7 @@ use nvme_core::wire::Lba;
 use rustix::fs::{FallocateFlags, MemfdFlags, SeekFrom, fallocate, memfd_create, seek};
 use rustix::io::Errno;
 
+use crate::marks::Marks;
 use crate::witness::Witness;
 
 /// Bytes written at once where zeroes have to be written one by one.
@@ -18,13 +19,14 @@ const ZEROES: &[u8] = &[0; 1 << 16];
 
 /// A namespace in a file: reads and writes at offsets, holes for deallocated blocks.
 ///
-/// The marks of Write Uncorrectable live in memory only; the file's format has no place for them.
+/// The marks of Write Uncorrectable live in memory only; the file's format has no place for them. They take one bit
+/// for each block at most, however they are strewn.
 #[derive(Debug)]
 pub struct FileStorage {
     file: Arc<File>,
     block_shift: u8,
     blocks: u64,
-    uncorrectable: Ranges,
+    uncorrectable: Marks,
     witness: Option<Arc<Witness>>,
 }
 
@@ -46,7 +48,7 @@ impl FileStorage {
             file,
             block_shift: block_size.trailing_zeros() as u8,
             blocks: len / u64::from(block_size),
-            uncorrectable: Ranges::default(),
+            uncorrectable: Marks::default(),
             witness: None,
         })
     }
@@ -77,6 +79,25 @@ impl FileStorage {
 
     fn offset(&self, lba: Lba) -> u64 {
         lba.get() << self.block_shift
+    }
+
+    /// Whether the file has data at a block, and for how many blocks the answer stays the same.
+    fn has_data(&self, lba: Lba, limit: u64) -> (bool, u64) {
+        let start = self.offset(lba);
+        // A block that has data anywhere counts as allocated: holes shrink to whole blocks, data grows to them.
+        let to_blocks = |bytes: u64| (bytes - start) >> self.block_shift;
+        match seek(&*self.file, SeekFrom::Data(start)) {
+            Ok(data) if to_blocks(data.max(start)) > 0 => (false, to_blocks(data).min(limit)),
+            Ok(_) => match seek(&*self.file, SeekFrom::Hole(start)) {
+                Ok(hole) => {
+                    let end = hole.max(start + 1).next_multiple_of(1 << self.block_shift);
+                    (true, to_blocks(end).clamp(1, limit))
+                }
+                Err(_) => (true, limit),
+            },
+            Err(Errno::NXIO) => (false, limit),
+            Err(_) => (true, limit),
+        }
     }
 
     fn write_out_zeroes(&self, mut at: u64, mut len: u64) -> Result<(), StorageError> {
@@ -110,7 +131,7 @@ impl BlockStorage for FileStorage {
     }
 
     fn read(&mut self, lba: Lba, bytes: &mut [u8]) -> Result<(), StorageError> {
-        if self.uncorrectable.overlaps(lba.get(), (bytes.len() >> self.block_shift) as u64) {
+        if self.uncorrectable.any(lba.get(), (bytes.len() >> self.block_shift) as u64) {
             return Err(StorageError::Read);
         }
         self.file.read_exact_at(bytes, self.offset(lba)).map_err(|_| StorageError::Read)
@@ -120,7 +141,7 @@ impl BlockStorage for FileStorage {
         let blocks = (bytes.len() >> self.block_shift) as u64;
         self.tell(lba, blocks)?;
         self.file.write_all_at(bytes, self.offset(lba)).map_err(write_error)?;
-        self.uncorrectable.remove(lba.get(), blocks);
+        self.uncorrectable.clear(lba.get(), blocks);
         Ok(())
     }
 
@@ -133,7 +154,7 @@ impl BlockStorage for FileStorage {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.write_out_zeroes(at, len)?,
             Err(error) => return Err(write_error(error.into())),
         }
-        self.uncorrectable.remove(lba.get(), blocks);
+        self.uncorrectable.clear(lba.get(), blocks);
         Ok(())
     }
 
@@ -143,62 +164,20 @@ impl BlockStorage for FileStorage {
 
     fn allocated(&self, lba: Lba, limit: u64) -> (bool, u64) {
         let limit = limit.max(1);
-        let start = self.offset(lba);
-        // A block that has data anywhere counts as allocated: holes shrink to whole blocks, data grows to them.
-        let to_blocks = |bytes: u64| (bytes - start) >> self.block_shift;
-        match seek(&*self.file, SeekFrom::Data(start)) {
-            Ok(data) if to_blocks(data.max(start)) > 0 => (false, to_blocks(data).min(limit)),
-            Ok(_) => match seek(&*self.file, SeekFrom::Hole(start)) {
-                Ok(hole) => {
-                    let end = hole.max(start + 1).next_multiple_of(1 << self.block_shift);
-                    (true, to_blocks(end).clamp(1, limit))
-                }
-                Err(_) => (true, limit),
+        match self.has_data(lba, limit) {
+            // A block that cannot be read is not a deallocated one, which reads as zeroes.
+            (false, blocks) => match self.uncorrectable.first(lba.get(), blocks) {
+                Some(marked) if marked == lba.get() => (true, self.uncorrectable.run(marked, blocks)),
+                Some(marked) => (false, marked - lba.get()),
+                None => (false, blocks),
             },
-            Err(Errno::NXIO) => (false, limit),
-            Err(_) => (true, limit),
+            data => data,
         }
     }
 
     fn set_uncorrectable(&mut self, lba: Lba, blocks: u64) -> Result<(), StorageError> {
-        self.uncorrectable.insert(lba.get(), blocks);
+        self.uncorrectable.set(lba.get(), blocks);
         Ok(())
-    }
-}
-
-/// Disjoint ranges of block numbers, by first block.
-#[derive(Debug, Default)]
-struct Ranges(std::collections::BTreeMap<u64, u64>);
-
-impl Ranges {
-    /// Start and end of a stored range that reaches beyond `start` and begins before `end`.
-    fn touching(&self, start: u64, end: u64) -> Option<(u64, u64)> {
-        self.0.range(..end).next_back().map(|(a, b)| (*a, *b)).filter(|(_, stored_end)| *stored_end > start)
-    }
-
-    fn overlaps(&self, start: u64, blocks: u64) -> bool {
-        !self.0.is_empty() && self.touching(start, start.saturating_add(blocks)).is_some()
-    }
-
-    fn remove(&mut self, start: u64, blocks: u64) {
-        if self.0.is_empty() {
-            return;
-        }
-        let end = start.saturating_add(blocks);
-        while let Some((stored_start, stored_end)) = self.touching(start, end) {
-            self.0.remove(&stored_start);
-            if stored_start < start {
-                self.0.insert(stored_start, start);
-            }
-            if stored_end > end {
-                self.0.insert(end, stored_end);
-            }
-        }
-    }
-
-    fn insert(&mut self, start: u64, blocks: u64) {
-        self.remove(start, blocks);
-        self.0.insert(start, start.saturating_add(blocks));
     }
 }
 
@@ -257,6 +236,48 @@ mod tests {
             assert_eq!(storage.allocated(Lba::new(128), 128), (false, 128), "{name}: after");
             storage.write_zeroes(Lba::new(64), 64, true).expect("deallocate");
             assert_eq!(storage.allocated(Lba::new(0), 256), (false, 256), "{name}: deallocated");
+        }
+    }
+
+    #[test]
+    fn blocks_that_cannot_be_read_are_not_deallocated_ones() {
+        /// Marks, and the runs that are found: first block, blocks and whether they are allocated.
+        type Case = (&'static str, &'static [(u64, u64)], &'static [(u64, u64, bool)]);
+        let table: &[Case] = &[
+            ("none", &[], &[(0, 256, false)]),
+            ("at the start", &[(0, 3)], &[(0, 3, true), (3, 253, false)]),
+            ("at the end", &[(250, 6)], &[(0, 250, false), (250, 6, true)]),
+            (
+                "between data and hole",
+                &[(62, 1), (128, 2)],
+                &[
+                    (0, 62, false),
+                    (62, 1, true),
+                    (63, 1, false),
+                    (64, 64, true),
+                    (128, 2, true),
+                    (130, 126, false),
+                ],
+            ),
+            ("within data", &[(70, 4)], &[(0, 64, false), (64, 64, true), (128, 128, false)]),
+        ];
+        for (name, marks, expected) in table {
+            for (kind, mut storage) in storages(4096, 256) {
+                if expected.iter().any(|(start, ..)| *start == 64) {
+                    storage.write(Lba::new(64), &vec![1; 64 * 4096]).expect("write");
+                }
+                for (start, blocks) in *marks {
+                    storage.set_uncorrectable(Lba::new(*start), *blocks).expect("mark");
+                }
+                let mut found = Vec::new();
+                let mut at = 0;
+                while at < 256 {
+                    let (allocated, blocks) = storage.allocated(Lba::new(at), 256 - at);
+                    found.push((at, blocks, allocated));
+                    at += blocks;
+                }
+                assert_eq!(found, *expected, "{kind}: {name}");
+            }
         }
     }
 

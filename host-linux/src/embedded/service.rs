@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The thread that serves one subsystem, and the inbox through which register accesses reach it.
 //!
-//! The thread owns the machine; everybody else leaves accesses in one inbox. So accesses keep their order, also
-//! between controllers of the subsystem, none is lost, and a doorbell write costs its caller no more than an append.
+//! The thread owns the machine; everybody else leaves accesses in an inbox, one for each controller. So the accesses to
+//! a controller keep their order, none is lost, and a doorbell write costs its caller no more than an append. Inboxes
+//! are bounded: whoever writes faster than the thread can follow waits. In each turn the thread takes a few accesses of
+//! every controller before it works, so that nobody can keep the others from being served.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -11,11 +14,13 @@ use std::thread::{self, JoinHandle};
 
 use nvme_core::register::{Offset, RegisterIo};
 
-use crate::endpoint::AccessError;
+use crate::endpoint::{AccessError, check};
 use crate::sync::lock;
 
-/// Bytes of register space of each controller: properties and the doorbells of 65,536 queue pairs.
-const REGISTER_SPACE: u32 = 0x1000 + 65_536 * 8;
+/// Accesses that wait for one controller, at most.
+const WAITING: usize = 1024;
+/// Accesses to one controller in one turn, at most.
+const TURN: usize = 64;
 
 /// What the thread drives.
 pub(super) trait Machine {
@@ -27,13 +32,18 @@ pub(super) trait Machine {
 
 #[derive(Debug)]
 enum Access {
-    Read { port: usize, offset: Offset, reply: SyncSender<u32> },
-    Write { port: usize, offset: Offset, value: u32 },
+    Read { offset: Offset, reply: SyncSender<u32> },
+    Write { offset: Offset, value: u32 },
 }
 
 #[derive(Debug, Default)]
 struct Inbox {
-    accesses: Vec<Access>,
+    /// What waits for each port.
+    ports: Vec<VecDeque<Access>>,
+    /// How many accesses wait in all.
+    waiting: usize,
+    /// Callers that wait for room.
+    blocked: usize,
     /// The thread waits for accesses.
     sleeping: bool,
     /// The thread is to end.
@@ -46,15 +56,33 @@ struct Inbox {
 struct Shared {
     inbox: Mutex<Inbox>,
     wake: Condvar,
+    room: Condvar,
 }
 
 impl Shared {
-    fn submit(&self, access: Access) -> Result<(), AccessError> {
+    fn open(&self, port: usize) {
         let mut inbox = lock(&self.inbox);
-        if inbox.ended || inbox.stop {
-            return Err(AccessError::Stopped);
+        if inbox.ports.len() <= port {
+            inbox.ports.resize_with(port + 1, VecDeque::new);
         }
-        inbox.accesses.push(access);
+    }
+
+    /// Leaves an access for `port`, which is open; waits while too many are there already.
+    fn submit(&self, port: usize, access: Access) -> Result<(), AccessError> {
+        let mut inbox = lock(&self.inbox);
+        loop {
+            if inbox.ended || inbox.stop {
+                return Err(AccessError::Stopped);
+            }
+            if inbox.ports[port].len() < WAITING {
+                break;
+            }
+            inbox.blocked += 1;
+            inbox = self.room.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+            inbox.blocked -= 1;
+        }
+        inbox.ports[port].push_back(access);
+        inbox.waiting += 1;
         if inbox.sleeping {
             inbox.sleeping = false;
             drop(inbox);
@@ -63,16 +91,32 @@ impl Shared {
         Ok(())
     }
 
-    /// Swaps the accesses made since into `into`, which is empty; waits for some if `idle`. `false` once stopped.
-    fn collect(&self, into: &mut Vec<Access>, idle: bool) -> bool {
+    /// Moves the next accesses of every port into `into`, which is empty, with the number of the port; waits for some
+    /// if `idle`. `false` once stopped.
+    fn collect(&self, into: &mut Vec<(usize, Access)>, idle: bool) -> bool {
         let mut inbox = lock(&self.inbox);
-        while idle && inbox.accesses.is_empty() && !inbox.stop {
+        while idle && inbox.waiting == 0 && !inbox.stop {
             inbox.sleeping = true;
             inbox = self.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
         }
         inbox.sleeping = false;
-        std::mem::swap(&mut inbox.accesses, into);
+        if inbox.waiting > 0 {
+            for (port, accesses) in inbox.ports.iter_mut().enumerate() {
+                let count = accesses.len().min(TURN);
+                into.extend(accesses.drain(..count).map(|access| (port, access)));
+            }
+            inbox.waiting -= into.len();
+            if inbox.blocked > 0 {
+                self.room.notify_all();
+            }
+        }
         !inbox.stop
+    }
+
+    fn stop(&self) {
+        lock(&self.inbox).stop = true;
+        self.wake.notify_one();
+        self.room.notify_all();
     }
 }
 
@@ -83,7 +127,10 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         let mut inbox = lock(&self.0.inbox);
         inbox.ended = true;
-        inbox.accesses.clear();
+        inbox.ports.iter_mut().for_each(VecDeque::clear);
+        inbox.waiting = 0;
+        drop(inbox);
+        self.0.room.notify_all();
     }
 }
 
@@ -91,10 +138,10 @@ fn serve(shared: &Shared, machine: &mut impl Machine) {
     let mut accesses = Vec::new();
     let mut idle = false;
     while shared.collect(&mut accesses, idle) {
-        for access in accesses.drain(..) {
+        for (port, access) in accesses.drain(..) {
             match access {
-                Access::Write { port, offset, value } => machine.write32(port, offset, value),
-                Access::Read { port, offset, reply } => {
+                Access::Write { offset, value } => machine.write32(port, offset, value),
+                Access::Read { offset, reply } => {
                     // Nobody waits any more if this fails.
                     let _ = reply.send(machine.read32(port, offset));
                 }
@@ -128,13 +175,13 @@ impl Service {
 
     /// The register space at `port`.
     pub(super) fn registers(&self, port: usize) -> EmbeddedController {
+        self.shared.open(port);
         EmbeddedController { shared: Arc::clone(&self.shared), port }
     }
 
     /// Ends the thread and waits for it.
     pub(super) fn stop(&mut self) {
-        lock(&self.shared.inbox).stop = true;
-        self.shared.wake.notify_one();
+        self.shared.stop();
         if let Some(thread) = self.thread.take() {
             // A panic there was reported when it happened; accesses fail since.
             let _ = thread.join();
@@ -165,35 +212,26 @@ pub struct EmbeddedController {
     port: usize,
 }
 
-impl EmbeddedController {
-    fn check(offset: Offset) -> Result<(), AccessError> {
-        if offset.bytes() < REGISTER_SPACE && offset.bytes().is_multiple_of(4) {
-            Ok(())
-        } else {
-            Err(AccessError::Outside(offset.bytes()))
-        }
-    }
-}
-
 impl RegisterIo for EmbeddedController {
     type Error = AccessError;
 
     fn read32(&self, offset: Offset) -> Result<u32, AccessError> {
-        Self::check(offset)?;
+        check(offset)?;
         let (reply, answer) = sync_channel(1);
-        self.shared.submit(Access::Read { port: self.port, offset, reply })?;
+        self.shared.submit(self.port, Access::Read { offset, reply })?;
         answer.recv().map_err(|_| AccessError::Stopped)
     }
 
     fn write32(&self, offset: Offset, value: u32) -> Result<(), AccessError> {
-        Self::check(offset)?;
-        self.shared.submit(Access::Write { port: self.port, offset, value })
+        check(offset)?;
+        self.shared.submit(self.port, Access::Write { offset, value })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::REGISTER_SPACE;
     use std::collections::BTreeMap;
     use std::time::Duration;
 
@@ -266,6 +304,63 @@ mod tests {
         service.stop();
         let values = receiver.recv().expect("values");
         assert_eq!(values[&(0, 0x1000)], (0..5000).collect::<Vec<_>>());
+    }
+
+    fn write(value: u32) -> Access {
+        Access::Write { offset: Offset::new(0x1000), value }
+    }
+
+    fn shared(ports: usize) -> Arc<Shared> {
+        let shared = Arc::<Shared>::default();
+        (0..ports).for_each(|port| shared.open(port));
+        shared
+    }
+
+    #[test]
+    fn no_port_keeps_another_one_waiting() {
+        let shared = shared(3);
+        for value in 0..WAITING as u32 {
+            shared.submit(0, write(value)).expect("room");
+        }
+        shared.submit(2, write(7)).expect("room");
+        let mut next = 0;
+        for turn in 0..WAITING / TURN {
+            let mut accesses = Vec::new();
+            assert!(shared.collect(&mut accesses, true));
+            let of = |port| accesses.iter().filter(move |(at, _)| *at == port);
+            assert_eq!(of(0).count(), TURN, "turn {turn}");
+            for (_, access) in of(0) {
+                assert!(matches!(access, Access::Write { value, .. } if *value == next), "in order");
+                next += 1;
+            }
+            assert_eq!(of(2).count(), usize::from(turn == 0), "in the first turn, whatever others left");
+        }
+        assert_eq!(lock(&shared.inbox).waiting, 0);
+    }
+
+    #[test]
+    fn whoever_writes_too_fast_waits_for_room_or_for_the_end() {
+        for ends in [false, true] {
+            let shared = shared(2);
+            for value in 0..WAITING as u32 {
+                shared.submit(0, write(value)).expect("room");
+            }
+            let theirs = Arc::clone(&shared);
+            let writer = thread::spawn(move || theirs.submit(0, write(77)));
+            while lock(&shared.inbox).blocked == 0 {
+                thread::yield_now();
+            }
+            assert_eq!(lock(&shared.inbox).ports[0].len(), WAITING);
+            shared.submit(1, write(1)).expect("the other port has room");
+            if ends {
+                shared.stop();
+                assert_eq!(writer.join().expect("writer"), Err(AccessError::Stopped));
+            } else {
+                assert!(shared.collect(&mut Vec::new(), false));
+                assert_eq!(writer.join().expect("writer"), Ok(()));
+                assert_eq!(lock(&shared.inbox).ports[0].len(), WAITING - TURN + 1);
+            }
+        }
     }
 
     #[test]
