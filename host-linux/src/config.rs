@@ -8,6 +8,7 @@ use std::time::Duration;
 use nvme_core::migration::MigrationStep;
 use serde::{Deserialize, Serialize};
 
+use crate::faults::FaultOption;
 use crate::guest::Pattern;
 
 /// Bytes in a namespace.
@@ -24,6 +25,9 @@ pub const MAX_ROUNDS_LIMITS: RangeInclusive<u64> = 1..=1000;
 pub const STOP_TIME_LIMITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 /// How long the guest runs before and after.
 pub const RUN_TIME_LIMITS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
+/// Time-out of every command.
+pub const COMMAND_TIMEOUT_LIMITS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(3600);
 /// Bytes in one command of the guest.
 pub const IO_SIZE_LIMITS: RangeInclusive<u64> = 512..=128 << 10;
 
@@ -110,6 +114,10 @@ pub struct MigrateConfig {
     pub report: Option<PathBuf>,
     /// Go on although a journal of an earlier run names another image than the source, or an image cannot be locked.
     pub force: bool,
+    /// Time-out of every command of the migration, twenty times as long for the guest's; `None` for generous ones.
+    pub command_timeout: Option<Duration>,
+    /// What controllers do wrong.
+    pub faults: Vec<FaultOption>,
     /// Shell command to run while nothing runs: the destination holds everything and is not resumed yet.
     pub at_stop: Option<String>,
 }
@@ -143,6 +151,8 @@ impl Default for MigrateConfig {
             journal: None,
             report: None,
             force: false,
+            command_timeout: None,
+            faults: Vec::new(),
             at_stop: None,
         }
     }

@@ -135,9 +135,15 @@ impl<'a> Clock<'a> {
 pub(crate) struct Waiter<'a> {
     pub(crate) clock: Clock<'a>,
     pub(crate) signal: &'a Signal,
+    /// Time-out of each admin command.
+    pub(crate) timeout: Duration,
 }
 
-impl Waiter<'_> {
+impl<'a> Waiter<'a> {
+    pub(crate) const fn new(clock: Clock<'a>, signal: &'a Signal) -> Self {
+        Self { clock, signal, timeout: ADMIN_TIMEOUT }
+    }
+
     pub(crate) fn now(&self) -> Instant {
         self.clock.now()
     }
@@ -212,7 +218,7 @@ fn identify<R: RegisterIo<Error = AccessError>>(
     waiter: Waiter<'_>,
 ) -> Result<Vec<u8>, DriverError> {
     let arena = controller.admin().arena();
-    let request = AdminRequest::receiving(command, arena, IDENTIFY_BYTES, ADMIN_TIMEOUT)?;
+    let request = AdminRequest::receiving(command, arena, IDENTIFY_BYTES, waiter.timeout)?;
     let mut bytes = vec![0; IDENTIFY_BYTES];
     admin(controller, what, request, &mut bytes, waiter)?;
     Ok(bytes)
@@ -256,7 +262,7 @@ pub(crate) fn request_queues<R: RegisterIo<Error = AccessError>>(
 ) -> Result<(), DriverError> {
     const WHAT: &str = "Set Features, Number of Queues";
     let wanted = NumberOfQueues { submission: count, completion: count };
-    let request = AdminRequest::without_data(&wanted.to_set_features(), ADMIN_TIMEOUT);
+    let request = AdminRequest::without_data(&wanted.to_set_features(), waiter.timeout);
     let entry = admin(controller, WHAT, request, &mut [], waiter)?;
     let allocated = NumberOfQueues::from_dword(entry.dw0()).map_err(|_| DriverError::Malformed(WHAT))?;
     let granted = wanted.granted(allocated);
@@ -300,7 +306,7 @@ pub(crate) fn delete_pair<R: RegisterIo<Error = AccessError>, T>(
     pair: QueuePair<'_, '_, R, T>,
     waiter: Waiter<'_>,
 ) -> Result<(), DriverError> {
-    let mut deletion = DeleteIoQueuePair::new(pair, ADMIN_TIMEOUT);
+    let mut deletion = DeleteIoQueuePair::new(pair, waiter.timeout);
     while deletion.poll(controller.admin(), waiter.now()) != Step::Done {
         waiter.nap();
         controller.poll(waiter.now())?;
@@ -395,6 +401,7 @@ mod tests {
                 namespace: FileStorage::memory("test", 1 << 20).expect("memory"),
                 block_size,
                 unique_id: [7; 16],
+                faults: Arc::default(),
                 controllers: controllers.clone(),
             })
             .expect("subsystem");
@@ -402,7 +409,7 @@ mod tests {
                 let registers = subsystem.controller(setup.id).expect("controller");
                 let link = Link::new();
                 let mut slots: Vec<AdminSlot> = (0..16).map(|_| AdminSlot::new()).collect();
-                let waiter = Waiter { clock: Clock::new(), signal: &setup.interrupts };
+                let waiter = Waiter::new(Clock::new(), &setup.interrupts);
                 let options = EnableOptions::default();
                 let mut controller = bring_up(&registers, &setup.memory, &link, &mut slots, &options, waiter)
                     .expect("bring up");

@@ -27,6 +27,7 @@
 //! | [`guest`] | the workload and the record of what each block must hold |
 //! | [`mover`] | blocks from one side to the other, by the protocol |
 //! | [`migrate`], [`report`], [`config`], [`images`] | one run: what is asked, what is checked first, what came out |
+//! | [`faults`] | which side misbehaves, and how |
 //! | [`cli`] | the command line |
 //!
 //! Threads: one for each subsystem, one for the guest, and the caller's, which runs the migration. They meet in the
@@ -38,6 +39,7 @@ pub mod config;
 pub mod driver;
 pub mod embedded;
 pub mod endpoint;
+pub mod faults;
 pub mod guest;
 pub mod images;
 pub mod journal;

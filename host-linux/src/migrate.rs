@@ -23,10 +23,10 @@ use crate::journal::Side;
 use crate::mover::MoverError;
 use crate::platform::PlatformError;
 use crate::report::{
-    CdqReport, ComparisonReport, ConvergenceReport, EnabledReport, GuestReport, LeftoverReport, Report,
-    RoundReport, Setup, Verdict,
+    CdqReport, ComparisonReport, ConvergenceReport, EnabledReport, FaultReport, GuestReport, LeftoverReport,
+    Report, RoundReport, Setup, Verdict,
 };
-use bench::{Bench, Limits};
+use bench::{Bench, Limits, fault_reports};
 use transfer::Transfer;
 
 /// Controller Data Queue entries of 32 bytes in a page, which one entry of the PRP list names.
@@ -88,7 +88,8 @@ impl std::error::Error for RunError {}
 /// [`RunError`] if it could not even begin. A migration that fails is a [`Report`].
 pub fn run(config: &MigrateConfig, inputs: Inputs, observer: &mut impl Observer) -> Result<Report, RunError> {
     observer.update(&Status { step: "filling the source".into(), ..Status::default() });
-    let bench = Bench::start(config, &inputs, Limits::default())?;
+    let limits = config.command_timeout.map_or_else(Limits::default, Limits::after);
+    let bench = Bench::start(config, &inputs, limits)?;
     run_with(config, &inputs, bench, observer)
 }
 
@@ -135,6 +136,7 @@ fn run_with(
         controller_data: transfer.controller_data_left,
         bytes: memory_left(Pool::Queues) + memory_left(Pool::Data) + memory_left(Pool::ControllerData),
     };
+    let faults = fault_reports(&bench.faults);
     bench.subsystems.stop();
 
     let comparison = bench.witness.finish();
@@ -152,7 +154,7 @@ fn run_with(
         config,
         inputs,
         transfer,
-        Found { verdict, statement, side, guest: figures, comparison, enabled, leftovers },
+        Found { verdict, statement, side, guest: figures, comparison, enabled, leftovers, faults },
     ))
 }
 
@@ -165,6 +167,7 @@ struct Found {
     comparison: Option<ComparisonReport>,
     enabled: EnabledReport,
     leftovers: LeftoverReport,
+    faults: Vec<FaultReport>,
 }
 
 fn judge(
@@ -355,6 +358,7 @@ fn report(config: &MigrateConfig, inputs: &Inputs, transfer: Transfer, found: Fo
         comparison: found.comparison,
         enabled: found.enabled,
         leftovers: found.leftovers,
+        faults: found.faults,
         journal: transfer.journal,
     }
 }

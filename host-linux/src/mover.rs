@@ -29,7 +29,7 @@ pub(crate) const PIECE_BYTES: usize = 128 << 10;
 const WAITING: usize = 256;
 /// Blocks that one Write Zeroes command can name.
 const ZEROES_BLOCKS: u64 = 1 << 16;
-const IO_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const IO_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why blocks could not be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,8 @@ enum FlushState {
 struct Side<'d, 's, R> {
     pair: QueuePair<'d, 's, R, Tag>,
     idle: Vec<DmaRegion>,
+    /// Time-out of its commands.
+    timeout: Duration,
 }
 
 impl<R: RegisterIo<Error = AccessError>> Side<'_, '_, R> {
@@ -92,7 +94,7 @@ impl<R: RegisterIo<Error = AccessError>> Side<'_, '_, R> {
         tag: Tag,
         now: Instant,
     ) -> Result<(), DriverError> {
-        self.pair.submit(entry, buffer, tag, Some(now.after(IO_TIMEOUT))).map(drop).map_err(|rejected| {
+        self.pair.submit(entry, buffer, tag, Some(now.after(self.timeout))).map(drop).map_err(|rejected| {
             if let Some(buffer) = rejected.buffer {
                 self.idle.push(buffer.into_region());
             }
@@ -117,12 +119,14 @@ pub(crate) struct Mover<'d, 's, R> {
 }
 
 impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
-    /// A mover for `namespace` with blocks of 2^`block_shift` bytes. Both pairs have [`PIECES`] slots and one more.
+    /// A mover for `namespace` with blocks of 2^`block_shift` bytes. Both pairs have [`PIECES`] slots and one more. A
+    /// command is given up after `timeout`.
     pub(crate) fn new(
         source: (QueuePair<'d, 's, R, Tag>, &AddressSpace),
         destination: (QueuePair<'d, 's, R, Tag>, &AddressSpace),
         namespace: NamespaceId,
         block_shift: u32,
+        timeout: Duration,
     ) -> Result<Self, DmaError> {
         let bytes = PIECE_BYTES.min(source.0.max_transfer()).min(destination.0.max_transfer());
         let buffers = |arena: &AddressSpace, direction| {
@@ -130,8 +134,12 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
             (0..PIECES).map(buffer).collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
-            source: Side { idle: buffers(source.1, Direction::FromDevice)?, pair: source.0 },
-            destination: Side { idle: buffers(destination.1, Direction::ToDevice)?, pair: destination.0 },
+            source: Side { idle: buffers(source.1, Direction::FromDevice)?, pair: source.0, timeout },
+            destination: Side {
+                idle: buffers(destination.1, Direction::ToDevice)?,
+                pair: destination.0,
+                timeout,
+            },
             namespace,
             block_shift,
             blocks_per_piece: (bytes >> block_shift) as u64,

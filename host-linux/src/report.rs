@@ -158,6 +158,19 @@ pub struct ComparisonReport {
     pub first_wrong: Option<u64>,
 }
 
+/// A fault rule and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultReport {
+    /// Whose controllers it was for.
+    pub subsystem: crate::journal::Side,
+    /// The rule, as text.
+    pub rule: String,
+    /// Occurrences of what it matches.
+    pub matched: u32,
+    /// How often it acted.
+    pub fired: u32,
+}
+
 /// Memory and queues left behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftoverReport {
@@ -211,4 +224,6 @@ pub struct Report {
     pub leftovers: LeftoverReport,
     /// The journal, if there is one.
     pub journal: Option<PathBuf>,
+    /// The fault rules asked for, the source's first.
+    pub faults: Vec<FaultReport>,
 }

@@ -48,6 +48,7 @@ fn bench() -> (EmbeddedSubsystem, RawHost, RawHost) {
         namespace: FileStorage::memory("geometry", BLOCKS * 512).expect("memory"),
         block_size: 512,
         unique_id: [1; 16],
+        faults: Default::default(),
         controllers: controllers.to_vec(),
     })
     .expect("a subsystem");

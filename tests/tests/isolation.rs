@@ -53,6 +53,7 @@ fn bench() -> Bench {
         namespace: FileStorage::memory("isolation", 1 << 20).expect("memory"),
         block_size: 4096,
         unique_id: [1; 16],
+        faults: Default::default(),
         controllers: controllers.to_vec(),
     })
     .expect("a subsystem");

@@ -10,6 +10,7 @@ use nvme_core::migration::MigrationStep;
 
 use super::values;
 use crate::config::{CdqLayout, MigrateConfig, Namespaces};
+use crate::faults::FaultOption;
 use crate::guest::Pattern;
 
 /// Live migration of NVMe namespaces, tracked by a Controller Data Queue.
@@ -31,6 +32,8 @@ pub struct Cli {
 pub enum Command {
     /// Migrate a namespace with a running guest from one NVM subsystem to another.
     Migrate(Box<MigrateArgs>),
+    /// List the faults that controllers can have, for --fault.
+    Faults,
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -146,6 +149,15 @@ pub struct MigrateArgs {
     /// time includes it.
     #[arg(long, value_name = "COMMAND", help_heading = "Migration")]
     at_stop: Option<String>,
+    /// Let controllers misbehave: [source:|destination:]ACTION[=VALUE][,CONDITION=VALUE]..., for example
+    /// `drop,opcode=42,times=1`; of the source if no side is named. `nvme-lm faults` lists actions and conditions. May
+    /// be given several times.
+    #[arg(long = "fault", value_name = "RULE", value_parser = FaultOption::parse, help_heading = "Faults")]
+    faults: Vec<FaultOption>,
+    /// Give every command of the migration up after this long, and the guest's commands after twenty times as long
+    /// [default: 10 s to 60 s, by the kind of command].
+    #[arg(long, value_name = "TIME", value_parser = values::command_timeout, help_heading = "Faults")]
+    command_timeout: Option<Duration>,
     /// Where the journal goes [default: beside the destination image; none without images].
     #[arg(long, value_name = "FILE", requires = "dest_image", help_heading = "Migration")]
     journal: Option<PathBuf>,
@@ -207,6 +219,8 @@ impl MigrateArgs {
             journal: self.journal.clone(),
             report: self.json.clone().filter(|path| path != Path::new("-")),
             force: self.force,
+            command_timeout: self.command_timeout,
+            faults: self.faults.clone(),
             at_stop: self.at_stop.clone(),
         }
     }

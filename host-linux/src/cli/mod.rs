@@ -16,6 +16,7 @@ use clap::{CommandFactory, Parser};
 
 pub use args::{Cli, Color, Command, MigrateArgs};
 
+use crate::faults::BadFault;
 use crate::images::Inputs;
 use crate::migrate;
 use crate::report::Report;
@@ -33,6 +34,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Migrate(args) => run_migrate(&args),
+        Command::Faults => match output::faults(&mut anstream::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(FAILED, &format!("standard output: {error}")),
+        },
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "nvme-lm", &mut script);
@@ -58,10 +63,18 @@ fn usage(error: &clap::Error) -> ExitCode {
             let _ = error.print();
             ExitCode::SUCCESS
         }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            complain(BAD_INPUT, "a subcommand is missing: migrate or completions; see 'nvme-lm --help'")
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => complain(
+            BAD_INPUT,
+            "a subcommand is missing: migrate, faults or completions; see 'nvme-lm --help'",
+        ),
+        _ => {
+            let status = complain(BAD_INPUT, &one_line(&error.to_string()));
+            let bad = std::error::Error::source(error).and_then(|source| source.downcast_ref::<BadFault>());
+            if let Some(bad) = bad {
+                anstream::eprintln!("{}", bad.marked());
+            }
+            status
         }
-        _ => complain(BAD_INPUT, &one_line(&error.to_string())),
     }
 }
 

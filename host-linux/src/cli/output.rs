@@ -7,9 +7,11 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nvme_controller::fault::FaultKind;
 
+use crate::faults::CONDITIONS;
 use crate::migrate::{Observer, Status};
-use crate::report::{Report, Verdict};
+use crate::report::{FaultReport, Report, Verdict};
 
 /// A progress bar on standard error, if it is a terminal.
 pub(crate) struct Progress(ProgressBar);
@@ -69,6 +71,22 @@ fn table(title: &str, header: &[&str], rows: &[Vec<String>], out: &mut impl Writ
 
 fn pairs<const N: usize>(values: [(&str, String); N]) -> Vec<Vec<String>> {
     values.into_iter().map(|(name, value)| vec![name.to_string(), value]).collect()
+}
+
+/// Lists what a fault rule can say.
+pub(crate) fn faults(out: &mut impl Write) -> io::Result<()> {
+    let (heading, name) = (Style::new().bold(), AnsiColor::Cyan.on_default());
+    writeln!(out, "{heading}[source:|destination:]ACTION[=VALUE][,CONDITION=VALUE]...{heading:#}\n")?;
+    writeln!(out, "{heading}Actions{heading:#}")?;
+    for kind in FaultKind::ALL {
+        writeln!(out, "  {name}{}{name:#}{}", kind.name(), kind.value())?;
+        writeln!(out, "      {}", kind.summary())?;
+    }
+    writeln!(out, "\n{heading}Conditions{heading:#}")?;
+    for (form, meaning) in CONDITIONS {
+        writeln!(out, "  {name}{form}{name:#}\n      {meaning}")?;
+    }
+    Ok(())
 }
 
 /// Prints the report for people.
@@ -134,6 +152,15 @@ pub(crate) fn tables(report: &Report, out: &mut impl Write) -> io::Result<()> {
         ("guest runs on", format!("{:?}", report.guest_runs_on).to_lowercase()),
     ]);
     table("Migration", &[], &rows, out)?;
+
+    if !report.faults.is_empty() {
+        let row = |fault: &FaultReport| {
+            let side = format!("{:?}", fault.subsystem).to_lowercase();
+            vec![fault.rule.clone(), side, fault.matched.to_string(), fault.fired.to_string()]
+        };
+        let rows: Vec<Vec<String>> = report.faults.iter().map(row).collect();
+        table("Faults", &["rule", "subsystem", "matched", "happened"], &rows, out)?;
+    }
 
     writeln!(out, "Convergence: {}", report.convergence.statement)?;
     let color = match report.verdict {

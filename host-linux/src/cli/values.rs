@@ -129,6 +129,10 @@ pub(crate) fn run_time(text: &str) -> Result<Duration, String> {
     duration(text, &config::RUN_TIME_LIMITS)
 }
 
+pub(crate) fn command_timeout(text: &str) -> Result<Duration, String> {
+    duration(text, &config::COMMAND_TIMEOUT_LIMITS)
+}
+
 /// The steps after which there is still a way back.
 fn reversible() -> impl Iterator<Item = MigrationStep> {
     let steps = MigrationStep::ALL.iter().copied();

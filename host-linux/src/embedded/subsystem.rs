@@ -6,7 +6,9 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::time::Instant;
 
+use nvme_controller::fault::{FaultSlot, FaultTable, HeldSlot};
 use nvme_controller::host::{HostMemory, Interrupts, MemoryFault};
 use nvme_controller::{
     CommandSlot, CompletionQueueSlot, ConfigError, Controller, ControllerConfig, ControllerStorage,
@@ -34,6 +36,8 @@ const TRACKED_RANGES: usize = 64;
 /// Bits for tracked memory: 64 of them for each word.
 const TRACKED_WORDS: usize = 1 << 15;
 const SCRATCH: usize = 256 << 10;
+/// Completions that fault rules may hold back at once.
+const HELD: usize = 1024;
 /// Work done between two looks at the inbox.
 const BUDGET: u32 = 64;
 
@@ -76,6 +80,8 @@ pub struct SubsystemSetup {
     pub unique_id: [u8; 16],
     /// Its controllers.
     pub controllers: Vec<ControllerSetup>,
+    /// What its controllers do wrong; whoever keeps these rules can see how often each has acted.
+    pub faults: Arc<[FaultSlot]>,
 }
 
 /// Why a subsystem cannot run.
@@ -141,6 +147,8 @@ impl Interrupts for Wakers {
 struct Served<'s> {
     subsystem: Subsystem<'s, Memory, FileStorage, Wakers>,
     ports: Vec<Port>,
+    /// When the thread began, if fault rules need the time.
+    clock: Option<Instant>,
 }
 
 impl Machine for Served<'_> {
@@ -156,6 +164,9 @@ impl Machine for Served<'_> {
     }
 
     fn poll(&mut self) -> bool {
+        if let Some(clock) = self.clock {
+            self.subsystem.advance(u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX));
+        }
         !self.subsystem.poll(BUDGET).is_idle()
     }
 }
@@ -271,6 +282,7 @@ impl EmbeddedSubsystem {
                 .collect();
             let mut data_queues: Vec<_> = (0..DATA_QUEUES).map(|_| DataQueueSlot::new()).collect();
             let mut scratch = vec![0; SCRATCH];
+            let mut held = vec![HeldSlot::new(); if setup.faults.is_empty() { 0 } else { HELD }];
             let storage = SubsystemStorage {
                 controllers: &mut controllers,
                 namespaces: &mut [Namespace::new(NAMESPACE, storage, setup.unique_id)],
@@ -279,11 +291,15 @@ impl EmbeddedSubsystem {
             };
             let wakers = setup.controllers.iter().map(|c| (c.id, Arc::clone(&c.interrupts))).collect();
             match Subsystem::new(config, storage, Wakers(wakers)) {
-                Ok(subsystem) => {
+                Ok(mut subsystem) => {
+                    let clock = (!setup.faults.is_empty()).then(Instant::now);
+                    if clock.is_some() {
+                        subsystem.set_faults(FaultTable::new(&setup.faults, &mut held));
+                    }
                     let ports = setup.controllers.iter().filter_map(|c| subsystem.port(c.id)).collect();
                     // Whoever started the thread waits for this.
                     let _ = started.send(Ok(()));
-                    server.serve(&mut Served { subsystem, ports });
+                    server.serve(&mut Served { subsystem, ports, clock });
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -332,6 +348,7 @@ mod tests {
             namespace: FileStorage::memory("test", size).expect("memory"),
             block_size,
             unique_id: [0; 16],
+            faults: Arc::default(),
             controllers: ids.iter().copied().map(controller).collect(),
         };
         let table = [

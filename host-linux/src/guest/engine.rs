@@ -17,9 +17,7 @@ use nvme_core::wire::{Command, QueueId};
 
 use super::ledger::Mismatch;
 use super::workload::{Operation, Purpose, Workload};
-use crate::driver::{
-    ADMIN_TIMEOUT, Controller, DriverError, Kept, QueuePair, Waiter, bring_down, create_pair, delete_pair,
-};
+use crate::driver::{Controller, DriverError, Kept, QueuePair, Waiter, bring_down, create_pair, delete_pair};
 use crate::embedded::NAMESPACE;
 use crate::endpoint::AccessError;
 use crate::memory::AddressSpace;
@@ -93,6 +91,7 @@ pub(super) struct Engine<'d, 's, R> {
     calls: u64,
     events: u64,
     io_timeout: Duration,
+    admin_timeout: Duration,
 }
 
 impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
@@ -125,6 +124,7 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
             calls: 0,
             events: 0,
             io_timeout,
+            admin_timeout: waiter.timeout,
         })
     }
 
@@ -228,11 +228,11 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
         if self.call.is_idle() && now.has_reached(self.call_due) {
             let request = if self.calls.is_multiple_of(2) {
                 let command = GetFeatures::new(FeatureId::NUMBER_OF_QUEUES, FeatureSelect::Current);
-                AdminRequest::without_data(&command, ADMIN_TIMEOUT)
+                AdminRequest::without_data(&command, self.admin_timeout)
             } else {
                 let command =
                     GetLogPage::new(LogPageId::SMART_HEALTH_INFORMATION, HEALTH_LOG_BYTES as u64 / 4);
-                AdminRequest::receiving(&command, self.arena, HEALTH_LOG_BYTES, ADMIN_TIMEOUT)?
+                AdminRequest::receiving(&command, self.arena, HEALTH_LOG_BYTES, self.admin_timeout)?
             };
             // The call is idle, so it takes the request.
             let _ = self.call.start(request);

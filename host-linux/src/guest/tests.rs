@@ -43,6 +43,7 @@ fn bench(block_size: u32, queue_depth: u16, io_queues: u16, log: Option<std::pat
         namespace: Arc::clone(&file),
         block_size,
         unique_id: [1; 16],
+        faults: Arc::default(),
         controllers: vec![ControllerSetup {
             id,
             role: ControllerRole::Migratable,
@@ -63,6 +64,7 @@ fn bench(block_size: u32, queue_depth: u16, io_queues: u16, log: Option<std::pat
         io_queues,
         queue_depth,
         io_timeout: Duration::from_secs(60),
+        admin_timeout: Duration::from_secs(60),
         workload: WorkloadOptions {
             block_size,
             blocks,

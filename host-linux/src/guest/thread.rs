@@ -47,6 +47,8 @@ pub struct GuestSetup<R> {
     pub queue_depth: u16,
     /// Time-out of its I/O commands. The time while its processor is stopped does not count.
     pub io_timeout: Duration,
+    /// Time-out of its admin commands, counted alike.
+    pub admin_timeout: Duration,
     /// What it does.
     pub workload: WorkloadOptions,
     /// Where acknowledged writes are logged.
@@ -187,7 +189,10 @@ fn run<R: RegisterIo<Error = AccessError>>(
     started: &SyncSender<()>,
     report: &mut GuestReport,
 ) -> Result<Ledger, GuestError> {
-    let waiter = Waiter { clock: Clock::of_guest(&setup.token), signal: &setup.interrupts };
+    let waiter = Waiter {
+        timeout: setup.admin_timeout,
+        ..Waiter::new(Clock::of_guest(&setup.token), &setup.interrupts)
+    };
     let link = Link::new();
     let mut admin_slots: Vec<AdminSlot> = (0..ADMIN_SLOTS).map(|_| AdminSlot::new()).collect();
     let mut io_slots: Vec<Vec<IoSlot<_>>> =

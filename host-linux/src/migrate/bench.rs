@@ -5,23 +5,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nvme_controller::fault::FaultSlot;
 use nvme_core::migration::Timeouts;
 use nvme_core::register::{Offset, RegisterIo};
 use nvme_core::wire::ControllerId;
 
 use super::{LOOK, RunError};
 use crate::config::{MigrateConfig, Namespaces};
+use crate::driver::ADMIN_TIMEOUT;
 use crate::embedded::{
     ControllerRole, ControllerSetup, EmbeddedController, EmbeddedSubsystem, SubsystemSetup,
 };
 use crate::endpoint::{AccessError, Attachment, Endpoint};
 use crate::guest::{Guest, GuestSetup, InitialContent, WorkloadOptions};
 use crate::images::{Inputs, fill};
-use crate::journal::Journal;
+use crate::journal::{Journal, Side};
 use crate::memory::{AddressSpace, Capacity, PAGE};
-use crate::mover::{PIECE_BYTES, PIECES};
+use crate::mover::{IO_TIMEOUT, PIECE_BYTES, PIECES};
 use crate::platform::HostPlatform;
-use crate::report::EnabledReport;
+use crate::report::{EnabledReport, FaultReport};
 use crate::sync::{RunToken, Signal};
 use crate::witness::Witness;
 
@@ -45,13 +47,38 @@ const COMMANDS: Duration = Duration::from_secs(60);
 pub(super) struct Limits {
     /// Of the migration.
     pub(super) migration: Timeouts,
-    /// Of the guest's I/O commands; a suspension must not reach it.
+    /// Of the guest's commands; a suspension must not reach it.
     pub(super) guest: Duration,
+    /// Of the data mover's I/O commands.
+    pub(super) mover: Duration,
+    /// Of the managing controllers' admin commands.
+    pub(super) admin: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { migration: Timeouts::default(), guest: Duration::from_secs(60) }
+        Self {
+            migration: Timeouts::default(),
+            guest: Duration::from_secs(60),
+            mover: IO_TIMEOUT,
+            admin: ADMIN_TIMEOUT,
+        }
+    }
+}
+
+impl Limits {
+    /// With every command of the migration given up after `timeout`.
+    pub(super) fn after(timeout: Duration) -> Self {
+        let migration = Timeouts {
+            command: timeout,
+            // The source waits for the guest's commands, and the destination's answer for several of its own.
+            suspend: timeout.saturating_mul(2),
+            marker: timeout,
+            answer: timeout.saturating_mul(4),
+            ..Timeouts::default()
+        };
+        // A suspension, and what comes of a fault during one, must not reach the guest's.
+        Self { migration, guest: timeout.saturating_mul(20), mover: timeout, admin: timeout }
     }
 }
 
@@ -127,6 +154,8 @@ pub(super) struct Bench {
     pub(super) platform: HostPlatform<EmbeddedController>,
     pub(super) witness: Arc<Witness>,
     pub(super) journal: Option<PathBuf>,
+    /// What each side's controllers do wrong.
+    pub(super) faults: [(Side, Arc<[FaultSlot]>); 2],
 }
 
 impl Bench {
@@ -158,7 +187,7 @@ impl Bench {
             config.block_size,
             blocks,
         ));
-        let subsystem = |name: &str, id, manager: &Arc<AddressSpace>, namespace| {
+        let subsystem = |name: &str, side, id, manager: &Arc<AddressSpace>, namespace| {
             let controller =
                 |id, role, io_queues, memory: &Arc<AddressSpace>, signal: &Arc<Signal>| ControllerSetup {
                     id,
@@ -173,14 +202,25 @@ impl Bench {
                 namespace: Arc::clone(namespace),
                 block_size: config.block_size,
                 unique_id: *b"nvme-lm namespac",
+                faults: faults(config, side),
                 controllers: vec![
                     controller(MANAGER, ControllerRole::Managing, 1, manager, &managers),
                     controller(id, ControllerRole::Migratable, config.io_queues, &memory.guest, &interrupts),
                 ],
             }
         };
-        let source = subsystem("source", SOURCE, &memory.source, &inputs.source);
-        let destination = subsystem("destination", DESTINATION, &memory.destination, &inputs.destination);
+        let source = subsystem("source", Side::Source, SOURCE, &memory.source, &inputs.source);
+        let destination = subsystem(
+            "destination",
+            Side::Destination,
+            DESTINATION,
+            &memory.destination,
+            &inputs.destination,
+        );
+        let faults = [
+            (Side::Source, Arc::clone(&source.faults)),
+            (Side::Destination, Arc::clone(&destination.faults)),
+        ];
         let subsystems = Subsystems {
             source: EmbeddedSubsystem::start(source).map_err(RunError::Subsystem)?,
             destination: EmbeddedSubsystem::start_watched(destination, Arc::clone(&witness))
@@ -200,6 +240,7 @@ impl Bench {
             io_queues: config.io_queues,
             queue_depth: config.queue_depth,
             io_timeout: limits.guest,
+            admin_timeout: limits.guest,
             workload: WorkloadOptions {
                 block_size,
                 blocks,
@@ -223,7 +264,19 @@ impl Bench {
             Arc::clone(&witness),
         );
         let journal = inputs.journal.as_ref().map(|paths| paths.journal.clone());
-        Ok(Self { subsystems, memory, managers, guest, token, endpoint, limits, platform, witness, journal })
+        Ok(Self {
+            subsystems,
+            memory,
+            managers,
+            guest,
+            token,
+            endpoint,
+            limits,
+            platform,
+            witness,
+            journal,
+            faults,
+        })
     }
 
     /// Waits while the guest runs for so long and until it has completed so many commands more; shorter if it fails.
@@ -269,6 +322,22 @@ impl Bench {
         }
         Ok(EnabledReport { source: is_enabled(&source), destination: is_enabled(&destination) })
     }
+}
+
+/// How often each fault rule has acted.
+pub(super) fn fault_reports(faults: &[(Side, Arc<[FaultSlot]>)]) -> Vec<FaultReport> {
+    let report = |side, slot: &FaultSlot| FaultReport {
+        subsystem: side,
+        rule: slot.rule().to_string(),
+        matched: slot.seen(),
+        fired: slot.fired(),
+    };
+    faults.iter().flat_map(|(side, slots)| slots.iter().map(|slot| report(*side, slot))).collect()
+}
+
+/// The rules of one side.
+fn faults(config: &MigrateConfig, side: Side) -> Arc<[FaultSlot]> {
+    config.faults.iter().filter(|fault| fault.side == side).map(|fault| FaultSlot::new(fault.rule)).collect()
 }
 
 fn is_enabled(controller: &EmbeddedController) -> bool {

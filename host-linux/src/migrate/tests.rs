@@ -32,6 +32,8 @@ const LIMITS: Limits = Limits {
         poll: Duration::from_micros(500),
     },
     guest: Duration::from_secs(4),
+    mover: Duration::from_secs(4),
+    admin: Duration::from_secs(4),
 };
 
 fn wait_for(path: &Path) {

@@ -165,7 +165,7 @@ impl Bench {
         observer: &mut impl Observer,
     ) -> Result<Transfer, RunError> {
         // Stands still during the platform's calls.
-        let mut waiter = Waiter { clock: Clock::new(), signal: &self.managers };
+        let mut waiter = Waiter { timeout: self.limits.admin, ..Waiter::new(Clock::new(), &self.managers) };
         let source_registers = registers(&self.subsystems.source, MANAGER)?;
         let destination_registers = registers(&self.subsystems.destination, MANAGER)?;
         let links = [Link::new(), Link::new()];
@@ -201,6 +201,7 @@ impl Bench {
             (destination_pair, destination.arena),
             NAMESPACE,
             block_size.trailing_zeros(),
+            self.limits.mover,
         )
         .map_err(|error| RunError::Manager(error.into()))?;
 

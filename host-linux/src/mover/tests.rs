@@ -42,6 +42,7 @@ fn side(name: &str, file: &Arc<File>, signal: &Arc<Signal>) -> (EmbeddedSubsyste
         namespace: Arc::clone(file),
         block_size: BLOCK,
         unique_id: [1; 16],
+        faults: Arc::default(),
         controllers: vec![controller],
     };
     (EmbeddedSubsystem::start(setup).expect("subsystem"), memory)
@@ -75,7 +76,7 @@ fn with_mover(
     let signal = Arc::<Signal>::default();
     let (source, source_memory) = side("mover-source", source_file, &signal);
     let (destination, destination_memory) = side("mover-destination", destination_file, &signal);
-    let waiter = Waiter { clock: Clock::new(), signal: &signal };
+    let waiter = Waiter::new(Clock::new(), &signal);
     let registers =
         [source.controller(ID), destination.controller(ID)].map(|found| found.expect("controller"));
     let links = [Link::new(), Link::new()];
@@ -114,6 +115,7 @@ fn with_mover(
         (second, memories[1]),
         NAMESPACE,
         BLOCK.trailing_zeros(),
+        IO_TIMEOUT,
     )
     .expect("mover");
     let result = job(&mut mover, &|| waiter.now());
