@@ -7,5 +7,7 @@ pub mod fault_table;
 pub mod files;
 pub mod program;
 pub mod raw_host;
+pub mod rig;
+pub mod sys;
 pub mod tools;
 pub mod world;
