@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The list.
 
-use super::Need::{FunctionLevelReset, Interrupts, Topology};
+use super::Need::{FunctionLevelReset, Interrupts, OddAccesses, SharedMemory, Topology};
 use super::cases::*;
 use super::{Case, Family};
 
@@ -131,4 +131,73 @@ pub const CASES: &[Case] = raw! {
         every_check_of_get_has_its_status,
         get_returns_512_bytes_and_the_state_of_the_trigger,
         the_feature_can_be_changed_but_not_saved;
+    [Topology] register_access:
+        every_property_reads_alike_in_every_width,
+        pairs_of_properties_can_be_reached_by_one_64_bit_access,
+        reserved_offsets_read_zero_and_ignore_writes,
+        properties_of_features_that_are_absent_are_inert,
+        accesses_beyond_the_last_doorbell_are_harmless,
+        doorbells_read_without_effect;
+    [Topology, OddAccesses] register_access:
+        narrow_and_misaligned_accesses_are_refused_or_harmless;
+    [Topology] bring_up:
+        a_reset_and_an_enable_work_from_every_state,
+        writing_what_cc_holds_already_changes_nothing;
+    [Topology, FunctionLevelReset] bring_up:
+        a_function_level_reset_and_an_enable_work_from_every_state;
+    [Topology, Interrupts] bring_up:
+        a_fatal_controller_does_nothing_more;
+    [Topology] rings:
+        batches_of_every_size_wrap_at_every_index,
+        one_doorbell_for_a_full_submission_queue,
+        a_full_completion_queue_loses_nothing_and_nothing_is_fetched_without_a_slot,
+        two_submission_queues_share_a_full_completion_queue,
+        a_command_identifier_is_free_once_its_completion_is_there,
+        an_identifier_of_an_outstanding_command_is_refused,
+        a_fused_pair_may_lie_across_the_end_of_its_ring,
+        a_fused_pair_ends_also_where_only_one_completion_fits,
+        halves_of_fused_pairs_do_not_find_each_other_over_a_doorbell;
+    [Topology] blocks:
+        data_at_every_offset_around_page_ends,
+        lists_of_one_page_and_of_several,
+        a_list_that_breaks_a_rule_is_refused_and_changes_nothing,
+        ranges_that_are_not_adjacent_are_all_deallocated_and_all_logged,
+        copies_put_blocks_in_order_and_are_logged,
+        every_controller_sees_the_same_blocks;
+    [Topology] admin_commands:
+        an_abort_in_the_queue_of_its_command_ends_both_once,
+        an_abort_of_an_io_command_ends_it_once,
+        aborting_half_of_a_fused_pair_ends_both_and_writes_nothing,
+        aborts_up_to_the_limit_are_all_answered,
+        every_feature_that_can_be_changed_goes_there_and_back,
+        the_number_of_queues_goes_there_and_back_once;
+    [Topology, FunctionLevelReset] under_way:
+        a_reset_with_commands_under_way_drops_them_and_writes_nothing_later,
+        old_queues_are_gone_after_a_reset,
+        many_resets_in_a_row;
+    [Topology] under_way:
+        a_shutdown_with_commands_under_way_completes_what_it_took,
+        a_shutdown_ends_in_a_reset_whenever_it_comes,
+        an_abrupt_shutdown_may_follow_a_normal_one,
+        a_shutdown_of_a_suspended_controller_and_of_its_manager;
+    [Topology, FunctionLevelReset] migration_resets:
+        a_reset_of_the_manager_in_each_state_ends_in_running,
+        a_reset_of_the_tracked_controller_in_each_state_keeps_the_managers_part;
+    [Topology] migration_resets:
+        a_subsystem_reset_in_each_state_leaves_nothing;
+    [Topology] suspend_in_flight:
+        suspend_with_io_in_flight_from_depth_one_to_full_a_thousand_times,
+        suspend_and_resume_in_one_batch_with_io_in_flight,
+        wrong_doorbells_during_a_suspension_are_told_after_it,
+        a_suspend_with_full_completion_queues_ends_and_loses_nothing;
+    [Topology, SharedMemory] suspend_in_flight:
+        a_guest_goes_on_elsewhere_with_what_it_had_in_flight;
+    [Topology] data_queues:
+        two_queues_on_two_tracked_controllers_keep_apart,
+        a_queue_deleted_while_logging_lets_go_of_its_memory,
+        triggers_behind_at_and_ahead_of_the_tail,
+        a_trigger_asked_for_while_a_head_update_is_in_flight_holds,
+        an_update_behind_a_trigger_disarms_it,
+        a_head_update_of_a_queue_deleted_meanwhile_is_refused,
+        an_overflow_beside_an_armed_trigger_reports_both;
 };

@@ -252,11 +252,16 @@ impl World {
 
     /// Reads what is new in one completion queue and rings its head; returns how many completions.
     pub(crate) fn harvest(&mut self, host: usize, queue: u16) -> usize {
+        self.harvest_some(host, queue, usize::MAX)
+    }
+
+    /// As [`harvest`](Self::harvest), but reads no more than `limit` completions.
+    pub(crate) fn harvest_some(&mut self, host: usize, queue: u16, limit: usize) -> usize {
         let this = &mut self.hosts[host];
         let Some(completion) = this.completion.get_mut(&queue) else { return 0 };
         let before = completion.head;
         let mut count = 0;
-        loop {
+        while count < limit {
             let bytes = this.memory.bytes(completion.area.at(u64::from(completion.head) * 16), 16);
             if u16::from(bytes[14] & 1) != completion.phase {
                 break;

@@ -22,6 +22,11 @@ impl Memory {
         self.0.allocate(len, PAGE)
     }
 
+    /// A page-aligned address that the controller cannot reach.
+    pub(crate) fn unmapped(&self) -> u64 {
+        self.0.unmapped()
+    }
+
     pub(crate) fn bytes(&self, address: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.0.read(address, &mut bytes);

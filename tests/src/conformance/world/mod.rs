@@ -23,6 +23,7 @@ pub(crate) mod sqe;
 pub(crate) mod status;
 
 use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
 
 use nvme_controller::{ControllerConfig, ManagerConfig, Role, SubsystemConfig};
 use nvme_core::wire::ControllerId;
@@ -161,6 +162,12 @@ impl World {
         world
     }
 
+    /// Another usual world whose guest lives in the memory of this one's.
+    pub(crate) fn beside(&self, backend: &dyn Backend) -> Self {
+        let guest = Rc::clone(&self.hosts[GUEST].memory.0);
+        Self::with(backend, |setup| setup.memories[GUEST] = Some(guest))
+    }
+
     pub(crate) fn block_bytes(&self, nsid: u32) -> usize {
         1 << self.shapes.iter().find(|shape| shape.id == nsid).expect("a namespace").block_shift
     }
@@ -213,6 +220,11 @@ impl World {
         self.device.work(Work::Take);
     }
 
+    /// Lets the controllers do a command or two.
+    pub(crate) fn work_a_little(&mut self) {
+        self.device.work(Work::Little);
+    }
+
     pub(crate) fn function_level_reset(&mut self, host: usize) {
         self.device.function_level_reset(host);
     }
@@ -229,6 +241,16 @@ impl World {
 
     pub(crate) fn is_fatal(&self, host: usize) -> bool {
         self.read32(host, CSTS) & 2 != 0
+    }
+
+    /// The bytes of `blocks` blocks, read through I/O queue 1, which must exist.
+    #[track_caller]
+    pub(crate) fn read_blocks(&mut self, host: usize, nsid: u32, start: u64, blocks: u32) -> Vec<u8> {
+        let len = self.block_bytes(nsid) * blocks as usize;
+        let (address, prps) = self.hosts[host].buffer(len as u64);
+        self.memory(host).fill(address, &vec![0xEE; len]);
+        self.exec(host, 1, sqe::read(nsid, start, blocks, prps)).ok();
+        self.memory(host).bytes(address, len)
     }
 }
 
