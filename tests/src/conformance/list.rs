@@ -2,22 +2,35 @@
 //! The list.
 
 use super::Need::{FunctionLevelReset, Interrupts, OddAccesses, SharedMemory, Topology};
-use super::cases::*;
-use super::{Case, Family};
+use super::{Case, Family, cases, driver};
 
-macro_rules! raw {
-    ($($needs:tt $module:ident: $($function:ident),+;)+) => {
-        &[$($(Case {
-            name: concat!(stringify!($module), "::", stringify!($function)),
-            family: Family::Raw,
-            needs: &$needs,
-            run: $module::$function,
-        }),+),+]
+/// Cases of both families: for raw ones what they need, module and functions, for those of the driver module and
+/// functions.
+macro_rules! cases {
+    (
+        raw { $($needs:tt $module:ident: $($function:ident),+;)+ }
+        driver { $($driver:ident: $($drives:ident),+;)+ }
+    ) => {
+        &[
+            $($(Case {
+                name: concat!(stringify!($module), "::", stringify!($function)),
+                family: Family::Raw,
+                needs: &$needs,
+                run: cases::$module::$function,
+            },)+)+
+            $($(Case {
+                name: concat!("driver::", stringify!($driver), "::", stringify!($drives)),
+                family: Family::Driver,
+                needs: &[],
+                run: driver::$driver::$drives,
+            },)+)+
+        ]
     };
 }
 
 /// Every case.
-pub const CASES: &[Case] = raw! {
+pub const CASES: &[Case] = cases! {
+    raw {
     [Topology] registers:
         capabilities_say_what_was_configured,
         ready_within_the_time_that_is_promised,
@@ -200,4 +213,38 @@ pub const CASES: &[Case] = raw! {
         an_update_behind_a_trigger_disarms_it,
         a_head_update_of_a_queue_deleted_meanwhile_is_refused,
         an_overflow_beside_an_armed_trigger_reports_both;
+    }
+    driver {
+        bring_up:
+            every_combination_of_en_rdy_and_cfs_ends_ready,
+            a_controller_is_taken_over_as_it_was_left,
+            it_comes_up_again_and_again,
+            identify_agrees_with_the_registers,
+            logs_are_as_long_as_they_say,
+            features_go_there_and_back,
+            events_are_asked_for_within_the_limit_and_told,
+            an_abort_of_nothing_is_answered;
+        commands:
+            blocks_hold_what_was_written_last,
+            what_lies_outside_is_refused_and_harms_nothing,
+            compare_tells_equal_from_different,
+            write_zeroes_clears_its_range_alone,
+            ranges_that_are_not_adjacent_are_deallocated_and_their_neighbours_are_not,
+            copies_put_blocks_in_order;
+        data_pointers:
+            what_is_built_leads_to_the_data_and_to_nothing_else,
+            data_of_every_shape_arrives_byte_for_byte;
+        queues:
+            batches_of_every_size_wrap_at_every_index,
+            a_full_submission_queue_says_busy_and_loses_nothing,
+            a_completion_queue_smaller_than_what_is_outstanding_loses_nothing,
+            the_largest_queues_wrap,
+            identifiers_of_outstanding_commands_differ,
+            several_pairs_work_side_by_side,
+            queues_are_created_and_deleted_again_and_again;
+        resets:
+            a_reset_with_io_in_flight_ends_every_command_once,
+            a_reset_by_somebody_else_during_a_reset_is_survived,
+            a_shutdown_keeps_what_was_completed;
+    }
 };

@@ -21,6 +21,7 @@
 
 pub mod backend;
 mod cases;
+mod driver;
 mod embedded;
 mod list;
 pub mod runner;

@@ -17,11 +17,8 @@ pub(crate) fn an_abort_in_the_queue_of_its_command_ends_both_once(backend: &dyn 
             let at = |place: i32| (first + place) as u16;
             let own = if distance < 0 { 4 } else { 0 };
             for place in 0..5 {
-                let command = if place == own {
-                    sqe::abort(0, at(own + distance))
-                } else {
-                    sqe::get_features(0x01, 0)
-                };
+                let command =
+                    if place == own { sqe::abort(0, at(own + distance)) } else { sqe::get_features(0x01, 0) };
                 world.send_as(GUEST, 0, command, at(place));
             }
             world.ring(GUEST, 0);
@@ -99,8 +96,7 @@ pub(crate) fn aborts_up_to_the_limit_are_all_answered(backend: &dyn Backend) {
         let identity = world.identify(GUEST, 0x01, 0, 0);
         assert_eq!(u16::from(identity[258]) + 1, limit, "ACL");
         for batch in [u32::from(limit), 10] {
-            let commands: Vec<u16> =
-                (0..batch).map(|_| world.send(GUEST, 0, sqe::abort(1, 1))).collect();
+            let commands: Vec<u16> = (0..batch).map(|_| world.send(GUEST, 0, sqe::abort(1, 1))).collect();
             world.ring(GUEST, 0);
             world.begin();
             world.run();
@@ -132,9 +128,8 @@ pub(crate) fn every_feature_that_can_be_changed_goes_there_and_back(backend: &dy
     let mut found = 0;
     for feature in 1..0x100_u32 {
         let mut world = World::new(backend);
-        let get = |world: &mut World, select: u32| {
-            world.admin(GUEST, sqe::get_features(feature | select << 8, 0))
-        };
+        let get =
+            |world: &mut World, select: u32| world.admin(GUEST, sqe::get_features(feature | select << 8, 0));
         let capabilities = get(&mut world, 3);
         if capabilities.code != SUCCESS {
             assert_eq!(capabilities.code, INVALID_FIELD, "feature {feature:#x} is absent");

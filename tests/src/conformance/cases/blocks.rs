@@ -93,7 +93,8 @@ pub(crate) fn data_at_every_offset_around_page_ends(backend: &dyn Backend) {
         let mut world = world(backend);
         // The end of the data lies 4 bytes before, at and 4 bytes behind the end of a page, and the same at its start.
         let end = PAGE - blocks * 512 % PAGE;
-        for offset in [0, 4, 512, PAGE - 512, PAGE - 4, end % PAGE, (end + 4) % PAGE, (end + PAGE - 4) % PAGE] {
+        for offset in [0, 4, 512, PAGE - 512, PAGE - 4, end % PAGE, (end + 4) % PAGE, (end + PAGE - 4) % PAGE]
+        {
             transfer(&mut world, &format!("{blocks} blocks at offset {offset}"), offset, blocks, 0);
         }
     }
@@ -190,7 +191,8 @@ pub(crate) fn ranges_that_are_not_adjacent_are_all_deallocated_and_all_logged(ba
 }
 
 pub(crate) fn copies_put_blocks_in_order_and_are_logged(backend: &dyn Backend) {
-    let rows: [(&str, &[(u64, u16)], u64); 4] = [
+    type Row = (&'static str, &'static [(u64, u16)], u64);
+    let rows: [Row; 4] = [
         ("one range", &[(0, 4)], 100),
         ("ranges in any order", &[(5, 3), (0, 1), (10, 2)], 100),
         ("the same range twice", &[(2, 2), (2, 2)], 100),
@@ -211,8 +213,10 @@ pub(crate) fn copies_put_blocks_in_order_and_are_logged(backend: &dyn Backend) {
         }
         let data = world.hosts[GUEST].data(&sources);
         world.exec(GUEST, 1, sqe::copy(NSID, destination, list.len() as u32, data)).ok();
-        let expected: Vec<u8> =
-            list.iter().flat_map(|(start, len)| (*start..start + u64::from(*len)).map(|at| at as u8 + 1)).collect();
+        let expected: Vec<u8> = list
+            .iter()
+            .flat_map(|(start, len)| (*start..start + u64::from(*len)).map(|at| at as u8 + 1))
+            .collect();
         let found = world.read_blocks(GUEST, NSID, destination, expected.len() as u32 + 1);
         let first: Vec<u8> = found.chunks_exact(512).map(|block| block[0]).collect();
         assert_eq!(first[..expected.len()], expected, "{name}");

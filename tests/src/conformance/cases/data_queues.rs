@@ -96,7 +96,8 @@ pub(crate) fn a_queue_deleted_while_logging_lets_go_of_its_memory(backend: &dyn 
                 deleted = world.hosts[MANAGER].take(0, delete);
             }
             deleted.expect("the deletion completes").ok();
-            let slots = |queue: &Cdq| -> Vec<Vec<u8>> { (0..queue.entries).map(|slot| queue.slot(slot)).collect() };
+            let slots =
+                |queue: &Cdq| -> Vec<Vec<u8>> { (0..queue.entries).map(|slot| queue.slot(slot)).collect() };
             let before = slots(&queue);
             world.run();
             world.change_blocks(3);

@@ -36,30 +36,46 @@ type Step = (&'static str, fn(&mut Migration), bool);
 const SOURCE: [Step; 10] = [
     ("nothing begun", |_| {}, false),
     ("queue created", |m| m.queue = Some(m.world.create_cdq(MANAGER, GUEST_ID, 32)), false),
-    ("trigger armed", |m| {
-        let command = sqe::set_head_and_trigger(m.queue().id, 0, 3);
-        m.manage(command);
-    }, false),
-    ("log started", |m| {
-        let command = sqe::start_log(m.queue().id);
-        m.manage(command);
-    }, false),
-    ("memory tracked", |m| {
-        let at = m.world.memory(GUEST).allocate(4096);
-        let bytes = [&[0, 0, 0, 0, 1, 0, 0, 0][..], &at.to_le_bytes(), &1_u32.to_le_bytes()].concat();
-        let prps = m.world.hosts[MANAGER].data(&bytes);
-        m.manage(sqe::start_memory_tracking(GUEST_ID, prps));
-    }, false),
+    (
+        "trigger armed",
+        |m| {
+            let command = sqe::set_head_and_trigger(m.queue().id, 0, 3);
+            m.manage(command);
+        },
+        false,
+    ),
+    (
+        "log started",
+        |m| {
+            let command = sqe::start_log(m.queue().id);
+            m.manage(command);
+        },
+        false,
+    ),
+    (
+        "memory tracked",
+        |m| {
+            let at = m.world.memory(GUEST).allocate(4096);
+            let bytes = [&[0, 0, 0, 0, 1, 0, 0, 0][..], &at.to_le_bytes(), &1_u32.to_le_bytes()].concat();
+            let prps = m.world.hosts[MANAGER].data(&bytes);
+            m.manage(sqe::start_memory_tracking(GUEST_ID, prps));
+        },
+        false,
+    ),
     ("changes logged", |m| m.world.change_blocks(5), false),
     ("notified", |m| m.manage(sqe::notify_suspend(GUEST_ID)), false),
-    ("suspend under way", |m| {
-        for _ in 0..8 {
-            m.world.send(GUEST, 1, sqe::flush(NSID));
-        }
-        m.world.ring(GUEST, 1);
-        m.world.submit(MANAGER, 0, sqe::suspend(GUEST_ID));
-        m.world.begin();
-    }, true),
+    (
+        "suspend under way",
+        |m| {
+            for _ in 0..8 {
+                m.world.send(GUEST, 1, sqe::flush(NSID));
+            }
+            m.world.ring(GUEST, 1);
+            m.world.submit(MANAGER, 0, sqe::suspend(GUEST_ID));
+            m.world.begin();
+        },
+        true,
+    ),
     ("suspended", |m| m.world.run(), true),
     ("state read", |m| drop(m.world.get_image(MANAGER, GUEST_ID, (1, 0))), true),
 ];
@@ -67,25 +83,43 @@ const SOURCE: [Step; 10] = [
 /// A destination: its guest has no I/O queues.
 const DESTINATION: [Step; 5] = [
     ("suspended", |m| m.manage(sqe::suspend(GUEST_ID)), true),
-    ("state begun", |m| {
-        let bytes = image::Image::empty().bytes();
-        m.state_part(sqe::FIRST, 0, &bytes[..48]);
-    }, true),
-    ("state begun again", |m| {
-        let bytes = image::Image::empty().bytes();
-        m.state_part(sqe::FIRST, 0, &bytes[..16]);
-    }, true),
-    ("state going on", |m| {
-        let bytes = image::Image::empty().bytes();
-        m.state_part(sqe::MIDDLE, 16, &bytes[16..52]);
-    }, true),
-    ("state committed", |m| {
-        let bytes = image::Image::empty().bytes();
-        m.state_part(sqe::LAST, 52, &bytes[52..]);
-    }, true),
+    (
+        "state begun",
+        |m| {
+            let bytes = image::Image::empty().bytes();
+            m.state_part(sqe::FIRST, 0, &bytes[..48]);
+        },
+        true,
+    ),
+    (
+        "state begun again",
+        |m| {
+            let bytes = image::Image::empty().bytes();
+            m.state_part(sqe::FIRST, 0, &bytes[..16]);
+        },
+        true,
+    ),
+    (
+        "state going on",
+        |m| {
+            let bytes = image::Image::empty().bytes();
+            m.state_part(sqe::MIDDLE, 16, &bytes[16..52]);
+        },
+        true,
+    ),
+    (
+        "state committed",
+        |m| {
+            let bytes = image::Image::empty().bytes();
+            m.state_part(sqe::LAST, 52, &bytes[52..]);
+        },
+        true,
+    ),
 ];
 
-const RESETS: [(&str, fn(&mut World, usize)); 2] = [
+type Reset = fn(&mut World, usize);
+
+const RESETS: [(&str, Reset); 2] = [
     ("Controller Reset", |world, host| {
         world.write32(host, CC, ENABLE & !1);
         world.settle();
@@ -146,7 +180,11 @@ pub(crate) fn a_reset_of_the_manager_in_each_state_ends_in_running(backend: &dyn
                 if let Some((address, len)) = slots {
                     let before = world.memory(MANAGER).bytes(address, len);
                     world.change_blocks(3);
-                    assert_eq!(world.memory(MANAGER).bytes(address, len), before, "{name}: nothing is posted");
+                    assert_eq!(
+                        world.memory(MANAGER).bytes(address, len),
+                        before,
+                        "{name}: nothing is posted"
+                    );
                 }
                 world.enable(MANAGER);
                 if let Some(queue) = &migration.queue {
@@ -174,8 +212,11 @@ pub(crate) fn a_reset_of_the_tracked_controller_in_each_state_keeps_the_managers
                 reset(world, GUEST);
                 world.run();
                 world.enable(GUEST);
+                let resumed = world.admin(MANAGER, sqe::resume(GUEST_ID)).code;
+                // A suspend under way may come after the reset.
+                let late = *step_name == "suspend under way" && resumed == SUCCESS;
+                assert!(late || resumed == NOT_SUSPENDED, "{name}: {resumed:?}");
                 assert!(runs(world), "{name}: enabled, it runs");
-                assert_eq!(world.admin(MANAGER, sqe::resume(GUEST_ID)).code, NOT_SUSPENDED, "{name}");
                 // What was sent of a state is gone: it cannot be gone on with.
                 world.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
                 let rest = world.state_part(MANAGER, GUEST_ID, sqe::LAST, (1, 0), 48, &[0; 8]);

@@ -73,8 +73,7 @@ pub(crate) fn pairs_of_properties_can_be_reached_by_one_64_bit_access(backend: &
 pub(crate) fn reserved_offsets_read_zero_and_ignore_writes(backend: &dyn Backend) {
     let mut world = World::new(backend);
     let before = configuration(&world);
-    let defined =
-        |offset: u32| PROPERTIES.iter().any(|(_, at, size)| (*at..at + size).contains(&offset));
+    let defined = |offset: u32| PROPERTIES.iter().any(|(_, at, size)| (*at..at + size).contains(&offset));
     let reserved: Vec<u32> =
         (0..0x1000).step_by(4).filter(|offset| !defined(*offset)).filter(|offset| *offset != 0x18).collect();
     assert!(reserved.len() > 900, "the figure leaves most of the page reserved");
@@ -167,7 +166,7 @@ pub(crate) fn narrow_and_misaligned_accesses_are_refused_or_harmless(backend: &d
             assert_eq!(value, expected, "{width} bytes at {offset:#x}");
         }
         // Writes go to what is read-only or reserved.
-        if offset < 0x0C || offset >= 0x68 {
+        if !(0x0C..0x68).contains(&offset) {
             let _ = world.access_write(GUEST, offset, width, !0);
         }
         assert_eq!(configuration(&world), before, "{width} bytes at {offset:#x}");

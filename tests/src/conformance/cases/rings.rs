@@ -69,7 +69,9 @@ pub(crate) fn one_doorbell_for_a_full_submission_queue(backend: &dyn Backend) {
     }
 }
 
-pub(crate) fn a_full_completion_queue_loses_nothing_and_nothing_is_fetched_without_a_slot(backend: &dyn Backend) {
+pub(crate) fn a_full_completion_queue_loses_nothing_and_nothing_is_fetched_without_a_slot(
+    backend: &dyn Backend,
+) {
     for (entries, commands) in [(2, 1), (2, 7), (3, 7), (4, 3), (4, 4), (5, 7)] {
         let name = format!("{commands} commands for a completion queue of {entries}");
         let mut world = World::new(backend);

@@ -8,9 +8,9 @@ use crate::conformance::world::*;
 
 const SUBSYSTEM_RESET: u32 = 0x4E56_4D65;
 
-type Reset = fn(&mut World);
+type Action = fn(&mut World);
 
-const RESETS: [(&str, Reset); 5] = [
+const RESETS: [(&str, Action); 5] = [
     ("Controller Reset", |w| w.write32(GUEST, CC, ENABLE & !1)),
     ("Controller Reset, twice in a row", |w| {
         w.write32(GUEST, CC, ENABLE & !1);
@@ -33,7 +33,7 @@ const RESETS: [(&str, Reset); 5] = [
 ];
 
 /// How far the controller got with the commands when something happens to it.
-const PROGRESS: [(&str, fn(&mut World)); 4] = [
+const PROGRESS: [(&str, Action); 4] = [
     ("not yet looked at", |_| {}),
     ("taken", World::begin),
     ("partly done", |w| {
@@ -123,7 +123,11 @@ pub(crate) fn old_queues_are_gone_after_a_reset(backend: &dyn Backend) {
         let request = world.leave(GUEST, 0, sqe::event_request());
         world.hosts[GUEST].submission.insert(2, old.submission[&2].clone());
         world.ring(GUEST, 2);
-        assert_eq!(world.event(GUEST, request), Some((0x0001_0000, 0)), "{name}: its doorbell does not exist");
+        assert_eq!(
+            world.event(GUEST, request),
+            Some((0x0001_0000, 0)),
+            "{name}: its doorbell does not exist"
+        );
         assert_eq!(world.admin(GUEST, sqe::delete_sq(2)).code, INVALID_QUEUE_ID, "{name}");
         assert_eq!(world.admin(GUEST, sqe::delete_cq(2)).code, INVALID_QUEUE_ID, "{name}");
     }
@@ -177,8 +181,7 @@ pub(crate) fn a_shutdown_with_commands_under_way_completes_what_it_took(backend:
             }
             world.admin(OTHER_GUEST, sqe::get_features(0x01, 0)).ok();
             // A write that was completed is there after the next enable.
-            let completed: Vec<u16> =
-                done_writes(&world).into_iter().collect();
+            let completed: Vec<u16> = done_writes(&world).into_iter().collect();
             world.reset(GUEST);
             assert_eq!(world.read32(GUEST, CSTS), 1, "{name}: normal operation again");
             world.create_pair(GUEST, 1, 16);

@@ -67,7 +67,8 @@ pub(crate) const ENABLE: u32 = 0x0046_0001;
 
 /// What a world is made of, before it is.
 pub(crate) struct Setup {
-    topology: Topology,
+    /// The subsystem.
+    pub(crate) topology: Topology,
     /// log2 of the page size the hosts choose.
     pub(crate) page_shift: u8,
     /// Entries of the admin queues.
