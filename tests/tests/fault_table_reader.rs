@@ -426,7 +426,9 @@ fn follow<R: InProcess>(
 fn rule(kind: FaultKind, seed: u64) -> FaultRule {
     let action = match kind {
         // A refusal with Invalid Field in Command is a row of its own: the reader takes it for strictness.
-        FaultKind::Status if seed % 2 == 0 => FaultAction::Status(StatusCode::INTERNAL_ERROR.status()),
+        FaultKind::Status if seed.is_multiple_of(2) => {
+            FaultAction::Status(StatusCode::INTERNAL_ERROR.status())
+        }
         FaultKind::Status => FaultAction::Status(StatusCode::NOT_ENOUGH_RESOURCES.status()),
         kind => kind.action(seed),
     };
