@@ -146,8 +146,10 @@
 //! # Safety
 //!
 //! Memory that a device can write is never referenced, only copied with atomic accesses ([`dma::DmaRegion`]). The duty
-//! to vouch for a device is taken once, in [`controller::attach`]. Bytes from a device are hostile: what they cannot be
-//! is a value ([`controller::Fault`]), after which nothing the device says is believed.
+//! to vouch for a device is taken once, in [`controller::attach`], or by whoever implements [`admin::AdminPort`] over
+//! something else than this crate's admin queue. Whether a command that failed had an effect all the same is decided in
+//! one place, [`wire::Status::effect`]. Bytes from a device are hostile: what they cannot be is a value
+//! ([`controller::Fault`]), after which nothing the device says is believed.
 #![no_std]
 #![cfg_attr(
     not(test),

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::vec::Vec;
 
 use super::*;
-use crate::admin::{AdminPort, CallError, SubmitError};
+use crate::admin::{AdminPort, AdminRequest, CallError, SubmitError};
 use crate::controller::{EnableOptions, Fault, Health, Link};
 use crate::dma::{Direction, DmaArena, DmaError, Pool};
 use crate::prp::PrpError;
@@ -24,6 +24,8 @@ use crate::wire::{
 
 type Pair<'d, 'a, 's> = IoQueuePair<'d, 's, Device<'a>, TestArena, u32>;
 type Machine<'d, 'a, 's> = CreateIoQueuePair<'d, 's, Device<'a>, TestArena, u32>;
+
+const SECOND: Duration = Duration::from_secs(1);
 
 fn io_slots(count: usize) -> Vec<IoSlot<u32>> {
     (0..count).map(|_| Slot::new()).collect()
@@ -138,6 +140,55 @@ fn another_controller_neither_creates_nor_deletes_a_pair() {
     assert_eq!(error, not_ready);
     assert_eq!(devices[0].io_queues(), (1, 1));
     assert!(devices[1].take_commands(0).is_empty());
+}
+
+#[test]
+fn what_waits_for_room_when_the_controller_is_reset_is_not_sent_afterwards() {
+    for deletes in [false, true] {
+        let (arena, link) = (TestArena::new(), Link::new());
+        let device = Device::new(&arena);
+        let enable = EnableOptions { events: 0, ..EnableOptions::default() };
+        let (mut first, mut second) = (slots(1), slots(1));
+        let (mut memory, mut later) = (io_slots(2), io_slots(2));
+        let mut before = ready(&device, &arena, &link, &enable, &mut first);
+        let mut creation: Option<Machine<'_, '_, '_>> = None;
+        let mut deletion = None;
+        if deletes {
+            let pair = pair(&mut before, &options(1, 4), &mut memory);
+            deletion = Some(DeleteIoQueuePair::new(pair, Duration::from_secs(1)));
+        } else {
+            creation = CreateIoQueuePair::new(before.admin(), &options(1, 4), &mut memory).ok();
+        }
+        let poll = |creation: &mut Option<Machine<'_, '_, '_>>,
+                    deletion: &mut Option<DeleteIoQueuePair<'_, '_, _, _, u32>>,
+                    ready: &mut TestReady<'_, '_, '_>| match (creation, deletion) {
+            (Some(creation), _) => creation.poll(ready.admin(), Instant::ZERO),
+            (_, Some(deletion)) => deletion.poll(ready.admin(), Instant::ZERO),
+            _ => unreachable!("one of both"),
+        };
+        // The only slot is taken by a command that does not complete.
+        device.state.borrow_mut().silent = true;
+        let request = AdminRequest::without_data(&DeleteIoCompletionQueue { queue: QueueId::new(9) }, SECOND);
+        before.admin().submit(request, Instant::ZERO).unwrap();
+        assert!(matches!(poll(&mut creation, &mut deletion, &mut before), Step::Wait(_)));
+        device.state.borrow_mut().silent = false;
+        let mut disabling = before.disable();
+        run(&mut Instant::ZERO.clone(), |now| disabling.poll(now)).unwrap();
+        let mut enabling = disabling.finish().unwrap().enable(&enable, &mut second).unwrap();
+        run(&mut Instant::ZERO.clone(), |now| enabling.poll(now)).unwrap();
+        let mut after = enabling.finish().unwrap();
+        let next = pair(&mut after, &options(1, 4), &mut later);
+        device.take_commands(0);
+        assert_eq!(poll(&mut creation, &mut deletion, &mut after), Step::Done, "deletes: {deletes}");
+        assert!(device.take_commands(0).is_empty(), "deletes: {deletes}: nothing is sent");
+        assert_eq!((device.io_queues(), next.check()), ((1, 1), Ok(())), "deletes: {deletes}");
+        let error = match (creation.map(|one| one.finish()), deletion.map(|one| one.finish())) {
+            (Some(Ok(CreateOutcome::Quarantined { error, .. })), _) => error,
+            (_, Some(Ok(DeleteOutcome::Quarantined { error, .. }))) => error,
+            _ => panic!("deletes: {deletes}: its memory is kept"),
+        };
+        assert_eq!(error, CallError::NotSubmitted(SubmitError::NotReady), "deletes: {deletes}");
+    }
 }
 
 #[test]

@@ -122,6 +122,6 @@ pub fn attach_embedded<'d, 's, R: RegisterIo>(
     link: &'d Link,
 ) -> Result<Disabling<'d, 's, R, Memory>, AttachError> {
     // SAFETY: the controller is embedded in this program, nothing else drives it, it reaches no memory but `memory`,
-    // and that memory is only released through the driver.
+    // and that memory is only released through the driver. There is one thread.
     unsafe { attach(registers, memory, link) }
 }
