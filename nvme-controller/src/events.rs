@@ -142,13 +142,18 @@ impl<'s> Events<'s> {
     }
 
     fn close_gaps(&mut self) {
-        let mut to = 0;
+        let mut to = 0_usize;
         for from in 0..self.pending.len() {
             let Some(slot) = self.pending.get(from).copied() else { break };
-            if slot.0.is_some() {
-                self.pending.swap(from, to);
+            if slot.0.is_some()
+                && let Some(place) = self.pending.get_mut(to)
+            {
+                *place = slot;
                 to = to.saturating_add(1);
             }
+        }
+        for place in self.pending.iter_mut().skip(to) {
+            *place = EventSlot(None);
         }
     }
 

@@ -178,7 +178,8 @@ impl DataPointer {
     fn entry<M: HostMemory>(&mut self, dma: &Dma<'_, M>, at: BusAddr) -> Result<BusAddr, StatusCode> {
         if self.batch_at >= self.batch_len {
             let to_end = self.page.saturating_sub(at.page_offset(self.page));
-            let needed = self.left.div_ceil(self.page).saturating_mul(8);
+            let further = self.left.saturating_sub(1).checked_div(self.page).unwrap_or_default();
+            let needed = further.saturating_add(1).saturating_mul(8);
             let len = to_end.min(needed).min(self.batch.len() as u64).max(8);
             let len = usize::try_from(len).map_err(|_| StatusCode::INTERNAL_ERROR)?;
             let batch = self.batch.get_mut(..len).ok_or(StatusCode::INTERNAL_ERROR)?;

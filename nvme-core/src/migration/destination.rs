@@ -246,7 +246,8 @@ impl<'s> DestinationHalf<'s> {
         if piece.offset != have as u64 || bytes.is_empty() || end > len {
             return Err(wrong);
         }
-        self.image.get_mut(have..end).ok_or(wrong)?.copy_from_slice(bytes);
+        let to = self.image.get_mut(have..).and_then(|rest| rest.get_mut(..bytes.len())).ok_or(wrong)?;
+        to.copy_from_slice(bytes);
         self.given = Given::Image(len, end);
         Ok(Reply::Done)
     }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A namespace in a static-sized array.
+//! A namespace in memory.
+
+use core::cell::Cell;
 
 use nvme_controller::host::{BlockStorage, Interrupts, StorageError};
 use nvme_core::wire::{ControllerId, Lba};
@@ -7,39 +9,57 @@ use nvme_core::wire::{ControllerId, Lba};
 const SHIFT: u8 = 9;
 const BLOCK: usize = 1 << SHIFT;
 
-/// Blocks of 512 bytes, always allocated.
-pub struct Media<const BYTES: usize>(pub [u8; BYTES]);
+/// Blocks of 512 bytes, always allocated, in memory that others may look at.
+#[derive(Clone, Copy)]
+pub struct Media<'m>(&'m [Cell<u8>]);
 
-impl<const BYTES: usize> Media<BYTES> {
-    fn range(&mut self, lba: Lba, len: usize) -> Option<&mut [u8]> {
+impl<'m> Media<'m> {
+    pub fn new(bytes: &'m mut [u8]) -> Self {
+        Self(Cell::from_mut(bytes).as_slice_of_cells())
+    }
+
+    /// The bytes, shared.
+    pub fn cells(self) -> &'m [Cell<u8>] {
+        self.0
+    }
+
+    fn range(&self, lba: Lba, len: usize) -> Option<&'m [Cell<u8>]> {
         let start = usize::try_from(lba.get()).ok()?.checked_mul(BLOCK)?;
-        self.0.get_mut(start..start.checked_add(len)?)
+        self.0.get(start..start.checked_add(len)?)
     }
 }
 
-impl<const BYTES: usize> BlockStorage for Media<BYTES> {
+impl BlockStorage for Media<'_> {
     fn block_shift(&self) -> u8 {
         SHIFT
     }
 
     fn blocks(&self) -> u64 {
-        (BYTES / BLOCK) as u64
+        (self.0.len() / BLOCK) as u64
     }
 
     fn read(&mut self, lba: Lba, bytes: &mut [u8]) -> Result<(), StorageError> {
-        bytes.copy_from_slice(self.range(lba, bytes.len()).ok_or(StorageError::Read)?);
+        let cells = self.range(lba, bytes.len()).ok_or(StorageError::Read)?;
+        for (to, from) in bytes.iter_mut().zip(cells) {
+            *to = from.get();
+        }
         Ok(())
     }
 
     fn write(&mut self, lba: Lba, bytes: &[u8]) -> Result<(), StorageError> {
-        self.range(lba, bytes.len()).ok_or(StorageError::Write)?.copy_from_slice(bytes);
+        let cells = self.range(lba, bytes.len()).ok_or(StorageError::Write)?;
+        for (to, from) in cells.iter().zip(bytes) {
+            to.set(*from);
+        }
         Ok(())
     }
 
     fn write_zeroes(&mut self, lba: Lba, blocks: u64, _deallocate: bool) -> Result<(), StorageError> {
         let len = usize::try_from(blocks).ok().and_then(|blocks| blocks.checked_mul(BLOCK));
         let len = len.ok_or(StorageError::Write)?;
-        self.range(lba, len).ok_or(StorageError::Write)?.fill(0);
+        for to in self.range(lba, len).ok_or(StorageError::Write)? {
+            to.set(0);
+        }
         Ok(())
     }
 

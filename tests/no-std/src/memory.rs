@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory that driver and controller share: a static array, reached by the controller through bus addresses only.
+//! The memories that drivers and controllers share: static arrays, reached by controllers through bus addresses only.
 #![allow(unsafe_code, reason = "this program is the host: it lends raw memory to the device")]
 
 use core::cell::{Cell, UnsafeCell};
+use core::hint::black_box;
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering, fence};
@@ -12,7 +13,9 @@ use nvme_core::dma::{Direction, DmaArena, DmaError, DmaRegion, Layout, Pool};
 use nvme_core::wire::BusAddr;
 
 const PAGE: usize = 4096;
-const PAGES: usize = 512;
+const PAGES: usize = 64;
+/// How many memories there are.
+const MEMORIES: usize = 3;
 /// Bus address of the first byte; no CPU address of this program looks like it.
 const BASE: u64 = 0x5_0000_0000;
 
@@ -22,26 +25,24 @@ struct Bytes(UnsafeCell<[u8; PAGES * PAGE]>);
 // SAFETY: the program has one thread, and the bytes are reached through atomics only.
 unsafe impl Sync for Bytes {}
 
-static BYTES: Bytes = Bytes(UnsafeCell::new([0; PAGES * PAGE]));
+static BYTES: [Bytes; MEMORIES] = [const { Bytes(UnsafeCell::new([0; PAGES * PAGE])) }; MEMORIES];
 
 /// Hands out runs of pages; nothing is mapped for the controller but what is handed out.
 pub struct Memory {
+    base: *mut u8,
     used: [Cell<bool>; PAGES],
 }
 
 impl Memory {
-    /// All pages free. There must be only one value of this type.
-    pub const fn new() -> Self {
-        Self { used: [const { Cell::new(false) }; PAGES] }
+    /// Memory `number`, all pages free. There must be only one value of each number at a time.
+    pub fn new(number: usize) -> Option<Self> {
+        let bytes = BYTES.get(number)?;
+        Some(Self { base: bytes.0.get().cast(), used: [const { Cell::new(false) }; PAGES] })
     }
 
     /// Pages handed out.
     pub fn live(&self) -> usize {
         self.used.iter().filter(|used| used.get()).count()
-    }
-
-    fn base() -> *mut u8 {
-        BYTES.0.get().cast()
     }
 
     /// The offset of a mapped bus address range.
@@ -54,9 +55,9 @@ impl Memory {
         if pages.iter().all(Cell::get) { Ok(start) } else { Err(fault) }
     }
 
-    fn byte(offset: usize) -> &'static AtomicU8 {
+    fn byte(&self, offset: usize) -> &'static AtomicU8 {
         // SAFETY: `resolve` has bounded the offset by the array, which is static and only reached through atomics.
-        unsafe { AtomicU8::from_ptr(Self::base().add(offset)) }
+        unsafe { AtomicU8::from_ptr(self.base.add(offset)) }
     }
 }
 
@@ -64,7 +65,7 @@ impl HostMemory for Memory {
     fn read(&self, address: BusAddr, bytes: &mut [u8]) -> Result<(), MemoryFault> {
         let start = self.resolve(address, bytes.len())?;
         for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = Self::byte(start + index).load(Ordering::Relaxed);
+            *byte = self.byte(start + index).load(Ordering::Relaxed);
         }
         Ok(())
     }
@@ -72,7 +73,7 @@ impl HostMemory for Memory {
     fn write(&self, address: BusAddr, bytes: &[u8]) -> Result<(), MemoryFault> {
         let start = self.resolve(address, bytes.len())?;
         for (index, byte) in bytes.iter().enumerate() {
-            Self::byte(start + index).store(*byte, Ordering::Relaxed);
+            self.byte(start + index).store(*byte, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -87,7 +88,7 @@ impl HostMemory for Memory {
         self.write(address, rest)?;
         // SAFETY: the four bytes lie inside the array (resolved above), are aligned, and are only reached through
         // atomics.
-        let word = unsafe { AtomicU32::from_ptr(Self::base().add(start + rest.len()).cast()) };
+        let word = unsafe { AtomicU32::from_ptr(self.base.add(start + rest.len()).cast()) };
         word.store(u32::from_ne_bytes(*last), Ordering::Release);
         Ok(())
     }
@@ -97,7 +98,7 @@ impl HostMemory for Memory {
     }
 }
 
-// SAFETY: regions are runs of free pages of one static array, so they are valid and do not overlap; their bus
+// SAFETY: regions are runs of free pages of a static array of its own, so they are valid and do not overlap; their bus
 // addresses reach exactly these bytes (`resolve`); one thread with a fence sees its own writes. The program has one
 // arena, so every region released is one of its own.
 unsafe impl DmaArena for Memory {
@@ -126,9 +127,9 @@ unsafe impl DmaArena for Memory {
         }
         let start = first * PAGE;
         for offset in start..start + len {
-            Self::byte(offset).store(0, Ordering::Relaxed);
+            self.byte(offset).store(0, Ordering::Relaxed);
         }
-        let cpu = NonNull::new(Self::base().wrapping_add(start)).ok_or(exhausted)?;
+        let cpu = NonNull::new(self.base.wrapping_add(start)).ok_or(exhausted)?;
         // SAFETY: the pages were free and are taken now; the array is page aligned and static.
         Ok(unsafe {
             DmaRegion::from_raw_parts(
@@ -140,6 +141,11 @@ unsafe impl DmaArena for Memory {
                 Layout::Contiguous,
             )
         })
+    }
+
+    fn page_size(&self) -> usize {
+        // Kept from the optimiser, so that nothing is left out because it holds for this size only.
+        black_box(PAGE)
     }
 
     unsafe fn release(&self, region: DmaRegion) {

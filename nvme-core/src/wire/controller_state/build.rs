@@ -155,7 +155,8 @@ impl<'a> ControllerStateBuilder<'a> {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StateError> {
         let end = self.at.saturating_add(bytes.len());
         let found = self.buffer.len();
-        let to = self.buffer.get_mut(self.at..end).ok_or(StateError::Short { needed: end, found })?;
+        let rest = self.buffer.get_mut(self.at..).and_then(|rest| rest.get_mut(..bytes.len()));
+        let to = rest.ok_or(StateError::Short { needed: end, found })?;
         to.copy_from_slice(bytes);
         self.at = end;
         Ok(())
