@@ -143,7 +143,7 @@ macro_rules! register_block {
 
             fn write_property(&self, offset: Offset, value: u32) -> Result<(), MmioError> {
                 let block = self.base.as_ptr().cast::<RegisterBlock>().cast_const();
-                // SAFETY: as for reading.
+                // SAFETY: as for reading: mapped, as `check` has shown, and one field only.
                 unsafe {
                     match offset.bytes() {
                         $($offset => Register::write(addr_of!((*block).$name), offset, value),)+

@@ -14,7 +14,7 @@ use nvme_core::wire::nvm::{Read, Write};
 use nvme_core::wire::{Command, Lba};
 
 use crate::media::{Media, Polled};
-use crate::memory::Memory;
+use crate::sys::memory::Memory;
 use crate::world::{Capacity, Check, Failed, MANAGER, NAMESPACE, Registers, World};
 
 const MEDIA: usize = 64 * 1024;

@@ -9,7 +9,6 @@
 
 mod io;
 mod media;
-mod memory;
 mod migration;
 mod queue;
 mod state;

@@ -23,7 +23,7 @@ use nvme_core::wire::nvm::{Read, Write};
 use nvme_core::wire::{Command, ControllerId, Lba};
 
 use crate::media::{Media, Polled};
-use crate::memory::Memory;
+use crate::sys::memory::Memory;
 use crate::queue;
 use crate::world::{Capacity, Check, Device, Failed, GUEST, MANAGER, NAMESPACE, Registers, World};
 

@@ -16,7 +16,7 @@ use nvme_core::time::Step;
 use nvme_core::wire::nvm::WriteZeroes;
 use nvme_core::wire::{Command, Lba};
 
-use crate::memory::Memory;
+use crate::sys::memory::Memory;
 use crate::world::{Check, Failed, GUEST, NAMESPACE, World};
 
 const ENTRIES: u32 = 160;

@@ -8,7 +8,9 @@ use core::arch::{asm, global_asm};
 use nvme_core::controller::{AttachError, Disabling, Link, attach};
 use nvme_core::register::RegisterIo;
 
-use crate::memory::Memory;
+use self::memory::Memory;
+
+pub mod memory;
 
 global_asm!(
     ".global _start",

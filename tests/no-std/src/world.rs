@@ -20,7 +20,7 @@ use nvme_core::time::{Instant, Step};
 use nvme_core::wire::{CommandId, ControllerId, NamespaceId, QueueId, SubmissionQueueEntry};
 
 use crate::media::{Media, Polled};
-use crate::memory::Memory;
+use crate::sys::memory::Memory;
 use crate::sys;
 
 pub const NAMESPACE: NamespaceId = NamespaceId::new(1);
