@@ -23,8 +23,8 @@ use nvme_core::wire::nvm::{Read, Write};
 use nvme_core::wire::{Command, ControllerId, Lba};
 
 use crate::media::{Media, Polled};
-use crate::sys::memory::Memory;
 use crate::queue;
+use crate::sys::memory::Memory;
 use crate::world::{Capacity, Check, Device, Failed, GUEST, MANAGER, NAMESPACE, Registers, World};
 
 const BLOCK: usize = 512;

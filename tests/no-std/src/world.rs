@@ -20,8 +20,8 @@ use nvme_core::time::{Instant, Step};
 use nvme_core::wire::{CommandId, ControllerId, NamespaceId, QueueId, SubmissionQueueEntry};
 
 use crate::media::{Media, Polled};
-use crate::sys::memory::Memory;
 use crate::sys;
+use crate::sys::memory::Memory;
 
 pub const NAMESPACE: NamespaceId = NamespaceId::new(1);
 pub const MANAGER: ControllerId = ControllerId::new(1);
