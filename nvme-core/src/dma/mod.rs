@@ -474,7 +474,7 @@ unsafe impl<T: DmaArena + ?Sized> DmaArena for &T {
     }
 
     unsafe fn release_proved(&self, region: DmaRegion, evidence: Evidence) {
-        // SAFETY: as above.
+        // SAFETY: the device will not access the region again (guaranteed by the caller of this function).
         unsafe { (**self).release_proved(region, evidence) }
     }
 

@@ -282,7 +282,7 @@ impl<'s, A: DmaArena + ?Sized> CheckingArena<'s, A> {
             Ok(notes) => Ok([cpu, device, notes]),
             Err(error) => {
                 for region in [cpu, device] {
-                    // SAFETY: as above.
+                    // SAFETY: the region was just made, so no device has been told of it.
                     unsafe { self.inner.release_proved(region, Evidence::NeverSeen) };
                 }
                 Err(error)
