@@ -116,6 +116,8 @@ pub(crate) struct Mover<'d, 's, R> {
     progress: MoverProgress,
     flush: FlushState,
     failed: Option<MoverError>,
+    /// A side has failed, or a command will never end.
+    dead: bool,
 }
 
 impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
@@ -149,6 +151,7 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
             progress: MoverProgress::default(),
             flush: FlushState::Idle,
             failed: None,
+            dead: false,
         })
     }
 
@@ -385,8 +388,9 @@ impl<R: RegisterIo<Error = AccessError>> DataMover for Mover<'_, '_, R> {
             }
             MoverError::Namespace(_) => false,
         };
-        self.failed.or(collected.err()).is_some_and(is_dead)
-            || (self.under_way() == 0 && self.flush != FlushState::Sent)
+        // Whatever failed first, a time-out that comes later is told only once.
+        self.dead |= [self.failed, collected.err()].into_iter().flatten().any(is_dead);
+        self.dead || (self.under_way() == 0 && self.flush != FlushState::Sent)
     }
 }
 

@@ -82,15 +82,46 @@ pub trait Platform {
     /// The migration rolls back.
     fn source_suspended(&mut self, source: ControllerId) -> Result<(), Self::Error>;
 
+    /// Everything is at the destination, and the source is about to be looked at for the last time: take the source
+    /// controller's access to the guest's memory away, for example its bus mastering, so that it cannot run even if a
+    /// reset of its managing controller ends the suspension.
+    ///
+    /// The default does nothing. Then a host must not let the source's managing controller be reset from here until
+    /// [`destination_resumed`](Self::destination_resumed) has returned: the source would run beside the destination, and
+    /// nothing would tell.
+    ///
+    /// # Errors
+    /// The migration rolls back.
+    fn fence_source(&mut self, source: ControllerId) -> Result<(), Self::Error> {
+        let _ = source;
+        Ok(())
+    }
+
+    /// The migration rolls back: give the source controller its access to memory back. Called before the source is
+    /// resumed, if [`fence_source`](Self::fence_source) was called.
+    ///
+    /// # Errors
+    /// Reported; the source is resumed all the same.
+    fn unfence_source(&mut self, source: ControllerId) -> Result<(), Self::Error> {
+        let _ = source;
+        Ok(())
+    }
+
     /// Called only if both sides have no vendor-specific state format in common: program the properties and admin
     /// queue of the destination controller, which is suspended, as the guest programmed them at the source.
+    ///
+    /// I/O queues go on where they were. The admin queue begins anew at slot 0, because version 0 of the NVMe Controller
+    /// State does not hold where it stands: a platform that can do no more has the guest reset its controller before it
+    /// uses the admin queue again. Features and outstanding event requests are not restored either.
     ///
     /// # Errors
     /// The migration rolls back.
     fn restore_properties(&mut self, destination: ControllerId) -> Result<(), Self::Error>;
 
     /// The destination holds everything and is about to be resumed: keep the guest from seeing completions until
-    /// [`destination_resumed`](Self::destination_resumed) or [`source_resumed`](Self::source_resumed).
+    /// [`destination_resumed`](Self::destination_resumed) or [`source_resumed`](Self::source_resumed). A platform that
+    /// can gives the destination controller its access to the guest's memory only now: a reset of the destination's
+    /// managing controller may have ended its suspension early.
     ///
     /// # Errors
     /// The migration rolls back.

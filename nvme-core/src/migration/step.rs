@@ -71,7 +71,8 @@ steps! {
     GetState = "get-state", Reversible;
     /// Set the controller state at the destination.
     SetState = "set-state", Reversible;
-    /// Resume the destination controller. Its acknowledgement is the point of no return.
+    /// See that the source is still suspended, and resume the destination controller. Its acknowledgement is the point
+    /// of no return.
     ResumeDestination = "resume-destination", Reversible;
     /// Delete the source's queue.
     DeleteQueue = "delete-queue", Final;

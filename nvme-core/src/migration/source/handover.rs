@@ -318,16 +318,24 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         Ok(if self.done(now)? { Advance::Next(MigrationStep::ResumeDestination) } else { Advance::Wait })
     }
 
-    /// Looks once more whether the source is suspended, then asks the destination to resume. What ends the suspension
-    /// after that look, as a reset of the managing controller does, lets the source run beside the destination: whoever
-    /// resets it then has to disable the guest's controller at the source first.
-    pub(super) fn resume_destination<P: AdminPort + ?Sized>(
+    /// Fences the source, looks once more whether it is suspended, then asks the destination to resume. What ends the
+    /// suspension after that look, as a reset of the managing controller does, lets a source that is not fenced run beside
+    /// the destination: whoever resets it then has to disable the guest's controller at the source first.
+    pub(super) fn resume_destination<P, L>(
         &mut self,
         now: Instant,
         port: &mut P,
-    ) -> Result<Advance, Failure<M, H>> {
+        platform: &mut L,
+    ) -> Result<Advance, Failure<M, H>>
+    where
+        P: AdminPort + ?Sized,
+        L: Platform<Error = H> + ?Sized,
+    {
         if self.first() {
             self.still_suspended(port)?;
+            let tracked = self.manager_or(|_, tracked| tracked)?;
+            self.fenced = true;
+            platform.fence_source(tracked.controller()).map_err(Failure::Platform)?;
             self.state = StatePhase::LastLook;
             self.read_state(port, 0, ControllerStateHeader::BYTES)?;
         }

@@ -62,8 +62,11 @@ pub enum Outcome<M, H> {
         /// Why the source could not be resumed.
         resume: CallError,
     },
-    /// Whether the destination runs is unknown, so the source stays suspended. Find out, or disable the destination
-    /// controller, before the source is resumed.
+    /// Whether the destination runs is unknown, so the source stays suspended, and fenced if its platform can do that.
+    /// A reset of the destination's managing controller settles it, because it ends the suspension in any case. A
+    /// destination controller that is ready afterwards, without a fatal status, runs with the guest's state: switch the
+    /// guest over to it. One that is not will not run: disable it, then lift the fence, release the source by a reset of
+    /// its managing controller, and have the guest reset its controller, since the destination may have answered commands.
     Indeterminate {
         /// Why it is unknown.
         failure: Failure<M, H>,
@@ -174,6 +177,8 @@ pub struct SourceHalf<'a, 's, M, H> {
     guest: Guest,
     /// The platform has been told of the suspension.
     informed: bool,
+    /// The platform was told to fence the source.
+    fenced: bool,
     platform: bool,
     /// The log is read to its end before the suspension, but no longer than until then.
     read_until: Option<Instant>,
@@ -244,6 +249,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             destination_suspended: false,
             guest: Guest::Running,
             informed: false,
+            fenced: false,
             platform: true,
             read_until: None,
             suspend_sent: None,
@@ -419,7 +425,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             MigrationStep::Flush => self.flush(now, mover),
             MigrationStep::GetState => self.get_state(now, port),
             MigrationStep::SetState => self.set_state(now, port),
-            MigrationStep::ResumeDestination => self.resume_destination(now, port),
+            MigrationStep::ResumeDestination => self.resume_destination(now, port, platform),
             MigrationStep::DeleteQueue => Ok(self.delete_queue(now, port)),
             MigrationStep::Settle => Ok(self.settle(now, port)),
             MigrationStep::ForgetDestination => self.forget_destination(now),

@@ -69,6 +69,11 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         P: AdminPort + ?Sized,
         L: Platform<Error = H> + ?Sized,
     {
+        if core::mem::take(&mut self.fenced)
+            && let Some(tracked) = self.tracked
+        {
+            self.platform &= platform.unfence_source(tracked.controller()).is_ok();
+        }
         if self.guest != Guest::Running && self.resume_failures < RESUME_ATTEMPTS {
             if self.first() {
                 self.deadline = now.after(self.options.timeouts.suspend);
@@ -108,7 +113,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             if self.informed
                 && let Some(tracked) = self.tracked
             {
-                self.platform = platform.source_resumed(tracked.controller()).is_ok();
+                self.platform &= platform.source_resumed(tracked.controller()).is_ok();
                 self.informed = false;
             }
         }

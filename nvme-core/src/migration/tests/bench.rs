@@ -122,6 +122,8 @@ pub(super) enum Guest {
 pub(super) enum Called {
     Suspended,
     Restore,
+    Fence,
+    Unfence,
     BeforeResume,
     DestinationResumed,
     Forgotten,
@@ -158,6 +160,16 @@ impl Platform for TestPlatform {
     fn restore_properties(&mut self, destination: ControllerId) -> Result<(), Broken> {
         assert_eq!(destination, DESTINATION);
         self.call(Called::Restore)
+    }
+
+    fn fence_source(&mut self, source: ControllerId) -> Result<(), Broken> {
+        assert_eq!(source, SOURCE);
+        self.call(Called::Fence)
+    }
+
+    fn unfence_source(&mut self, source: ControllerId) -> Result<(), Broken> {
+        assert_eq!(source, SOURCE);
+        self.call(Called::Unfence)
     }
 
     fn before_resume(&mut self, destination: ControllerId) -> Result<(), Broken> {
@@ -414,5 +426,12 @@ impl<'a> Bench<'a> {
         assert!(!(there.committed && there.running == Running::Running), "{name}");
         let suspended = self.platform.calls.contains(&Called::Suspended);
         assert_eq!(self.platform.calls.contains(&Called::SourceResumed), suspended, "{name}");
+        let place = |call| self.platform.calls.iter().position(|called| *called == call);
+        assert_eq!(
+            place(Called::Fence).is_some(),
+            place(Called::Unfence).is_some(),
+            "{name}: the fence is gone"
+        );
+        assert!(place(Called::Unfence) <= place(Called::SourceResumed), "{name}: and it went in time");
     }
 }

@@ -62,7 +62,7 @@ fn r8_cancel_is_answered_in_every_step() {
 #[test]
 fn r8_r10_r16_every_failure_before_the_resume_leads_back() {
     type Row = (&'static str, fn(&mut Bench<'_>), bool);
-    let rows: [Row; 39] = [
+    let rows: [Row; 42] = [
         ("source does not manage", |bench| bench.source.device.manages = false, false),
         ("source does not track", |bench| bench.source.device.tracks = false, false),
         ("r23: a log of a vendor's format", |bench| bench.source.device.log_format = Some(0xC0), false),
@@ -181,6 +181,20 @@ fn r8_r10_r16_every_failure_before_the_resume_leads_back() {
         ("platform fails to restore", |bench| bench.platform.breaks = Some(Called::Restore), false),
         ("set refused", |bench| bench.destination.rules.push(Rule::new(0x41, 2, REFUSED)), false),
         ("set timed out", |bench| bench.destination.rules.push(Rule::new(0x41, 2, Fault::TimesOut)), false),
+        ("platform fails to fence", |bench| bench.platform.breaks = Some(Called::Fence), false),
+        (
+            "the last look at the source fails",
+            |bench| bench.source.rules.push(Rule::new(0x42, 0, REFUSED).after(2)),
+            false,
+        ),
+        (
+            "the suspension ended before the last look at the source",
+            |bench| {
+                let ends: Hook = |port, _| port.device.running = Running::Running;
+                bench.hook = Some((MigrationStep::ResumeDestination, ends));
+            },
+            false,
+        ),
         (
             "platform fails before the resume",
             |bench| bench.platform.breaks = Some(Called::BeforeResume),

@@ -114,7 +114,8 @@ fn r5_suspend_get_set_resume_in_the_order_of_a_migratable_device() {
     };
     assert_eq!(sends(&bench.source), ["notify", "suspend", "get", "get", "get"]);
     assert_eq!(sends(&bench.destination), ["suspend", "set", "resume"]);
-    let calls = [Called::Suspended, Called::Restore, Called::BeforeResume, Called::DestinationResumed];
+    let calls =
+        [Called::Suspended, Called::Restore, Called::Fence, Called::BeforeResume, Called::DestinationResumed];
     assert_eq!(bench.platform.calls, calls);
 }
 
