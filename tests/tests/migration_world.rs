@@ -29,6 +29,10 @@ fn every_shape_of_migration_arrives_with_every_write() {
         ("one round", |config| config.max_rounds = 1),
         ("shared medium", |config| config.data = DataPath::Shared),
         ("1024 blocks", |config| config.blocks = 1024),
+        ("r17: no vendor format, the platform restores the properties", |config| {
+            config.vendor_state_format = false;
+            config.administers = [false; 2];
+        }),
     ];
     let mut in_flight = 0;
     for (name, change) in rows {
@@ -46,6 +50,22 @@ fn every_shape_of_migration_arrives_with_every_write() {
         }
     }
     assert!(in_flight > 40 * SEEDS, "commands on their way at the switch end at the destination");
+}
+
+/// The admin queue is in no state that a specification defines: without a vendor format the destination's begins anew at
+/// slot 0. A guest whose admin queue has wrapped gets no answer there until it resets its controller.
+#[test]
+fn without_a_vendor_format_the_admin_queue_needs_a_reset_by_the_guest() {
+    for seed in 0..SEEDS {
+        let wraps = WorldConfig { commands: [500, 120, 40], ..WorldConfig::default() };
+        let config = WorldConfig { vendor_state_format: false, ..wraps.clone() };
+        let ended = run("no vendor format", seed, config);
+        assert_eq!(ended.verdict, Verdict::Verified, "seed {seed}");
+        assert!(ended.guest.resets >= 1, "seed {seed}: {:?}", ended.guest);
+        let ended = run("a vendor format", seed, wraps);
+        assert_eq!((ended.guest.resets, ended.guest.admin_failed), (0, 0), "seed {seed}");
+        assert!(ended.guest.admin_completed > 16, "seed {seed}: {:?}", ended.guest);
+    }
 }
 
 #[test]

@@ -131,6 +131,11 @@ impl<'d, R: InProcess, T> Driver<'d, R, T> {
         (admin, &mut self.pairs)
     }
 
+    /// Whether it takes commands, as far as its driver knows.
+    pub(super) const fn is_ready(&self) -> bool {
+        matches!(self.life, Life::Ready(_))
+    }
+
     /// The disabled controller, which is the evidence that it reaches no memory.
     pub(super) const fn disabled(&self) -> Option<&Disabled<'d, 'd, R, AddressSpace>> {
         match &self.life {

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use nvme_core::admin::{AdminRequest, Call, CallError};
 use nvme_core::dma::{Direction, DmaArena, DmaRegion, Pool, give_back};
 use nvme_core::io::{Buffer, Completed};
 use nvme_core::time::Instant;
+use nvme_core::wire::admin::{FeatureSelect, GetFeatures};
+use nvme_core::wire::feature::FeatureId;
 use nvme_core::wire::nvm::{Copy, DatasetManagement, Flush, Read, Write, WriteZeroes};
 use nvme_core::wire::nvm_data::{CopySource, CopySourceData, DatasetRange, DatasetRangeData};
 use nvme_core::wire::{Command, Lba, SubmissionQueueEntry};
@@ -60,6 +63,10 @@ pub struct GuestFigures {
     pub lost: u64,
     /// Resets of its controller that it made.
     pub resets: u64,
+    /// Admin commands completed with success.
+    pub admin_completed: u64,
+    /// Admin commands that ended otherwise.
+    pub admin_failed: u64,
 }
 
 pub(super) struct Guest<'d, R> {
@@ -75,6 +82,9 @@ pub(super) struct Guest<'d, R> {
     pub(super) error: Option<GuestError>,
     /// Reset the controller at the next turn, as somebody who lost patience would.
     pub(super) reset_wanted: bool,
+    /// Whether it sends admin commands.
+    pub(super) administers: bool,
+    call: Call,
 }
 
 impl<'d, R: InProcess> Guest<'d, R> {
@@ -94,11 +104,13 @@ impl<'d, R: InProcess> Guest<'d, R> {
             budget: 0,
             error: None,
             reset_wanted: false,
+            administers: false,
+            call: Call::new(),
         }
     }
 
     pub(super) fn outstanding(&self) -> usize {
-        self.works.len()
+        self.works.len() + usize::from(!self.call.is_idle())
     }
 
     /// Gives all buffers back; no command is outstanding.
@@ -114,6 +126,7 @@ impl<'d, R: InProcess> Guest<'d, R> {
             self.driver.reset(false);
         }
         let condition = self.driver.poll(now);
+        self.administer(now, choices);
         for lost in std::mem::take(&mut self.driver.lost) {
             self.idle.extend(lost.buffer.map(Buffer::into_region));
             self.figures.lost += 1;
@@ -134,6 +147,25 @@ impl<'d, R: InProcess> Guest<'d, R> {
             busy |= self.send(at, now, choices);
         }
         busy
+    }
+
+    /// Goes on with the admin command on its way, or now and then sends one.
+    fn administer(&mut self, now: Instant, choices: &mut impl Choices) {
+        let ready = self.driver.is_ready();
+        let Some(port) = self.driver.parts().0 else { return };
+        if self.call.is_idle() && self.administers && ready && choices.below(24) == 0 {
+            let command = GetFeatures::new(FeatureId::NUMBER_OF_QUEUES, FeatureSelect::Current);
+            // The call is idle, so it takes the request.
+            let _ = self.call.start(AdminRequest::without_data(&command, self.timeout));
+        }
+        let Some(result) = self.call.poll(port, now) else { return };
+        match result.outcome {
+            Ok(_) => self.figures.admin_completed += 1,
+            Err(error) => {
+                self.figures.admin_failed += 1;
+                self.reset_wanted |= error == CallError::TimedOut;
+            }
+        }
     }
 
     fn take(&mut self, at: usize, now: Instant, limit: u32) -> bool {

@@ -20,6 +20,7 @@ mod mover;
 mod plan;
 mod platform;
 mod play;
+mod schedule;
 mod side;
 
 pub use choices::{Bytes, Choices, Seeded};
@@ -27,8 +28,9 @@ pub use disk::Stamp;
 pub use guest::{GuestError, GuestFigures};
 pub use model::Mismatch;
 pub use mover::MoverError;
-pub use plan::{Ended, Event, Reset, Verdict, Violation, WorldConfig};
+pub use plan::{Ended, Event, Reset, Verdict, Violation, WorldConfig, corrupts};
 pub use platform::SwitchError;
+pub use schedule::{EVENTS, draw, draw_without_faults};
 pub use side::{MANAGER, NAMESPACE};
 
 use nvme_core::migration::Outcome;

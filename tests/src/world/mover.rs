@@ -61,6 +61,8 @@ pub(super) struct MoverState {
     progress: MoverProgress,
     flush: FlushState,
     failed: Option<MoverError>,
+    /// A command will never end, or a side is gone.
+    dead: bool,
     timeout: Duration,
 }
 
@@ -79,13 +81,24 @@ impl MoverState {
             progress: MoverProgress::default(),
             flush: FlushState::Idle,
             failed: None,
+            dead: false,
             timeout,
         }
     }
 
-    /// Takes the buffer of a command that a reset ended.
-    pub(super) fn lost(&mut self, side: usize, buffer: Option<Buffer>) {
+    /// Takes the buffer of a command that has ended.
+    fn take_back(&mut self, side: usize, buffer: Option<Buffer>) {
         self.idle[side].extend(buffer.map(Buffer::into_region));
+    }
+
+    /// A reset ended this command: its piece was not moved.
+    pub(super) fn lost(&mut self, side: usize, tag: Tag, buffer: Option<Buffer>) {
+        self.take_back(side, buffer);
+        match tag {
+            Tag::Piece(place) => self.pieces[place] = None,
+            Tag::Flush => self.flush = FlushState::Idle,
+        }
+        self.failed.get_or_insert(MoverError { source: side == 0, what: "reset" });
     }
 
     /// Gives all buffers back; none is with a controller any more.
@@ -138,13 +151,13 @@ impl<R: InProcess> Mover<'_, '_, R> {
             _ => (&mut self.destination, at_destination("submission")),
         };
         let Some(pair) = pair else {
-            self.state.lost(side, buffer);
+            self.state.take_back(side, buffer);
             return Err(error);
         };
         match pair.submit(entry, buffer, tag, Some(now.after(self.state.timeout))) {
             Ok(_) => pair.ring().map_err(|_| error),
             Err(rejected) => {
-                self.state.lost(side, rejected.buffer);
+                self.state.take_back(side, rejected.buffer);
                 Err(error)
             }
         }
@@ -200,7 +213,7 @@ impl<R: InProcess> Mover<'_, '_, R> {
 
     fn write_ended(&mut self, completed: Completed<Tag>) -> Result<(), MoverError> {
         let Completed { entry, tag, buffer, .. } = completed;
-        self.state.lost(1, buffer);
+        self.state.take_back(1, buffer);
         let success = entry.status().is_success();
         match tag {
             Tag::Flush => {
@@ -318,7 +331,7 @@ impl<R: InProcess> DataMover for Mover<'_, '_, R> {
         let collected = self.collect(now);
         // A side that is gone, or a command without an answer, ends nothing any more: a reset gives the memory back.
         let dead = |error: MoverError| matches!(error.what, "reset" | "fault" | "time-out" | "submission");
-        self.state.failed.or(collected.err()).is_some_and(dead)
-            || (self.under_way() == 0 && self.state.flush != FlushState::Sent)
+        self.state.dead |= [self.state.failed, collected.err()].into_iter().flatten().any(dead);
+        self.state.dead || (self.under_way() == 0 && self.state.flush != FlushState::Sent)
     }
 }

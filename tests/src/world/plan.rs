@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a world is like, and how it may end.
 
+use nvme_controller::fault::{FaultAction, FaultRule};
 use nvme_core::cdq::QueueLayout;
 use nvme_core::migration::{DataPath, MigrationStep, Summary};
 
@@ -10,8 +11,10 @@ use super::guest::GuestFigures;
 /// How a controller is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// Its own driver clears CC.EN and enables it again later.
+    /// Its own driver disables it and enables it again at once.
     ByDriver,
+    /// Its own driver disables it, and enables it again when the migration has ended.
+    Disabled,
     /// A function level reset behind the back of its driver.
     Function,
     /// A reset of the whole subsystem.
@@ -62,8 +65,14 @@ pub struct WorldConfig {
     pub compares: bool,
     /// Commands of the guest before, during at most, and after the migration.
     pub commands: [u64; 3],
+    /// The guest sends admin commands before and during the migration, and after it.
+    pub administers: [bool; 2],
     /// What happens when a step is first reached.
     pub events: Vec<(MigrationStep, Event)>,
+    /// What the controllers of the source and of the destination do wrong.
+    pub rules: [Vec<FaultRule>; 2],
+    /// The rules hold from the start instead of from when everything is up.
+    pub faulty_from_the_start: bool,
 }
 
 impl Default for WorldConfig {
@@ -81,12 +90,15 @@ impl Default for WorldConfig {
             by_allocation: true,
             compares: true,
             commands: [40, 120, 40],
+            administers: [true; 2],
             events: Vec::new(),
+            rules: [Vec::new(), Vec::new()],
+            faulty_from_the_start: false,
         }
     }
 }
 
-/// How a run ended. There is no fourth way.
+/// How a run ended. There is no fourth way, and the third is open only to controllers that [corrupt](corrupts) data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The guest runs at the destination, which was equal to the source at the switch, and every block holds what it
@@ -95,6 +107,20 @@ pub enum Verdict {
     /// The guest runs at the source, where every block holds what it must; the destination is disabled and no memory
     /// for changes is left.
     RolledBackSourceWhole,
+    /// A controller inverted bits or claimed to have done what it did not do, and the content is not what it must be. No
+    /// part of the protocol could have noticed; the comparison with what was acknowledged to the guest did.
+    CorruptionFound,
+}
+
+/// Whether an action makes a controller corrupt data in a way that nothing in the protocol shows: it inverts bits, or
+/// completes a command with success that it did not carry out.
+#[must_use]
+pub fn corrupts(action: &FaultAction) -> bool {
+    match action {
+        FaultAction::FlipToHost | FaultAction::FlipToDevice => true,
+        FaultAction::Status(status) => status.is_success(),
+        _ => false,
+    }
 }
 
 /// A finished run.
@@ -116,8 +142,14 @@ pub struct Ended {
     pub guest: GuestFigures,
     /// Commands that the guest completed after the migration.
     pub completed_after: u64,
-    /// A managing controller was reset to end what the migration could not.
+    /// How often a managing controller was reset to end what the migration could not.
     pub managers_reset: u32,
+    /// How often a controller that could not be reset was repaired: its rules were taken away.
+    pub repairs: u32,
+    /// How often each rule acted, at the source and at the destination.
+    pub fired: [Vec<u32>; 2],
+    /// What the comparison found, if it found something.
+    pub corruption: Option<String>,
 }
 
 /// What must not happen did.

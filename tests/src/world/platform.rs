@@ -44,6 +44,16 @@ impl<R: InProcess> Platform for Switch<'_, '_, R> {
         Ok(())
     }
 
+    fn fence_source(&mut self, _: ControllerId) -> Result<(), SwitchError> {
+        self.gates[0].set_bus_master(false);
+        Ok(())
+    }
+
+    fn unfence_source(&mut self, _: ControllerId) -> Result<(), SwitchError> {
+        self.gates[0].set_bus_master(true);
+        Ok(())
+    }
+
     fn restore_properties(&mut self, _: ControllerId) -> Result<(), SwitchError> {
         Ok(self.endpoint.restore_properties()?)
     }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use nvme_controller::fault::{FaultSlot, FaultTable, HeldSlot};
 use nvme_controller::{Port, SubsystemConfig};
 use nvme_core::admin::AdminSlot;
 use nvme_core::cdq::{CdqOptions, HeadPolicy};
@@ -24,15 +25,15 @@ use nvme_host_linux::memory::{AddressSpace, Capacity};
 use super::choices::Choices;
 use super::disk::{BLOCK, Disk};
 use super::driver::{Condition, Driver, Shape};
-use super::guest::Guest;
+use super::guest::{Guest, GuestError};
 use super::model::Model;
 use super::mover::{Mover, MoverError, MoverState, PIECE, PIECES, Tag};
-use super::plan::{Ended, Event, Reset, Verdict, Violation, WorldConfig};
+use super::plan::{Ended, Event, Reset, Verdict, Violation, WorldConfig, corrupts};
 use super::platform::{Switch, SwitchError};
 use super::side::{Capacities, MANAGER, NAMESPACE, Quiet, Side};
 
 /// The guest's controller at the source and, another identifier as on another machine, at the destination.
-const GUESTS: [ControllerId; 2] = [ControllerId::new(2), ControllerId::new(7)];
+pub(super) const GUESTS: [ControllerId; 2] = [ControllerId::new(2), ControllerId::new(7)];
 const SOURCE: usize = 0;
 const DESTINATION: usize = 1;
 const CC: Offset = Offset::new(0x14);
@@ -48,6 +49,12 @@ const TURNS: u64 = 60_000;
 const POLLS: u64 = 20_000;
 /// Turns of the host without progress after which time begins to jump.
 const PATIENCE: u32 = 16;
+/// Attempts to disable or enable a controller that may fail before it is repaired.
+const ATTEMPTS: u32 = 4;
+/// Turns in which the guest has its work done after the migration, unless its controller has to be repaired.
+const WORK_AFTER: u64 = 8000;
+/// Completions and writes that the rules of a side can hold back at once.
+const HELD: usize = 16;
 
 const COMMAND: Duration = Duration::from_millis(40);
 const GUEST_TIMEOUT: Duration = Duration::from_millis(600);
@@ -103,6 +110,9 @@ struct Play<'p, 'd, 's, C> {
     /// Turns of the host since something happened.
     waited: u32,
     managers_reset: u32,
+    repairs: u32,
+    rules: [&'s [FaultSlot]; 2],
+    corruption: Option<String>,
 }
 
 /// Runs the world once.
@@ -143,6 +153,9 @@ pub(super) fn run(config: &WorldConfig, choices: &mut impl Choices) -> Result<En
         marker_after_completion: config.marker_after_completion,
         ..SubsystemConfig::default()
     };
+    let slots =
+        config.rules.each_ref().map(|rules| rules.iter().copied().map(FaultSlot::new).collect::<Vec<_>>());
+    let [mut source_held, mut destination_held] = [[HeldSlot::new(); HELD]; 2];
     let (mut source_lent, mut destination_lent) = (Capacities::new(), Capacities::new());
     let memory_of = |side: usize| memories[side].each_ref();
     let mut source_parts = source_lent.parts(memory_of(SOURCE), GUESTS[SOURCE], &disks[SOURCE]);
@@ -208,8 +221,24 @@ pub(super) fn run(config: &WorldConfig, choices: &mut impl Choices) -> Result<En
         polls: 0,
         waited: 0,
         managers_reset: 0,
+        repairs: 0,
+        rules: slots.each_ref().map(Vec::as_slice),
+        corruption: None,
     };
-    play.bring_up()?;
+    let arm = |side: usize, held| {
+        if !slots[side].is_empty() {
+            sides[side].borrow_mut().set_faults(FaultTable::new(&slots[side], held));
+        }
+    };
+    if config.faulty_from_the_start {
+        arm(SOURCE, &mut source_held);
+        arm(DESTINATION, &mut destination_held);
+        play.bring_up()?;
+    } else {
+        play.bring_up()?;
+        arm(SOURCE, &mut source_held);
+        arm(DESTINATION, &mut destination_held);
+    }
     let ended = play.migrate()?;
     play.take_down(ended, [source_space, destination_space, guest_space])
 }
@@ -224,6 +253,11 @@ impl<C: Choices> Play<'_, '_, '_, C> {
         let running =
             self.sides[side].borrow().controller(self.ports[side][1]).is_some_and(|one| one.is_running());
         running && self.platform.gates[side].is_bus_master()
+    }
+
+    fn where_is_it(&self) -> (Attachment, [bool; 2], [bool; 2]) {
+        let ready = self.managers.each_ref().map(Driver::is_ready);
+        (self.platform.endpoint.attachment(), [self.runs(SOURCE), self.runs(DESTINATION)], ready)
     }
 
     /// Everybody but the host, or the host, has a turn; the result is the migration's, if it was polled.
@@ -247,10 +281,38 @@ impl<C: Choices> Play<'_, '_, '_, C> {
         if self.runs(SOURCE) && self.runs(DESTINATION) {
             return self.violation("both sides run the guest");
         }
-        if let Some(error) = &self.guest.error {
-            return self.violation(format!("the guest: {error:?}"));
+        match self.guest.error.take() {
+            None => {}
+            Some(GuestError::Mismatch(mismatch)) => self.mismatch(format!("the guest read {mismatch:?}"))?,
+            Some(error) => return self.violation(format!("the guest: {error:?}")),
+        }
+        if self.guest.driver.failures > ATTEMPTS {
+            match self.platform.endpoint.attachment() {
+                Attachment::Source => self.repair(SOURCE, 1),
+                Attachment::Destination => self.repair(DESTINATION, 1),
+                Attachment::Held => {}
+            }
+            self.guest.driver.failures = 0;
         }
         Ok(polled)
+    }
+
+    /// A block does not hold what it must: nothing but a controller that corrupts data may be the reason.
+    fn mismatch(&mut self, what: String) -> Result<(), Violation> {
+        let guilty = |slot: &FaultSlot| slot.fired() > 0 && corrupts(&slot.rule().action);
+        if !self.rules.iter().any(|rules| rules.iter().any(guilty)) {
+            return self.violation(what);
+        }
+        self.corruption.get_or_insert(what);
+        Ok(())
+    }
+
+    /// Repairs a side of which nothing else helps: a function level reset of the controller, and an end of its faults.
+    fn repair(&mut self, side: usize, which: usize) {
+        self.repairs += 1;
+        let mut subsystem = self.sides[side].borrow_mut();
+        let _ = subsystem.clear_faults();
+        subsystem.reset(self.ports[side][which]);
     }
 
     fn device_turn(&mut self, side: usize) {
@@ -275,7 +337,13 @@ impl<C: Choices> Play<'_, '_, '_, C> {
             // A manager that fails loses its commands, which is how the migration learns of it.
             let _ = driver.poll(self.now);
             for lost in std::mem::take(&mut driver.lost) {
-                self.mover.lost(side, lost.buffer);
+                self.mover.lost(side, lost.tag, lost.buffer);
+            }
+        }
+        for side in [SOURCE, DESTINATION] {
+            if self.managers[side].failures > ATTEMPTS {
+                self.managers[side].failures = 0;
+                self.repair(side, 0);
             }
         }
         let Some(migrator) = migrator else {
@@ -339,8 +407,10 @@ impl<C: Choices> Play<'_, '_, '_, C> {
             play.managers.iter_mut().all(|driver| driver.poll(now) == Condition::Ready)
                 && play.guest.driver.poll(now) == Condition::Ready
         })?;
+        self.guest.administers = self.config.administers[0];
         self.guest.budget = self.config.commands[0];
-        self.until("the guest's work before", 4000, |play| play.guest.budget == 0)
+        let limit = 4000 + 40 * self.config.commands[0];
+        self.until("the guest's work before", limit, |play| play.guest.budget == 0)
     }
 
     fn migrate(&mut self) -> Result<Ended, Violation> {
@@ -374,7 +444,14 @@ impl<C: Choices> Play<'_, '_, '_, C> {
                 left -= 1;
                 self.guest.budget += 1;
             }
-            if self.turn(Some(&mut migrator))? == Some(Step::Done) {
+            let polled = self.turn(Some(&mut migrator)).map_err(|Violation(what)| {
+                Violation(format!(
+                    "{what}, migration in {}, guest at {:?}",
+                    migrator.step(),
+                    self.where_is_it()
+                ))
+            })?;
+            if polled == Some(Step::Done) {
                 break;
             }
         }
@@ -383,6 +460,7 @@ impl<C: Choices> Play<'_, '_, '_, C> {
         };
         let summary = migrator.summary();
         self.guest.budget = 0;
+        self.guest.administers = false;
         self.put_right(&mut migrator)?;
         let verdict = self.side_of_the_guest(&migrator)?;
         Ok(Ended {
@@ -394,7 +472,10 @@ impl<C: Choices> Play<'_, '_, '_, C> {
             turns: self.turns,
             guest: self.guest.figures,
             completed_after: 0,
-            managers_reset: self.managers_reset,
+            managers_reset: 0,
+            repairs: 0,
+            fired: [Vec::new(), Vec::new()],
+            corruption: None,
         })
     }
 
@@ -416,7 +497,8 @@ impl<C: Choices> Play<'_, '_, '_, C> {
     fn reset_manager(&mut self, side: usize, how: Reset) {
         let port = self.ports[side][0];
         match how {
-            Reset::ByDriver => self.managers[side].reset(true),
+            Reset::ByDriver => self.managers[side].reset(false),
+            Reset::Disabled => self.managers[side].reset(true),
             Reset::Function => self.sides[side].borrow_mut().reset(port),
             Reset::Subsystem => {
                 // "NVMe" in capitals as the register wants it.
@@ -445,7 +527,10 @@ impl<C: Choices> Play<'_, '_, '_, C> {
             if let Some(memory) = quarantined {
                 memory.release(arena, &proof);
             }
-            let _ = migrator.source_mut().manager_was_reset(arena, &mut self.platform, &proof);
+            let told = migrator.source_mut().manager_was_reset(arena, &mut self.platform, &proof);
+            if told == Ok(false) {
+                return self.violation("the proof is not taken");
+            }
             self.managers[SOURCE].release();
         }
         Ok(())
@@ -461,9 +546,11 @@ impl<C: Choices> Play<'_, '_, '_, C> {
             return Ok(());
         }
         let _ = self.platform.destination_forgotten(GUESTS[DESTINATION]);
+        let _ = self.platform.unfence_source(GUESTS[SOURCE]);
         self.disable_manager(SOURCE)?;
         self.managers[SOURCE].release();
         let _ = self.platform.source_resumed(GUESTS[SOURCE]);
+        // The destination may have answered commands before it failed; a guest that begins anew cannot mistake them.
         self.guest.reset_wanted = true;
         Ok(())
     }
@@ -472,14 +559,7 @@ impl<C: Choices> Play<'_, '_, '_, C> {
     fn disable_manager(&mut self, side: usize) -> Result<(), Violation> {
         self.managers_reset += 1;
         self.managers[side].reset(true);
-        let mut failures = self.managers[side].failures;
-        self.until("the managing controller's disable", 6000, |play| {
-            if play.managers[side].failures > failures + 3 {
-                failures = play.managers[side].failures;
-                play.sides[side].borrow_mut().reset(play.ports[side][0]);
-            }
-            play.managers[side].disabled().is_some()
-        })
+        self.until("the managing controller's disable", 6000, |play| play.managers[side].disabled().is_some())
     }
 
     /// Where the guest runs now, after everything was put right.
@@ -499,40 +579,66 @@ impl<C: Choices> Play<'_, '_, '_, C> {
     /// Lets the guest work on, then compares everything and takes it all down.
     fn take_down(mut self, mut ended: Ended, spaces: [&AddressSpace; 3]) -> Result<Ended, Violation> {
         let before = self.guest.figures.completed;
+        let administered = self.guest.figures.admin_completed;
+        self.guest.administers = self.config.administers[1];
         self.guest.budget = self.config.commands[2];
-        self.until("the guest's work after", 20_000, |play| {
-            play.guest.budget == 0 && play.guest.outstanding() == 0 && !play.guest.reset_wanted
+        let side = if ended.verdict == Verdict::Verified { DESTINATION } else { SOURCE };
+        let other = 1 - side;
+        let begun = self.turns;
+        self.until("the guest's work after", 3 * WORK_AFTER, |play| {
+            if play.turns == begun + WORK_AFTER {
+                // It gets nothing done with this controller.
+                play.repair(side, 1);
+            }
+            let guest = &mut play.guest;
+            // One admin command must succeed, too.
+            guest.administers &= guest.figures.admin_completed == administered;
+            !guest.administers
+                && guest.budget == 0
+                && guest.outstanding() == 0
+                && !guest.reset_wanted
+                && guest.driver.is_ready()
         })?;
+        if !self.runs(side) || self.runs(other) {
+            return self.violation("the guest does not run where it should");
+        }
+        let left = LocalController::new(self.sides[other], self.ports[other][1]);
+        let is_enabled = || left.read32(CC).expect("a register") & 1 != 0;
+        let mut enabled = is_enabled();
+        if enabled && !self.config.rules[other].is_empty() {
+            // The write that was to disable it did not arrive, or the read did not; the fence held.
+            self.repair(other, 1);
+            enabled = is_enabled();
+        }
+        if enabled {
+            return self.violation("the controller that the guest left is still enabled");
+        }
+        if let (DESTINATION, Some(block)) = (side, self.platform.unequal) {
+            self.mismatch(format!("block {block} was different at the switch"))?;
+        }
+        let disk = self.platform.disks[side].clone();
+        if let Err(mismatch) = self.guest.model.compare(&disk) {
+            self.mismatch(format!("{mismatch:?}"))?;
+        }
+        if self.corruption.is_some() {
+            ended.verdict = Verdict::CorruptionFound;
+        }
         ended.guest = self.guest.figures;
         ended.completed_after = self.guest.figures.completed - before;
         ended.turns = self.turns;
         ended.managers_reset = self.managers_reset;
-        let (side, other) = match ended.verdict {
-            Verdict::Verified => (DESTINATION, SOURCE),
-            Verdict::RolledBackSourceWhole => (SOURCE, DESTINATION),
-        };
-        if !self.runs(side) || self.runs(other) {
-            return self.violation("the guest does not run where it should");
-        }
-        let enabled = LocalController::new(self.sides[other], self.ports[other][1]).read32(CC);
-        if enabled.expect("a register") & 1 != 0 {
-            return self.violation("the controller that the guest left is still enabled");
-        }
-        if side == DESTINATION
-            && let Some(block) = self.platform.unequal
-        {
-            return self.violation(format!("block {block} was different at the switch"));
-        }
-        let disk = self.platform.disks[side].clone();
-        if let Err(mismatch) = self.guest.model.compare(&disk) {
-            return self.violation(format!("{mismatch:?}"));
-        }
+        ended.repairs = self.repairs;
+        ended.fired = self.rules.map(|rules| rules.iter().map(FaultSlot::fired).collect());
+        ended.corruption = self.corruption.take();
         let [source, destination, _] = spaces;
         for (name, space) in [("source", source), ("destination", destination)] {
             let left = space.usage(Pool::ControllerData);
             if left.regions != 0 {
                 return self.violation(format!("{} bytes for changes left at the {name}", left.bytes));
             }
+        }
+        for side in self.sides {
+            let _ = side.borrow_mut().clear_faults();
         }
         self.managers.iter_mut().for_each(|driver| driver.reset(true));
         self.guest.driver.reset(true);
