@@ -283,8 +283,12 @@ pub(crate) fn create_pair<'d, 's, R: RegisterIo<Error = AccessError>, T>(
 ) -> Result<QueuePair<'d, 's, R, T>, DriverError> {
     // One entry of a ring always stays empty.
     let entries = u32::try_from(slots.len()).unwrap_or(u32::MAX).saturating_add(1);
-    let options =
-        IoQueueOptions { interrupt_vector: Some(id.get()), max_transfer, ..IoQueueOptions::new(id, entries) };
+    let options = IoQueueOptions {
+        interrupt_vector: Some(id.get()),
+        max_transfer,
+        timeout: waiter.timeout,
+        ..IoQueueOptions::new(id, entries)
+    };
     let mut creation = CreateIoQueuePair::new(controller.admin(), &options, slots)
         .map_err(|(error, _)| DriverError::Create(error))?;
     while creation.poll(controller.admin(), waiter.now()) != Step::Done {

@@ -193,6 +193,15 @@ fn judge(
         Outcome::RolledBack { failure, platform: true, clean_up: None, suspend_pending: false } => {
             Some(failure)
         }
+        Outcome::RolledBack { failure, platform: true, clean_up: Some(error), suspend_pending: false }
+            if guest.is_ok() =>
+        {
+            return failed(format!(
+                "{}; rolled back, the guest runs on at the source, verified, but the Controller Data Queue could not \
+                 be deleted: {error}",
+                show_failure(failure)
+            ));
+        }
         Outcome::RolledBack { failure, .. } => {
             let guest =
                 guest.as_ref().err().map_or(String::new(), |error| format!("; the guest failed: {error}"));

@@ -131,6 +131,8 @@ fn faults_that_end_a_migration_leave_the_guest_at_the_source_verified() {
         ("destination:status=0/06,queue=admin,opcode=41,dw10=2/ff", "rolled back"),
         ("status=0/06+dnr,controller=1,queue=io,opcode=02", "rolled back"),
         ("cdq-missing-last", "rolled back"),
+        ("wrong-cid,controller=1,queue=io,opcode=02,nth=2", "Controller Data Queue could not be deleted"),
+        ("reset,controller=1,queue=io,opcode=02,nth=2", "Controller Data Queue could not be deleted"),
     ];
     for (rule, words) in table {
         println!("row: {rule}");
