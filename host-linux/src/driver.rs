@@ -18,7 +18,7 @@ use nvme_core::io::{
 use nvme_core::register::RegisterIo;
 use nvme_core::time::{Instant, Step};
 use nvme_core::wire::feature::NumberOfQueues;
-use nvme_core::wire::identify::{ControllerIdentity, NamespaceIdentity};
+use nvme_core::wire::identify::{ControllerIdentity, NamespaceIdentity, NvmControllerIdentity};
 use nvme_core::wire::{Command, CompletionQueueEntry, NamespaceId, QueueId, Status};
 
 use crate::endpoint::AccessError;
@@ -252,6 +252,25 @@ pub(crate) fn identify_namespace<R: RegisterIo<Error = AccessError>>(
     let command = Identify { namespace, ..Identify::new(IdentifyStructure::NAMESPACE) };
     let bytes = identify(controller, WHAT, &command, waiter)?;
     NamespaceIdentity::parse(&bytes).ok().flatten().ok_or(DriverError::Malformed(WHAT))
+}
+
+/// Learns how many bytes one Write Zeroes that deallocates may name; `None` if the controller states no limit.
+pub(crate) fn zeroes_limit<R: RegisterIo<Error = AccessError>>(
+    controller: &mut Controller<'_, '_, R>,
+    waiter: Waiter<'_>,
+) -> Result<Option<u64>, DriverError> {
+    use nvme_core::wire::admin::{Identify, IdentifyStructure};
+    const WHAT: &str = "Identify Controller of the NVM command set";
+    let command = Identify::new(IdentifyStructure::COMMAND_SET_CONTROLLER);
+    let bytes = match identify(controller, WHAT, &command, waiter) {
+        Ok(bytes) => bytes,
+        // A controller without the structure has no limit of its own.
+        Err(DriverError::Admin(_, CallError::Status(_))) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let identity = NvmControllerIdentity::parse(&bytes).map_err(|_| DriverError::Malformed(WHAT))?;
+    let page = u64::from(controller.capabilities().min_page_size());
+    Ok(identity.max_write_zeroes_bytes(page, true))
 }
 
 /// Asks for `count` I/O queue pairs.

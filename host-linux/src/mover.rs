@@ -110,6 +110,7 @@ pub(crate) struct Mover<'d, 's, R> {
     namespace: NamespaceId,
     block_shift: u32,
     blocks_per_piece: u64,
+    blocks_per_zeroes: u64,
     waiting: VecDeque<Extent>,
     pieces: [Option<Piece>; PIECES],
     bytes: Vec<u8>,
@@ -122,13 +123,14 @@ pub(crate) struct Mover<'d, 's, R> {
 
 impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
     /// A mover for `namespace` with blocks of 2^`block_shift` bytes. Both pairs have [`PIECES`] slots and one more. A
-    /// command is given up after `timeout`.
+    /// command is given up after `timeout`. One Write Zeroes at the destination names at most `zeroes_limit` bytes.
     pub(crate) fn new(
         source: (QueuePair<'d, 's, R, Tag>, &AddressSpace),
         destination: (QueuePair<'d, 's, R, Tag>, &AddressSpace),
         namespace: NamespaceId,
         block_shift: u32,
         timeout: Duration,
+        zeroes_limit: Option<u64>,
     ) -> Result<Self, DmaError> {
         let bytes = PIECE_BYTES.min(source.0.max_transfer()).min(destination.0.max_transfer());
         let buffers = |arena: &AddressSpace, direction| {
@@ -145,6 +147,8 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
             namespace,
             block_shift,
             blocks_per_piece: (bytes >> block_shift) as u64,
+            blocks_per_zeroes: zeroes_limit
+                .map_or(ZEROES_BLOCKS, |bytes| (bytes >> block_shift).clamp(1, ZEROES_BLOCKS)),
             waiting: VecDeque::new(),
             pieces: [None; PIECES],
             bytes: vec![0; bytes],
@@ -282,7 +286,7 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
             let Some(place) = self.pieces.iter().position(Option::is_none) else { break };
             let limit = match extent.kind {
                 ExtentKind::Copy => self.blocks_per_piece,
-                ExtentKind::Zeroes => ZEROES_BLOCKS,
+                ExtentKind::Zeroes => self.blocks_per_zeroes,
             };
             let (start, blocks) = (extent.start.get(), extent.blocks.min(limit));
             if self.overlaps(start, blocks) {

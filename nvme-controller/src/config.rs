@@ -30,9 +30,24 @@ pub struct SubsystemConfig<'s> {
     pub ready_timeout: u8,
     /// log2 of the largest transfer in smallest pages, 0 for no limit (MDTS).
     pub max_transfer_shift: u8,
+    /// log2 of the largest Verify in smallest pages, 0 for no limit (VSL).
+    pub max_verify_shift: u8,
+    /// log2 of the largest Write Zeroes in smallest pages, whether it deallocates or not, 0 for no limit (WZSL).
+    pub max_write_zeroes_shift: u8,
+    /// log2 of the largest Write Uncorrectable in smallest pages, 0 for no limit (WUSL).
+    pub max_write_uncorrectable_shift: u8,
+    /// Ranges of one Dataset Management, 0 for no limit (DMRL).
+    pub max_dataset_ranges: u8,
+    /// Bytes that one Dataset Management names at most, in one range or in all; at least one block is always possible.
+    /// Reported in blocks of the namespace with the largest (DMRSL and DMSL).
+    pub max_dataset_bytes: u64,
     /// Bytes that one Copy moves at most, which bounds its time; at least one block is always possible. Reported in
     /// blocks of each namespace (MCL, and MSSRL as far as its field goes).
     pub max_copy_bytes: u64,
+    /// Work that one controller does in one [`poll`](crate::Subsystem::poll) before the next one has its turn, in bytes
+    /// of data moved, written or given back. The command that reaches it is still finished, so a turn is bounded by this
+    /// and the largest command. A flush counts for 1 MiB.
+    pub turn_bytes: u64,
     /// Abort commands that may be outstanding at once, 1 to 256 (ACL).
     pub abort_limit: u16,
     /// Whether a volatile write cache is reported; Flush reaches the storage either way.
@@ -73,7 +88,14 @@ impl Default for SubsystemConfig<'_> {
             ready_timeout: 10,
             max_transfer_shift: 8,
             // Sixteen times the largest transfer.
+            max_verify_shift: 12,
+            max_write_zeroes_shift: 12,
+            max_write_uncorrectable_shift: 12,
             max_copy_bytes: 16 << 20,
+            max_dataset_ranges: 64,
+            // Deallocation is quick where the storage can do it at all.
+            max_dataset_bytes: 256 << 20,
+            turn_bytes: 4 << 20,
             abort_limit: 4,
             volatile_write_cache: true,
             subsystem_reset: true,

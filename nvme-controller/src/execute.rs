@@ -67,7 +67,14 @@ impl<M: HostMemory> Controller<'_, M> {
 }
 
 impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
-    /// Begins or finishes up to `budget` commands of one controller, oldest first.
+    /// Counts work towards the end of the turn.
+    #[inline]
+    pub(crate) fn charge(&mut self, bytes: u64) {
+        self.work = self.work.saturating_add(bytes);
+    }
+
+    /// Begins or finishes up to `budget` commands of one controller, oldest first, until they have done the work of one
+    /// turn.
     pub(crate) fn execute_at(&mut self, index: usize, budget: u32) -> u32 {
         let mut executed = 0;
         let Some(controller) = self.controllers.get(index) else { return 0 };
@@ -75,7 +82,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             return 0;
         }
         let (mut at, end) = (controller.commands.first(), controller.commands.end());
-        while at != end && executed < budget {
+        let most = self.config.turn_bytes.max(1);
+        self.work = 0;
+        while at != end && executed < budget && self.work < most {
             let Some(controller) = self.controllers.get(index) else { break };
             let next = controller.commands.after(at);
             let Some(slot) = controller.commands.get(at).copied() else { break };

@@ -110,9 +110,11 @@
 //! # What Suspend quiesces
 //!
 //! From its completion until it resumes a suspended controller starts no transaction at all: it reads and writes no
-//! memory of its host, peer-to-peer addresses included, and sends no interrupt. There is no other way to move data past
-//! it, because it has no controller memory buffer or persistent memory region that a peer could reach. Doorbells are
-//! taken and acted on after Resume. Entries about a suspended controller go to the data queue of the managing
+//! memory of its host, peer-to-peer addresses included, and sends no interrupt. The one exception is asked for by the
+//! managing controller: Set Controller State reads the PRP lists of queues that are not contiguous, to check them, and
+//! writes nothing. There is no other way to move data past
+//! it, because it has no controller memory buffer or persistent memory region that a peer could reach. Doorbells and
+//! a shutdown notification are taken and acted on after Resume. Entries about a suspended controller go to the data queue of the managing
 //! controller, in that one's name.
 #![no_std]
 #![cfg_attr(

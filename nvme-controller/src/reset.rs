@@ -70,6 +70,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             if controller.dma.tracker.manager() == Some(index) {
                 controller.dma.tracker.stop();
             }
+            if matches!(controller.target.received, Received::Partial { sender, .. } if sender == index) {
+                controller.target.received = Received::Failed;
+            }
             if controller.target.suspended_by == Some(index) {
                 self.release(target);
             }

@@ -6,6 +6,9 @@
 //! The format is known by [`FORMAT_UUID`], which Supported Controller State Formats (Identify, CNS 20h) lists, and
 //! carries its own version. All numbers are little-endian.
 //!
+//! Neither part says that a queue became unusable by an invalid doorbell value: at the destination it works again, from
+//! its head on.
+//!
 //! | Bytes | Content |
 //! |---|---|
 //! | 1:0 | version, 1 |

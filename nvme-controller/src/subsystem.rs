@@ -123,6 +123,8 @@ pub struct Subsystem<'s, M, S, I> {
     pub(crate) scratch: &'s mut [u8],
     pub(crate) interrupts: I,
     pub(crate) next_controller: usize,
+    /// Bytes of work that the controller whose turn it is has done.
+    pub(crate) work: u64,
     /// Microseconds, as last told by [`advance`](Self::advance).
     pub(crate) now: u64,
     /// What its controllers do wrong.
@@ -187,6 +189,7 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
             scratch: storage.scratch,
             interrupts,
             next_controller: 0,
+            work: 0,
             now: 0,
             faults: None,
         })
@@ -232,7 +235,8 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
     /// Does up to `budget` units of work: at each controller fetches up to `budget` commands, then begins or finishes
     /// up to `budget` of the fetched ones at each, and reports events and interrupts.
     ///
-    /// Bounded by the budget, the number of controllers and queues, and the size of the commands.
+    /// Bounded by the budget, the number of controllers and queues, and for the data of the commands of each controller
+    /// by [`turn_bytes`](SubsystemConfig::turn_bytes) and the largest command.
     pub fn poll(&mut self, budget: u32) -> Activity {
         let fetched = self.fetch(budget);
         let mut activity = self.execute(budget);

@@ -22,7 +22,7 @@ use super::{Observer, RunError, Status};
 use crate::config::{CdqLayout, MigrateConfig};
 use crate::driver::{
     Clock, Controller, DriverError, Kept, QueuePair, Waiter, bring_down_then, bring_up, create_pair,
-    delete_pair, identify_controller, identify_namespace, request_queues,
+    delete_pair, identify_controller, identify_namespace, request_queues, zeroes_limit,
 };
 use crate::embedded::{EmbeddedController, NAMESPACE};
 use crate::memory::AddressSpace;
@@ -196,12 +196,14 @@ impl Bench {
         let namespace =
             identify_namespace(&mut source.controller, NAMESPACE, waiter).map_err(RunError::Manager)?;
         let block_size = namespace.block_bytes();
+        let zeroes_limit = zeroes_limit(&mut destination.controller, waiter).map_err(RunError::Manager)?;
         let mut mover = Mover::new(
             (source_pair, source.arena),
             (destination_pair, destination.arena),
             NAMESPACE,
             block_size.trailing_zeros(),
             self.limits.mover,
+            zeroes_limit,
         )
         .map_err(|error| RunError::Manager(error.into()))?;
 

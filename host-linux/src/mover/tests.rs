@@ -13,6 +13,7 @@ use nvme_core::wire::{ControllerId, QueueId};
 use super::*;
 use crate::driver::{
     Clock, Kept, Waiter, bring_down, bring_up, create_pair, delete_pair, identify_controller, request_queues,
+    zeroes_limit,
 };
 use crate::embedded::{
     ControllerRole, ControllerSetup, EmbeddedController, EmbeddedSubsystem, NAMESPACE, SubsystemSetup,
@@ -88,6 +89,7 @@ fn with_mover(
     let [one, other, spare_one, spare_other] = slots.as_mut_slice() else { panic!("four") };
 
     let mut controllers = Vec::new();
+    let mut limit = None;
     let mut pairs = Vec::new();
     let mut spares = Vec::new();
     let lent = admin_slots.iter_mut().zip([one, other]).zip([spare_one, spare_other]);
@@ -97,6 +99,7 @@ fn with_mover(
         let options = EnableOptions::default();
         let mut controller = bring_up(registers, memory, link, admin, &options, waiter).expect("bring up");
         identify_controller(&mut controller, waiter).expect("identify");
+        limit = zeroes_limit(&mut controller, waiter).expect("limit");
         request_queues(&mut controller, 2, waiter).expect("queues");
         let pair = create_pair(&mut controller, QueueId::new(1), PIECE_BYTES, io, waiter).expect("pair");
         spares.push(create_pair(&mut controller, QueueId::new(2), PIECE_BYTES, spare, waiter).expect("pair"));
@@ -116,6 +119,7 @@ fn with_mover(
         NAMESPACE,
         BLOCK.trailing_zeros(),
         IO_TIMEOUT,
+        limit,
     )
     .expect("mover");
     let result = job(&mut mover, &|| waiter.now());
@@ -201,6 +205,22 @@ fn move_all(
         std::thread::yield_now();
     }
     Ok(progress)
+}
+
+#[test]
+fn long_zeroes_go_out_in_commands_that_the_destination_takes() {
+    // Twice what one Write Zeroes of an embedded subsystem may name.
+    let blocks = 1 << 16;
+    let file = || FileStorage::memory("mover", blocks * u64::from(BLOCK)).expect("memory");
+    let (source, destination) = (file(), file());
+    destination.write_all_at(&[0xEE; 4096], (blocks - 8) * u64::from(BLOCK)).expect("write");
+    let (result, _) = with_mover(&source, &destination, &[], &[], &mut |mover, now| {
+        move_all(mover, now, &[zeroes(0, blocks)]).map(|progress| assert_eq!(progress.blocks, blocks))
+    });
+    assert_eq!(result, Ok(()));
+    let mut last = [0xEE; 4096];
+    destination.read_exact_at(&mut last, (blocks - 8) * u64::from(BLOCK)).expect("read");
+    assert_eq!(last, [0; 4096]);
 }
 
 #[test]

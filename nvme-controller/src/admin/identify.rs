@@ -72,7 +72,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             }
             IdentifyStructure::COMMAND_SET_CONTROLLER => {
                 nvm_only(&command)?;
-                NvmControllerIdentity::default().build(&mut page);
+                self.nvm_controller_identity().build(&mut page);
             }
             _ => self.identify_namespace(&command, &mut page)?,
         }
@@ -185,6 +185,20 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             subsystem_name: SubsystemName::new(config.name).unwrap_or(SubsystemName::EMPTY),
             ..ControllerIdentity::default()
         })
+    }
+
+    /// The limits of commands that MDTS does not bound. A range and all ranges of a Dataset Management have the same.
+    fn nvm_controller_identity(&self) -> NvmControllerIdentity {
+        let config = &self.config;
+        NvmControllerIdentity {
+            verify_limit_log2: config.max_verify_shift,
+            write_zeroes_limit_log2: config.max_write_zeroes_shift,
+            write_uncorrectable_limit_log2: config.max_write_uncorrectable_shift,
+            dataset_ranges: config.max_dataset_ranges,
+            dataset_range_blocks: u32::try_from(self.dataset_blocks()).unwrap_or(u32::MAX),
+            dataset_blocks: self.dataset_blocks(),
+            ..NvmControllerIdentity::default()
+        }
     }
 
     fn migration_limits(&self, limits: &ManagerConfig) -> MigrationLimits {

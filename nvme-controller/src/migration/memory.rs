@@ -151,6 +151,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     pub(crate) fn track_receive(&mut self, index: usize, entry: &SubmissionQueueEntry) -> Outcome {
         let command = TrackReceive::decode(entry)?;
         let target = self.migratable(command.controller, StatusCode::INVALID_FIELD)?;
+        if command.data_bytes() > self.max_transfer() {
+            return Err(InvalidField::in_dword("NUMDL", 12, 0, command.dwords.saturating_sub(1)).into());
+        }
         let [manager, tracked] = self
             .controllers
             .get_disjoint_mut([index, target])

@@ -35,6 +35,8 @@ pub(crate) enum Received {
         version_index: u8,
         /// Vendor index of the sequence.
         vendor_index: u8,
+        /// The managing controller (by index) that sends it.
+        sender: usize,
     },
     /// All, and it is in effect.
     Committed,

@@ -18,6 +18,9 @@ use crate::registers::Shutdown;
 use crate::state_format::{AdminQueues, VendorState};
 use crate::subsystem::Subsystem;
 
+/// Zeroes behind a state.
+static PADDING: [u8; 256] = [0; 256];
+
 /// Queue identifiers and indices are below 65,536 everywhere.
 fn narrow(value: u32) -> u16 {
     u16::try_from(value).unwrap_or(u16::MAX)
@@ -45,6 +48,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let total = controller
             .build_state(self.scratch, quirks, command.version_index != 0, command.vendor_index != 0)
             .map_err(|_| StatusCode::INTERNAL_ERROR)?;
+        self.charge(total as u64);
         if command.offset > total as u64 {
             return Err(InvalidField::in_dword("OL", 12, 0, command.offset).into());
         }
@@ -56,15 +60,11 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             .min(total);
         let image = self.scratch.get(from..end).ok_or(StatusCode::INTERNAL_ERROR)?;
         pointer.write(&mut sender.dma, image)?;
-        // The rest of what was asked for is undefined; zeroes give nothing away.
-        let mut rest = command.data_bytes().saturating_sub(image.len() as u64);
-        while rest > 0 {
-            let len = rest.min(64);
-            let zeroes = [0; 64];
-            let zeroes = zeroes.get(..usize::try_from(len).unwrap_or(64)).unwrap_or(&zeroes);
-            pointer.write(&mut sender.dma, zeroes)?;
-            rest = rest.saturating_sub(len);
-        }
+        // What is asked for beyond the end of the data is undefined: a little of it is zeroed, and nothing is transferred
+        // to the rest, which can be as long as the host wants.
+        let rest = command.data_bytes().saturating_sub(image.len() as u64).min(PADDING.len() as u64);
+        let padding = PADDING.get(..usize::try_from(rest).unwrap_or(0)).unwrap_or(&PADDING);
+        pointer.write(&mut sender.dma, padding)?;
         let report = suspended && !quirks.contains(Quirks::SUSPENDED_NOT_REPORTED);
         Ok(Done::Result(MigrationReceive::result(report), 0))
     }
@@ -88,6 +88,8 @@ impl<M: HostMemory> Controller<'_, M> {
         if with_queues {
             for (id, slot) in self.submission_queues.iter().enumerate().skip(1) {
                 let (Some(queue), Ok(id)) = (&slot.0, u16::try_from(id)) else { continue };
+                // Of an unusable queue nothing is fetched, here or there.
+                let tail = if queue.broken { queue.head } else { queue.tail };
                 builder.submission_queue(SubmissionQueueState {
                     queue: QueueId::new(id),
                     base: queue.memory.pointer(),
@@ -96,7 +98,7 @@ impl<M: HostMemory> Controller<'_, M> {
                     contiguous: queue.memory.is_contiguous(),
                     priority: queue.priority,
                     head: narrow(queue.head),
-                    tail: narrow(queue.tail),
+                    tail: narrow(tail),
                 })?;
             }
             for (id, slot) in self.completion_queues.iter().enumerate().skip(1) {

@@ -173,8 +173,11 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let begins = result.is_ok() && part.sequence.begins();
         let result = result
             .and_then(|()| self.collect(index, target, entry, part, begun))
-            .and_then(|bytes| self.take_parts(target, part, bytes));
+            .and_then(|bytes| self.take_parts(index, target, part, bytes));
+        let foreign = matches!(begun, Received::Partial { sender, .. } if sender != index) && !begins;
         let received = match result {
+            // What another manager sends in between is refused, and the sequence goes on.
+            Err(_) if foreign => begun,
             Ok(received) => received,
             Err(_) if begins || matches!(begun, Received::Partial { .. }) => Received::Failed,
             Err(_) => begun,
@@ -187,10 +190,16 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     }
 
     /// `bytes` bytes have arrived: commits them if the part was the last.
-    fn take_parts(&mut self, target: usize, part: &Part, bytes: usize) -> Result<Received, Refusal> {
+    fn take_parts(
+        &mut self,
+        sender: usize,
+        target: usize,
+        part: &Part,
+        bytes: usize,
+    ) -> Result<Received, Refusal> {
         let Part { version_index, vendor_index, .. } = *part;
         if !part.sequence.commits() {
-            return Ok(Received::Partial { bytes, version_index, vendor_index });
+            return Ok(Received::Partial { bytes, version_index, vendor_index, sender });
         }
         self.commit_state(target, bytes, version_index, vendor_index)?;
         Ok(Received::Committed)
@@ -229,7 +238,10 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     ) -> Result<usize, Refusal> {
         let before = match begun {
             _ if part.sequence.begins() => 0,
-            Received::Partial { bytes, version_index, vendor_index } => {
+            Received::Partial { sender, .. } if sender != index => {
+                return Err(StatusCode::COMMAND_SEQUENCE_ERROR.into());
+            }
+            Received::Partial { bytes, version_index, vendor_index, .. } => {
                 if (version_index, vendor_index) != (part.version_index, part.vendor_index) {
                     return Err(InvalidField::in_dword("CSVI", 11, 16, u64::from(part.version_index)).into());
                 }

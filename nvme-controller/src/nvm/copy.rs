@@ -73,9 +73,8 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 break;
             }
         }
-        if command.force_unit_access && result.is_ok() {
-            let target = self.namespaces.get_mut(namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
-            result = target.storage.flush().map_err(|error| StatusCode::from(error).into());
+        if result.is_ok() && self.is_durable(index, command.force_unit_access) {
+            result = self.flush_namespace(namespace).map_err(Refusal::from);
         }
         if !self.config.quirks.contains(Quirks::COPY_NOT_LOGGED) {
             self.log_change(index, Change::written(command.namespace, command.destination, touched));
@@ -97,7 +96,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         to: Lba,
         touched: &mut u64,
     ) -> Result<(), Refusal> {
-        let target = self.namespaces.get_mut(namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
+        let target = self.namespaces.get(namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
         let blocks = u64::from(source.blocks);
         let block_bytes = target.block_bytes();
         let extent = Extent {
@@ -107,6 +106,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             block_bytes,
             bytes: blocks.saturating_mul(block_bytes as u64),
         };
+        // Read and written.
+        self.charge(extent.bytes.saturating_mul(2));
+        let target = self.namespaces.get_mut(namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
         let mut to = to.get();
         for (from, blocks, bytes) in extent.pieces(Self::blocks_at_once(&extent, self.scratch.len())) {
             let piece = self.scratch.get_mut(..bytes).ok_or(StatusCode::INTERNAL_ERROR)?;

@@ -10,6 +10,7 @@ mod zeroes;
 use nvme_core::wire::nvm::Flush;
 use nvme_core::wire::{Command, Fuse, IoOpcode, NamespaceId, StatusCode, SubmissionQueueEntry};
 
+use crate::controller::Controller;
 use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::in_flight::Stage;
 use crate::outcome::{Done, Outcome, Refusal, SUCCESS};
@@ -17,6 +18,9 @@ use crate::subsystem::Subsystem;
 
 /// Source ranges of one Copy at most (MSRC): as many as the field can say.
 pub(crate) const COPY_RANGES: u16 = 256;
+
+/// What a flush counts for, in bytes: what it has to write is not known.
+const FLUSH_WORK: u64 = 1 << 20;
 
 /// Whether the controller has the I/O command with this opcode.
 pub(crate) const fn supports_io(opcode: IoOpcode) -> bool {
@@ -133,7 +137,12 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
 
     /// Largest transfer in bytes.
     pub(crate) fn max_transfer(&self) -> u64 {
-        match self.config.max_transfer_shift {
+        self.size_limit(self.config.max_transfer_shift)
+    }
+
+    /// A limit given as log2 of smallest pages, in bytes.
+    pub(crate) fn size_limit(&self, shift: u8) -> u64 {
+        match shift {
             0 => u64::MAX,
             shift => {
                 let shift = u32::from(shift).saturating_add(u32::from(self.config.min_page_shift));
@@ -145,14 +154,30 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     fn flush(&mut self, entry: &SubmissionQueueEntry) -> Outcome {
         let Flush { namespace } = Flush::decode(entry)?;
         if namespace == NamespaceId::ALL {
-            for namespace in self.namespaces.iter_mut() {
-                namespace.storage.flush().map_err(StatusCode::from)?;
+            for at in 0..self.namespaces.len() {
+                self.flush_namespace(at)?;
             }
             return SUCCESS;
         }
         let at = self.namespace_of(namespace)?;
-        let namespace = self.namespaces.get_mut(at).ok_or(StatusCode::INTERNAL_ERROR)?;
-        namespace.storage.flush().map_err(StatusCode::from)?;
+        self.flush_namespace(at)?;
         Ok(Done::Result(0, 0))
+    }
+
+    /// Makes what was written to the namespace at `at` durable.
+    pub(crate) fn flush_namespace(&mut self, at: usize) -> Result<(), StatusCode> {
+        self.charge(FLUSH_WORK);
+        let namespace = self.namespaces.get_mut(at).ok_or(StatusCode::INTERNAL_ERROR)?;
+        namespace.storage.flush().map_err(StatusCode::from)
+    }
+
+    /// Whether what the controller at `index` changes must be durable before its command completes: because the
+    /// command says so, or because the host has disabled the volatile write cache or was told that there is none.
+    #[inline]
+    fn is_durable(&self, index: usize, force_unit_access: bool) -> bool {
+        let caches = |controller: &Controller<'_, M>| controller.features.write_cache;
+        force_unit_access
+            || !self.config.volatile_write_cache
+            || !self.controllers.get(index).is_some_and(caches)
     }
 }

@@ -2,7 +2,7 @@
 //! Read, Write and Verify: blocks between the namespace and host memory, in pieces as large as the scratch memory.
 
 use nvme_core::wire::nvm::{Read, Verify, Write};
-use nvme_core::wire::{Command, Lba, NamespaceId, StatusCode, SubmissionQueueEntry};
+use nvme_core::wire::{Command, InvalidField, Lba, NamespaceId, StatusCode, SubmissionQueueEntry};
 
 use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::log::Change;
@@ -22,6 +22,11 @@ pub(super) struct Extent {
 }
 
 impl Extent {
+    /// The refusal of a command whose number of blocks is beyond what its controller takes.
+    pub(super) fn too_long(&self) -> Refusal {
+        InvalidField::in_dword("NLB", 12, 0, self.blocks.saturating_sub(1)).into()
+    }
+
     /// The pieces of at most `blocks_at_once` blocks: first block, number of blocks and bytes of each.
     pub(super) fn pieces(self, blocks_at_once: u64) -> impl Iterator<Item = (Lba, u64, usize)> {
         let mut start = self.start.get();
@@ -71,7 +76,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     /// The data pointer for the whole of `extent`.
     #[inline]
     pub(super) fn data_pointer(
-        &self,
+        &mut self,
         index: usize,
         entry: &SubmissionQueueEntry,
         extent: &Extent,
@@ -79,6 +84,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         if extent.bytes > self.max_transfer() {
             return Err(StatusCode::INVALID_FIELD.into());
         }
+        self.charge(extent.bytes);
         let controller = self.controllers.get(index).ok_or(StatusCode::INTERNAL_ERROR)?;
         Ok(DataPointer::new(entry, extent.bytes, controller.registers.page_shift())?)
     }
@@ -107,7 +113,11 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let extent =
             self.extent(command.namespace, command.start, u64::from(command.blocks), command.protection)?;
         let pointer = self.data_pointer(index, entry, &extent)?;
-        let (touched, result) = self.write_pieces(index, pointer, &extent, command.force_unit_access);
+        let (touched, mut result) = self.write_pieces(index, pointer, &extent);
+        if result.is_ok() && self.is_durable(index, command.force_unit_access) {
+            result =
+                self.flush_namespace(extent.namespace).map_err(|code| Refusal::from(code).at(extent.start));
+        }
         // Even a command that fails may have changed blocks, and the log must cover them.
         self.log_change(index, Change::written(command.namespace, command.start, touched));
         result?;
@@ -123,7 +133,6 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         index: usize,
         mut pointer: DataPointer,
         extent: &Extent,
-        force_unit_access: bool,
     ) -> (u64, Result<(), Refusal>) {
         let mut touched = 0_u64;
         let internal = Refusal::from(StatusCode::INTERNAL_ERROR);
@@ -140,9 +149,6 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 return (touched, Err(Refusal::from(StatusCode::from(error)).at(start)));
             }
         }
-        if force_unit_access && let Err(error) = namespace.storage.flush() {
-            return (touched, Err(Refusal::from(StatusCode::from(error)).at(extent.start)));
-        }
         (touched, Ok(()))
     }
 
@@ -150,6 +156,10 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let command = Verify::decode(entry)?;
         let extent =
             self.extent(command.namespace, command.start, u64::from(command.blocks), command.protection)?;
+        if extent.bytes > self.size_limit(self.config.max_verify_shift) {
+            return Err(extent.too_long());
+        }
+        self.charge(extent.bytes);
         let namespace = self.namespaces.get_mut(extent.namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
         for (start, _, bytes) in extent.pieces(Self::blocks_at_once(&extent, self.scratch.len())) {
             let piece = self.scratch.get_mut(..bytes).ok_or(StatusCode::INTERNAL_ERROR)?;

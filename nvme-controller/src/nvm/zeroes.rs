@@ -14,15 +14,20 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let command = WriteZeroes::decode(entry)?;
         let blocks = u64::from(command.blocks);
         let extent = self.extent(command.namespace, command.start, blocks, command.protection)?;
+        if extent.bytes > self.size_limit(self.config.max_write_zeroes_shift) {
+            return Err(Refusal::from(StatusCode::COMMAND_SIZE_LIMIT_EXCEEDED).at(command.start));
+        }
+        self.charge(extent.bytes);
         let namespace = self.namespaces.get_mut(extent.namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
-        let mut result = namespace.storage.write_zeroes(command.start, blocks, command.deallocate);
-        if result.is_ok() && command.force_unit_access {
-            result = namespace.storage.flush();
+        let written = namespace.storage.write_zeroes(command.start, blocks, command.deallocate);
+        let mut result = written.map_err(StatusCode::from);
+        if result.is_ok() && self.is_durable(index, command.force_unit_access) {
+            result = self.flush_namespace(extent.namespace);
         }
         let mut change = Change::written(command.namespace, command.start, blocks);
         change.deallocated = command.deallocate && result.is_ok();
         self.log_change(index, change);
-        result.map_err(|error| Refusal::from(StatusCode::from(error)).at(command.start))?;
+        result.map_err(|code| Refusal::from(code).at(command.start))?;
         SUCCESS
     }
 
@@ -30,10 +35,18 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let command = WriteUncorrectable::decode(entry)?;
         let blocks = u64::from(command.blocks);
         let extent = self.extent(command.namespace, command.start, blocks, 0)?;
+        if extent.bytes > self.size_limit(self.config.max_write_uncorrectable_shift) {
+            return Err(extent.too_long());
+        }
+        self.charge(extent.bytes);
         let namespace = self.namespaces.get_mut(extent.namespace).ok_or(StatusCode::INTERNAL_ERROR)?;
-        let result = namespace.storage.set_uncorrectable(command.start, blocks);
+        let marked = namespace.storage.set_uncorrectable(command.start, blocks);
+        let mut result = marked.map_err(StatusCode::from);
+        if result.is_ok() && self.is_durable(index, false) {
+            result = self.flush_namespace(extent.namespace);
+        }
         self.log_change(index, Change::written(command.namespace, command.start, blocks));
-        result.map_err(|error| Refusal::from(StatusCode::from(error)).at(command.start))?;
+        result.map_err(|code| Refusal::from(code).at(command.start))?;
         SUCCESS
     }
 }

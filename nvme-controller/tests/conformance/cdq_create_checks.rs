@@ -427,7 +427,7 @@ fn r16_after_delete_nothing_is_written_any_more() {
 fn queues_of_every_geometry_deliver_every_entry_in_order() {
     for listed in [false, true] {
         for entries in [2, 3, 4, 5, 8, 63, 64, 65, 127, 128, 129, 4096] {
-            let mut world = World::new();
+            let mut world = World::with(|setup| setup.config.max_dataset_ranges = 0);
             world.create_pair(GUEST, 1, 64);
             let mut queue = if listed {
                 world.create_listed_cdq(MANAGER, GUEST_ID, entries)
@@ -469,7 +469,7 @@ fn queues_of_every_geometry_deliver_every_entry_in_order() {
 #[test]
 fn lists_of_many_pages_deliver_every_entry_in_order() {
     for pages in [1_u32, 2, 511, 512, 513, 1025] {
-        let mut world = World::new();
+        let mut world = World::with(|setup| setup.config.max_dataset_ranges = 0);
         world.create_pair(GUEST, 1, 64);
         let entries = pages * 128;
         let mut queue = world.create_listed_cdq(MANAGER, GUEST_ID, entries);

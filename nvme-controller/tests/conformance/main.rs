@@ -24,3 +24,4 @@ mod track_memory;
 mod vendor_state;
 mod virtualization;
 mod what_is_logged;
+mod work_limits;

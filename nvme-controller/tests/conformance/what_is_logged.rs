@@ -354,7 +354,11 @@ fn adjacent_ranges_are_covered_whether_merged_or_not() {
 
 #[test]
 fn ranges_wider_than_32_bits_of_blocks_are_covered() {
-    let mut world = World::with(|setup| setup.disks[0].1 = Disk::new(9, 1 << 40));
+    let mut world = World::with(|setup| {
+        setup.disks[0].1 = Disk::new(9, 1 << 40);
+        setup.config.max_dataset_bytes = u64::MAX;
+        setup.config.max_write_zeroes_shift = 0;
+    });
     let mut queue = world.logged_guest(64);
     let prps = ranges(&world, &[(1 << 39, u32::MAX)]);
     world.exec(GUEST, 1, sqe::deallocate(NSID, 1, prps)).ok();

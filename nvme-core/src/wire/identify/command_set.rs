@@ -188,6 +188,18 @@ impl NvmControllerIdentity {
         })
     }
 
+    /// Most bytes of one Write Zeroes for a controller whose smallest memory page (CAP.MPSMIN) is `page_bytes`: the
+    /// limit with deallocation, where there is one of its own, if `deallocate`. `None` if the controller states no
+    /// limit, or one above what 64 bits express.
+    #[must_use]
+    pub fn max_write_zeroes_bytes(&self, page_bytes: u64, deallocate: bool) -> Option<u64> {
+        let own = self.write_zeroes_deallocate_limit_log2;
+        match if deallocate && own != 0 { own } else { self.write_zeroes_limit_log2 } {
+            0 => None,
+            log2 => 1_u64.checked_shl(u32::from(log2))?.checked_mul(page_bytes),
+        }
+    }
+
     /// Writes the structure.
     pub fn build(&self, page: &mut IdentifyPage) {
         let mut raw = RawNvmController::new_zeroed();

@@ -162,6 +162,27 @@ fn namespaces_with_impossible_fields_are_refused() {
 }
 
 #[test]
+fn the_limit_of_write_zeroes_in_bytes() {
+    for (name, plain, with_deallocation, deallocate, expected) in [
+        ("none", 0, 0, false, None),
+        ("none, deallocating", 0, 0, true, None),
+        ("only with deallocation", 0, 9, false, None),
+        ("both alike", 3, 0, true, Some(8 * 8192)),
+        ("plain", 1, 5, false, Some(2 * 8192)),
+        ("one of its own", 1, 5, true, Some(32 * 8192)),
+        ("beyond 64 bits", 60, 0, false, None),
+        ("far beyond", 255, 0, false, None),
+    ] {
+        let identity = NvmControllerIdentity {
+            write_zeroes_limit_log2: plain,
+            write_zeroes_deallocate_limit_log2: with_deallocation,
+            ..NvmControllerIdentity::default()
+        };
+        assert_eq!(identity.max_write_zeroes_bytes(8192, deallocate), expected, "{name}");
+    }
+}
+
+#[test]
 fn command_set_structures_round_trip() {
     let mut page = EMPTY;
     let mut namespace = NvmNamespaceIdentity { storage_tag_mask: 1 << 63, ..NvmNamespaceIdentity::default() };
