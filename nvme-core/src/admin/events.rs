@@ -48,6 +48,11 @@ impl Events {
         self.target
     }
 
+    /// Slots that should hold a request.
+    pub(super) const fn target(&self) -> u16 {
+        self.target
+    }
+
     /// Requests to send.
     pub(super) fn missing(&self) -> usize {
         usize::from(self.target.saturating_sub(self.held))

@@ -12,7 +12,7 @@ use crate::testing::device::{Device, SUCCESS};
 use crate::testing::life::{ready, run, slots};
 use crate::time::Instant;
 use crate::wire::admin::{Identify, IdentifyStructure};
-use crate::wire::{Command, Status};
+use crate::wire::{Command, Status, StatusCode};
 
 const NOW: Instant = Instant::ZERO;
 
@@ -128,5 +128,36 @@ fn event_requests_leave_room_for_a_command() {
         }
         let requests = device.state.borrow().requests.len();
         assert_eq!(requests, usize::from(kept), "{entries} entries: all of them as commands complete");
+    }
+}
+
+#[test]
+fn refused_event_requests() {
+    let rows = [
+        ("none refused", StatusCode::INTERNAL_ERROR, 0, 4, 4),
+        ("a limit of two", StatusCode::INTERNAL_ERROR, 0, 2, 2),
+        ("an error once", StatusCode::INTERNAL_ERROR, 1, 4, 4),
+        ("several errors", StatusCode::ABORT_REQUESTED, 6, 4, 4),
+        ("errors for ever", StatusCode::INTERNAL_ERROR, u32::MAX, 4, 0),
+    ];
+    for (name, code, mut refusals, limit, kept) in rows {
+        let (arena, link) = (TestArena::new(), Link::new());
+        let device = Device::new(&arena);
+        device.state.borrow_mut().request_limit = limit;
+        device.on_command(move |_, _| {
+            let refused = refusals > 0;
+            refusals = refusals.saturating_sub(1);
+            refused.then_some((code.status(), 0, 0))
+        });
+        let mut memory = slots(8);
+        let mut ready = ready(&device, &arena, &link, &EnableOptions::default(), &mut memory);
+        ready.admin().request_events(4);
+        for _ in 0..16 {
+            ready.poll(NOW).unwrap();
+        }
+        let found = (ready.admin().event_requests(), ready.admin().in_use());
+        assert_eq!(found, (kept, usize::from(kept)), "{name}");
+        assert_eq!(device.state.borrow().requests.len(), usize::from(kept), "{name}");
+        assert_eq!(ready.admin().take_event(EventFilter::Any), None, "{name}: a refusal is no event");
     }
 }

@@ -214,6 +214,13 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         self.timeouts
     }
 
+    /// Event requests that are kept outstanding now: fewer than [`request_events`](Self::request_events) said if the
+    /// controller refused one as too many (1/05h), or refused them again and again for another reason.
+    #[must_use]
+    pub const fn event_requests(&self) -> u16 {
+        self.events.target()
+    }
+
     /// Events that were dropped because nobody took them: more than sixteen waited.
     #[must_use]
     pub const fn dropped_events(&self) -> u64 {

@@ -660,20 +660,6 @@ fn commands_leave_room_for_event_requests() {
 }
 
 #[test]
-fn a_controller_that_takes_fewer_requests() {
-    let (arena, link) = (TestArena::new(), Link::new());
-    let device = Device::new(&arena);
-    device.state.borrow_mut().request_limit = 2;
-    let mut slots = slots(8);
-    let mut ready = ready(&device, &arena, &link, &EnableOptions::default(), &mut slots);
-    ready.admin().request_events(4);
-    ready.poll(Instant::ZERO).unwrap();
-    ready.poll(Instant::ZERO).unwrap();
-    assert_eq!((ready.admin().in_use(), device.state.borrow().requests.len()), (2, 2));
-    assert_eq!(ready.admin().take_event(EventFilter::Any), None, "a refusal is no event");
-}
-
-#[test]
 fn calls_that_fail() {
     let (arena, link) = (TestArena::new(), Link::new());
     let device = Device::new(&arena);
