@@ -79,7 +79,7 @@ pub struct Row {
     pub driver: Outcome,
     /// A reader of a Controller Data Queue of the faulty controller.
     pub reader: Outcome,
-    /// A migration whose source is the faulty subsystem.
+    /// A migration between managing controllers one of which is faulty, with both sides compared before the switch.
     pub migration: Outcome,
 }
 

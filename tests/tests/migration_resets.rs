@@ -75,6 +75,29 @@ fn r8_r10_a_reset_of_the_destination_manager_in_any_step_ends_with_one_side_runn
     }
 }
 
+/// Between the last look at the source and the switch only the fence keeps a source that is released from running.
+#[test]
+fn r10_a_reset_in_the_middle_of_the_switch_never_lets_both_sides_run() {
+    let resume = MigrationStep::ResumeDestination;
+    let mut without_a_fence = 0;
+    for event_delay in 0..40 {
+        for how in [Reset::Function, Reset::ByDriver] {
+            for manager in [Event::SourceManager, Event::DestinationManager] {
+                for seed in 0..SEEDS {
+                    let config = WorldConfig { event_delay, ..world(resume, manager(how)) };
+                    let name = format!("{:?} {event_delay} polls after {resume}", manager(how));
+                    let _ = run(&name, seed, config.clone());
+                    let open = World::new(WorldConfig { fences: false, ..config });
+                    let ended = open.run(&mut Seeded::new(seed));
+                    without_a_fence +=
+                        u32::from(ended.is_err_and(|found| found.0.contains("both sides run")));
+                }
+            }
+        }
+    }
+    assert!(without_a_fence > 0, "this test finds what the fence is for");
+}
+
 #[test]
 fn r8_a_guest_may_reset_its_controller_in_any_step() {
     for &step in MigrationStep::ALL {

@@ -87,15 +87,13 @@ fn quoted(text: &str, quote: char) -> usize {
 /// The comment right above line `at`, attributes and the start of the statement left out, with the line's own.
 fn comment_above(lines: &[&str], at: usize) -> String {
     let mut comment = Vec::new();
-    let mut skipped = 0;
-    for line in lines[..=at].iter().rev().map(|line| line.trim()) {
+    for (skipped, line) in lines[..=at].iter().rev().map(|line| line.trim()).enumerate() {
         let is_comment = line.starts_with("//");
         if is_comment {
             comment.push(line.trim_start_matches(['/', ' ']));
         } else if !comment.is_empty() || line.is_empty() || skipped > 5 {
             break;
         }
-        skipped += 1;
     }
     comment.reverse();
     comment.join(" ")

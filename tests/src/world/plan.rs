@@ -67,8 +67,12 @@ pub struct WorldConfig {
     pub commands: [u64; 3],
     /// The guest sends admin commands before and during the migration, and after it.
     pub administers: [bool; 2],
-    /// What happens when a step is first reached.
+    /// The platform takes the source controller's access to memory away before the last look at it.
+    pub fences: bool,
+    /// What happens once a step is reached.
     pub events: Vec<(MigrationStep, Event)>,
+    /// Polls of the migration from when a step is reached until its events happen.
+    pub event_delay: u64,
     /// What the controllers of the source and of the destination do wrong.
     pub rules: [Vec<FaultRule>; 2],
     /// The rules hold from the start instead of from when everything is up.
@@ -91,7 +95,9 @@ impl Default for WorldConfig {
             compares: true,
             commands: [40, 120, 40],
             administers: [true; 2],
+            fences: true,
             events: Vec::new(),
+            event_delay: 0,
             rules: [Vec::new(), Vec::new()],
             faulty_from_the_start: false,
         }

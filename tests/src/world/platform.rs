@@ -30,6 +30,8 @@ pub(super) struct Switch<'d, 's, R> {
     pub(super) disks: [Disk; 2],
     /// Compare both sides before the destination resumes, and refuse if they differ.
     pub(super) compares: bool,
+    /// Take the source controller's access to memory away before the last look at it.
+    pub(super) fences: bool,
     /// The guest's processor stands still.
     pub(super) stopped: bool,
     /// The first difference found at the switch.
@@ -45,7 +47,7 @@ impl<R: InProcess> Platform for Switch<'_, '_, R> {
     }
 
     fn fence_source(&mut self, _: ControllerId) -> Result<(), SwitchError> {
-        self.gates[0].set_bus_master(false);
+        self.gates[0].set_bus_master(!self.fences);
         Ok(())
     }
 

@@ -204,6 +204,7 @@ pub(super) fn run(config: &WorldConfig, choices: &mut impl Choices) -> Result<En
         gates: [&memories[SOURCE][1], &memories[DESTINATION][1]],
         disks,
         compares: config.compares,
+        fences: config.fences,
         stopped: false,
         unequal: None,
     };
@@ -428,7 +429,7 @@ impl<C: Choices> Play<'_, '_, '_, C> {
             timeouts: timeouts(),
         };
         let mut migrator = Migrator::new(options(config), to, dirty, &mut rounds, &mut image);
-        let mut events = config.events.clone();
+        let (mut events, mut due) = (config.events.clone(), Vec::new());
         let mut steps = vec![migrator.step()];
         let mut left = config.commands[1];
         self.waited = 0;
@@ -437,8 +438,10 @@ impl<C: Choices> Play<'_, '_, '_, C> {
                 steps.push(migrator.step());
             }
             while let Some(at) = events.iter().position(|(step, _)| *step == migrator.step()) {
-                let (_, event) = events.remove(at);
-                self.happen(event, &mut migrator);
+                due.push((self.polls + config.event_delay, events.remove(at).1));
+            }
+            while let Some(at) = due.iter().position(|(poll, _)| *poll <= self.polls) {
+                self.happen(due.remove(at).1, &mut migrator);
             }
             if left > 0 && self.turns.is_multiple_of(3) {
                 left -= 1;

@@ -78,6 +78,7 @@ pub fn draw(choices: &mut impl Choices) -> WorldConfig {
     if choices.below(4) == 0 {
         config.events.push((one_of(choices, MigrationStep::ALL), one_of(choices, EVENTS)));
     }
+    config.event_delay = one_of(choices, &[0, 0, 1, 2, 4, 8]);
     config
 }
 
