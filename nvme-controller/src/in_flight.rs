@@ -125,7 +125,10 @@ impl<'s> InFlight<'s> {
         let (mut from, mut to) = (self.head, self.head);
         while from != end {
             if self.get(from).is_some_and(|slot| slot.stage != Stage::Free) {
-                self.slots.swap(from as usize, to as usize);
+                // Refused only where both are the same slot.
+                if let Ok([one, other]) = self.slots.get_disjoint_mut([from as usize, to as usize]) {
+                    core::mem::swap(one, other);
+                }
                 to = ring::next(to, size);
             }
             from = ring::next(from, size);
