@@ -1,15 +1,45 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Small pieces of thread coordination: locks that survive a panicked holder, a wake-up signal, and the token that
 //! stands for a guest's running processor.
+//!
+//! `tests/loom` compiles this file with `cfg(loom)` and tries every order in which threads can meet here.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
+
+use primitives::{AtomicBool, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
+
+/// What the operating system gives, or the model that stands for it.
+pub(crate) mod primitives {
+    #[cfg(loom)]
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    #[cfg(loom)]
+    pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+    #[cfg(not(loom))]
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    #[cfg(not(loom))]
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+}
 
 /// Locks `mutex`. A holder that panicked left consistent data behind in every use in this crate, because each
 /// critical section makes its change in one step.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until `condition` no longer holds or `limit` has passed.
+#[cfg(not(loom))]
+fn wait_while(wake: &Condvar, guard: MutexGuard<'_, ()>, limit: Duration, condition: impl Fn() -> bool) {
+    drop(wake.wait_timeout_while(guard, limit, |()| condition()).unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Waits until `condition` no longer holds, in the model for ever: it has no time, and a lost wake-up shows as a thread
+/// that never goes on.
+#[cfg(loom)]
+fn wait_while(wake: &Condvar, mut guard: MutexGuard<'_, ()>, _limit: Duration, condition: impl Fn() -> bool) {
+    while condition() {
+        guard = wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
+    }
 }
 
 /// A wake-up that is remembered until somebody waits for it. Several notifications before a wait count as one.
@@ -41,10 +71,7 @@ impl Signal {
             return true;
         }
         let guard = lock(&self.sleeping);
-        let (_guard, _) = self
-            .wake
-            .wait_timeout_while(guard, limit, |()| !self.pending.load(Ordering::Acquire))
-            .unwrap_or_else(PoisonError::into_inner);
+        wait_while(&self.wake, guard, limit, || !self.pending.load(Ordering::Acquire));
         self.pending.swap(false, Ordering::AcqRel)
     }
 }
@@ -94,11 +121,10 @@ impl RunToken {
 
     /// Waits until the guest may run.
     pub fn enter(&self) -> Running<'_> {
-        let guard = lock(&self.running);
-        let guard = self
-            .resumed
-            .wait_while(guard, |()| self.paused.load(Ordering::Acquire))
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut guard = lock(&self.running);
+        while self.paused.load(Ordering::Acquire) {
+            guard = self.resumed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
         Running { stops: self.stops.load(Ordering::Relaxed), _guard: guard }
     }
 
@@ -130,7 +156,7 @@ impl RunToken {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use std::sync::Arc;

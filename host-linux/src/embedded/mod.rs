@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! NVM subsystems inside this process, each served by a thread of its own or polled by its owner.
 
+mod inbox;
 mod local;
 mod service;
 mod subsystem;

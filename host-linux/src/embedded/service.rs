@@ -6,16 +6,15 @@
 //! are bounded: whoever writes faster than the thread can follow waits. In each turn the thread takes a few accesses of
 //! every controller before it works, so that nobody can keep the others from being served.
 
-use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use nvme_core::register::{Offset, RegisterIo};
 
+use super::inbox::Inbox;
 use crate::endpoint::{AccessError, check};
-use crate::sync::lock;
 
 /// Accesses that wait for one controller, at most.
 const WAITING: usize = 1024;
@@ -36,101 +35,14 @@ enum Access {
     Write { offset: Offset, value: u32 },
 }
 
-#[derive(Debug, Default)]
-struct Inbox {
-    /// What waits for each port.
-    ports: Vec<VecDeque<Access>>,
-    /// How many accesses wait in all.
-    waiting: usize,
-    /// Callers that wait for room.
-    blocked: usize,
-    /// The thread waits for accesses.
-    sleeping: bool,
-    /// The thread is to end.
-    stop: bool,
-    /// The thread has ended.
-    ended: bool,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    inbox: Mutex<Inbox>,
-    wake: Condvar,
-    room: Condvar,
-}
-
-impl Shared {
-    fn open(&self, port: usize) {
-        let mut inbox = lock(&self.inbox);
-        if inbox.ports.len() <= port {
-            inbox.ports.resize_with(port + 1, VecDeque::new);
-        }
-    }
-
-    /// Leaves an access for `port`, which is open; waits while too many are there already.
-    fn submit(&self, port: usize, access: Access) -> Result<(), AccessError> {
-        let mut inbox = lock(&self.inbox);
-        loop {
-            if inbox.ended || inbox.stop {
-                return Err(AccessError::Stopped);
-            }
-            if inbox.ports[port].len() < WAITING {
-                break;
-            }
-            inbox.blocked += 1;
-            inbox = self.room.wait(inbox).unwrap_or_else(PoisonError::into_inner);
-            inbox.blocked -= 1;
-        }
-        inbox.ports[port].push_back(access);
-        inbox.waiting += 1;
-        if inbox.sleeping {
-            inbox.sleeping = false;
-            drop(inbox);
-            self.wake.notify_one();
-        }
-        Ok(())
-    }
-
-    /// Moves the next accesses of every port into `into`, which is empty, with the number of the port; waits for some
-    /// if `idle`. `false` once stopped.
-    fn collect(&self, into: &mut Vec<(usize, Access)>, idle: bool) -> bool {
-        let mut inbox = lock(&self.inbox);
-        while idle && inbox.waiting == 0 && !inbox.stop {
-            inbox.sleeping = true;
-            inbox = self.wake.wait(inbox).unwrap_or_else(PoisonError::into_inner);
-        }
-        inbox.sleeping = false;
-        if inbox.waiting > 0 {
-            for (port, accesses) in inbox.ports.iter_mut().enumerate() {
-                let count = accesses.len().min(TURN);
-                into.extend(accesses.drain(..count).map(|access| (port, access)));
-            }
-            inbox.waiting -= into.len();
-            if inbox.blocked > 0 {
-                self.room.notify_all();
-            }
-        }
-        !inbox.stop
-    }
-
-    fn stop(&self) {
-        lock(&self.inbox).stop = true;
-        self.wake.notify_one();
-        self.room.notify_all();
-    }
-}
+type Shared = Inbox<Access>;
 
 /// Says that the thread has ended however it ended, so that nobody waits for an answer.
 struct Ended<'a>(&'a Shared);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        let mut inbox = lock(&self.0.inbox);
-        inbox.ended = true;
-        inbox.ports.iter_mut().for_each(VecDeque::clear);
-        inbox.waiting = 0;
-        drop(inbox);
-        self.0.room.notify_all();
+        self.0.end();
     }
 }
 
@@ -164,7 +76,7 @@ impl Service {
     where
         F: FnOnce(Server<'_>) + Send + 'static,
     {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new(WAITING, TURN));
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name(name.into()).spawn(move || {
             let _ended = Ended(&theirs);
@@ -212,19 +124,25 @@ pub struct EmbeddedController {
     port: usize,
 }
 
+impl EmbeddedController {
+    fn submit(&self, access: Access) -> Result<(), AccessError> {
+        if self.shared.submit(self.port, access) { Ok(()) } else { Err(AccessError::Stopped) }
+    }
+}
+
 impl RegisterIo for EmbeddedController {
     type Error = AccessError;
 
     fn read32(&self, offset: Offset) -> Result<u32, AccessError> {
         check(offset)?;
         let (reply, answer) = sync_channel(1);
-        self.shared.submit(self.port, Access::Read { offset, reply })?;
+        self.submit(Access::Read { offset, reply })?;
         answer.recv().map_err(|_| AccessError::Stopped)
     }
 
     fn write32(&self, offset: Offset, value: u32) -> Result<(), AccessError> {
         check(offset)?;
-        self.shared.submit(self.port, Access::Write { offset, value })
+        self.submit(Access::Write { offset, value })
     }
 }
 
@@ -304,63 +222,6 @@ mod tests {
         service.stop();
         let values = receiver.recv().expect("values");
         assert_eq!(values[&(0, 0x1000)], (0..5000).collect::<Vec<_>>());
-    }
-
-    fn write(value: u32) -> Access {
-        Access::Write { offset: Offset::new(0x1000), value }
-    }
-
-    fn shared(ports: usize) -> Arc<Shared> {
-        let shared = Arc::<Shared>::default();
-        (0..ports).for_each(|port| shared.open(port));
-        shared
-    }
-
-    #[test]
-    fn no_port_keeps_another_one_waiting() {
-        let shared = shared(3);
-        for value in 0..WAITING as u32 {
-            shared.submit(0, write(value)).expect("room");
-        }
-        shared.submit(2, write(7)).expect("room");
-        let mut next = 0;
-        for turn in 0..WAITING / TURN {
-            let mut accesses = Vec::new();
-            assert!(shared.collect(&mut accesses, true));
-            let of = |port| accesses.iter().filter(move |(at, _)| *at == port);
-            assert_eq!(of(0).count(), TURN, "turn {turn}");
-            for (_, access) in of(0) {
-                assert!(matches!(access, Access::Write { value, .. } if *value == next), "in order");
-                next += 1;
-            }
-            assert_eq!(of(2).count(), usize::from(turn == 0), "in the first turn, whatever others left");
-        }
-        assert_eq!(lock(&shared.inbox).waiting, 0);
-    }
-
-    #[test]
-    fn whoever_writes_too_fast_waits_for_room_or_for_the_end() {
-        for ends in [false, true] {
-            let shared = shared(2);
-            for value in 0..WAITING as u32 {
-                shared.submit(0, write(value)).expect("room");
-            }
-            let theirs = Arc::clone(&shared);
-            let writer = thread::spawn(move || theirs.submit(0, write(77)));
-            while lock(&shared.inbox).blocked == 0 {
-                thread::yield_now();
-            }
-            assert_eq!(lock(&shared.inbox).ports[0].len(), WAITING);
-            shared.submit(1, write(1)).expect("the other port has room");
-            if ends {
-                shared.stop();
-                assert_eq!(writer.join().expect("writer"), Err(AccessError::Stopped));
-            } else {
-                assert!(shared.collect(&mut Vec::new(), false));
-                assert_eq!(writer.join().expect("writer"), Ok(()));
-                assert_eq!(lock(&shared.inbox).ports[0].len(), WAITING - TURN + 1);
-            }
-        }
     }
 
     #[test]
