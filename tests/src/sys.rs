@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the suites promise about memory that they make up.
-#![allow(unsafe_code, reason = "what a mapping has to promise is promised here")]
+#![allow(unsafe_code, reason = "what mappings, back ends and drivers have to promise is promised here")]
 
 use std::ptr::NonNull;
 
+use nvme_core::controller::{AttachError, Disabling, Link, attach};
+use nvme_core::dma::DmaArena;
 use nvme_core::mmio::MmioBar;
 use nvme_core::register::RegisterIo;
+
+use crate::conformance::EmbeddedDevice;
+use crate::conformance::backend::{AccessRefused, Device};
 
 /// A register space of `words`, zero except where `fill` says otherwise; it is handed to `test` mapped, and returned as it
 /// is afterwards.
@@ -24,4 +29,38 @@ pub fn with_register_space(
     let bar = unsafe { MmioBar::new(base, words * 4) };
     test(&bar);
     space
+}
+
+/// A promise of a [`Device`] about where its controllers can write.
+///
+/// # Safety
+/// Whatever a controller is told through its registers and its memory, and whatever it does, it accesses nothing but
+/// memory that its own arena ([`Device::arena`]) has given out, and that memory is reached by everybody through atomic
+/// or raw copies only, for as long as the device and its arena live.
+pub unsafe trait Confined {}
+
+// SAFETY: the embedded controllers reach memory only through `AddressSpace`, which translates every address through
+// its own table and copies with atomic accesses (guaranteed by `nvme_host_linux::memory`); a released region is
+// unmapped before its pages are used again.
+unsafe impl Confined for EmbeddedDevice {}
+
+#[cfg(test)]
+// SAFETY: everything goes to a device that has made the promise itself.
+unsafe impl Confined for crate::conformance::Recorded {}
+
+/// Takes over controller `controller` of `device` with the driver. `registers` lead to it, directly or with something
+/// between.
+///
+/// # Errors
+/// As [`attach`].
+pub(crate) fn take_over<'d, 's, R: RegisterIo<Error = AccessRefused> + ?Sized>(
+    _device: &'d dyn Device,
+    registers: &'d R,
+    arena: &'d &'d dyn DmaArena,
+    link: &'d Link,
+) -> Result<Disabling<'d, 's, R, &'d dyn DmaArena>, AttachError> {
+    // SAFETY: the controller reaches nothing but memory of the arena that serves it, reached through copies alone
+    // (guaranteed by `Confined`, which every `Device` has promised), so neither a second driver nor memory that is
+    // released early or longer used can break memory safety.
+    unsafe { attach(registers, arena, link) }
 }

@@ -22,6 +22,7 @@ fn a_fetched_command_is_aborted_or_completes_but_never_both() {
     for command in &commands[..3] {
         world.hosts[GUEST].take(1, *command).expect("completes").ok();
     }
+    assert!(aborted, "it had not begun when its Abort was executed");
     let last = world.hosts[GUEST].take(1, commands[3]).expect("completes");
     assert_eq!(last.code, if aborted { ABORT_REQUESTED } else { SUCCESS });
     assert!(world.hosts[GUEST].done.is_empty());

@@ -269,7 +269,7 @@ fn get(world: &World, pages: &[u64], offset: u64, len: usize) -> (Vec<u8>, Vec<u
 
 #[test]
 fn larger_pages_are_used_as_they_are_configured() {
-    for page_shift in [13, 14, 16] {
+    for page_shift in [13, 14, 15, 16] {
         let mut world = World::with(|setup| {
             setup.page_shift = page_shift;
             setup.config.max_transfer_shift = 10;

@@ -405,3 +405,17 @@ fn an_entry_is_visible_only_after_its_data() {
         assert_eq!(*seen.borrow(), [expected], "{name}: what a read finds when the entry appears");
     }
 }
+
+#[test]
+fn a_change_whose_completion_cannot_be_written_is_in_the_log() {
+    let mut world = World::new();
+    let mut queue = world.logged_guest(16);
+    let base = world.hosts[GUEST].completion[&1].area.at(0);
+    world.memory(GUEST).unmap(base, 4096);
+    let prps = world.hosts[GUEST].data(&[7; 512]);
+    world.submit(GUEST, 1, sqe::write(NSID, 4, 1, prps));
+    world.settle();
+    assert_eq!(queue.texts(), ["000b 1:4+1"]);
+    assert_eq!(world.disk(NSID).block(4), [7; 512]);
+    assert!(world.is_fatal(GUEST), "a completion that cannot be posted is fatal");
+}

@@ -9,7 +9,7 @@ use nvme_controller::{ControllerConfig, SubsystemConfig};
 use nvme_core::dma::DmaArena;
 use nvme_core::register::RegisterIo;
 
-use super::sys::Confined;
+use crate::sys::Confined;
 
 /// Something that cases demand beyond an NVMe controller with registers and memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +56,7 @@ pub struct Unavailable {
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no {}: {}", self.need, self.reason)
+        write!(f, "not to be had: {}: {}", self.need, self.reason)
     }
 }
 

@@ -25,7 +25,6 @@ mod driver;
 mod embedded;
 mod list;
 pub mod runner;
-mod sys;
 mod world;
 
 use std::any::Any;
@@ -35,7 +34,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 pub use backend::{Backend, Device, Need};
 pub use embedded::{Embedded, EmbeddedDevice};
 pub use list::CASES;
-pub use sys::Confined;
+#[cfg(test)]
+pub(crate) use tests::Recorded;
 
 /// Who acts in a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,7 +97,7 @@ fn not_applicable(reason: String) -> ! {
 pub fn run(case: &Case, backend: &dyn Backend) -> Verdict {
     for need in case.needs {
         if let Some(reason) = backend.lacks(*need) {
-            return Verdict::NotApplicable(format!("no {need}: {reason}"));
+            return Verdict::NotApplicable(format!("not to be had: {need}: {reason}"));
         }
     }
     match catch_unwind(AssertUnwindSafe(|| (case.run)(backend))) {
@@ -124,3 +124,6 @@ fn message(payload: &(dyn Any + Send)) -> String {
     text.or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,16 +32,37 @@ fn full_events(world: &mut World) -> usize {
 }
 
 pub(crate) fn the_entry_in_the_last_free_slot_says_so_and_keeps_its_range(backend: &dyn Backend) {
-    for size in [2_u32, 3, 4, 5, 8, 63, 64, 65] {
-        let mut world = World::new(backend);
-        let mut queue = started(&mut world, size);
-        world.change_blocks(u64::from(size) + 3);
-        let mut expected = vec!["001b".to_owned()];
-        expected.extend((0..size - 2).map(|index| format!("000b 1:{}+1", 1000 + index * 2)));
-        let last = expected.last_mut().unwrap();
-        *last = last.replacen("000b", "111b", 1).replacen("001b", "111b", 1);
-        assert_eq!(queue.texts(), expected, "{size} slots hold one entry less");
-        assert_eq!(full_events(&mut world), 1, "{size} slots");
+    for size in [2_u32, 3, 4, 5, 8, 63, 64, 65, 130, 1000] {
+        for listed in [false, true] {
+            let name = format!("{size} slots, listed {listed}");
+            let mut world = World::new(backend);
+            let mut queue = if listed {
+                world.create_listed_cdq(MANAGER, GUEST_ID, size)
+            } else {
+                world.create_cdq(MANAGER, GUEST_ID, size)
+            };
+            world.create_pair(GUEST, 1, 16);
+            world.admin(MANAGER, sqe::start_log(queue.id)).ok();
+            world.change_blocks(u64::from(size) + 3);
+            let mut expected = vec!["001b".to_owned()];
+            expected.extend((0..size - 2).map(|index| format!("000b 1:{}+1", 1000 + index * 2)));
+            let last = expected.last_mut().unwrap();
+            *last = last.replacen("000b", "111b", 1).replacen("001b", "111b", 1);
+            assert_eq!(queue.texts(), expected, "{name}: one entry less than slots");
+            assert_eq!(full_events(&mut world), 1, "{name}");
+            // Freed slots do not start it again, a start does.
+            world.publish(&queue);
+            world.change_blocks(1);
+            assert!(queue.texts().is_empty(), "{name}");
+            world.admin(MANAGER, sqe::start_log(queue.id)).ok();
+            world.change_blocks(1);
+            let again: &[&str] = match size {
+                2 => &["111b"],
+                3 => &["001b", "111b 1:1000+1"],
+                _ => &["001b", "000b 1:1000+1"],
+            };
+            assert_eq!(queue.texts(), again, "{name}: started again");
+        }
     }
 }
 

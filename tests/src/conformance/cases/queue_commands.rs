@@ -58,6 +58,13 @@ pub(crate) fn every_check_of_create_completion_queue_has_its_status(backend: &dy
                 w.admin(GUEST, cq(w, 1, 16).dword(11, (64 << 16) | 3))
             }),
             ("vector FFFFh", INVALID_VECTOR, |w| w.admin(GUEST, cq(w, 1, 16).dword(11, (0xFFFF << 16) | 3))),
+            ("vector beyond the last, interrupts off", SUCCESS, |w| {
+                w.admin(GUEST, cq(w, 1, 16).dword(11, (64 << 16) | 1))
+            }),
+            ("PC=0, list that is nowhere", INVALID_FIELD, |w| {
+                let nowhere = w.memory(GUEST).unmapped();
+                w.admin(GUEST, sqe::create_cq(1, 16, 1, nowhere).dword(11, 2))
+            }),
             ("PRP1 offset 4", PRP_OFFSET, |w| w.admin(GUEST, cq(w, 1, 16).or(6, 4))),
             ("PRP1 offset of one entry", PRP_OFFSET, |w| w.admin(GUEST, cq(w, 1, 16).or(6, 16))),
             ("PRP1 offset 800h", PRP_OFFSET, |w| w.admin(GUEST, cq(w, 1, 16).or(6, 0x800))),
@@ -129,6 +136,15 @@ pub(crate) fn every_check_of_create_submission_queue_has_its_status(backend: &dy
                 let list = host.page_list(&[host.allocate(4096)]);
                 w.admin(GUEST, sqe::create_sq(1, 1, 16, list).dword(11, 1 << 16))
             }),
+            ("PC=0, list with offset", PRP_OFFSET, |w| {
+                let host = &w.hosts[GUEST];
+                let list = host.page_list(&[host.allocate(4096)]);
+                w.admin(GUEST, sqe::create_sq(1, 1, 16, list + 64).dword(11, 1 << 16))
+            }),
+            ("PC=0, list that is nowhere", INVALID_FIELD, |w| {
+                let nowhere = w.memory(GUEST).unmapped();
+                w.admin(GUEST, sqe::create_sq(1, 1, 16, nowhere).dword(11, 1 << 16))
+            }),
             ("PC=0, second list entry with offset", PRP_OFFSET, |w| {
                 let host = &w.hosts[GUEST];
                 let list = host.page_list(&[host.allocate(4096), host.allocate(4096) + 64]);
@@ -180,7 +196,9 @@ pub(crate) fn every_check_of_deletion_has_its_status(backend: &dyn Backend) {
 }
 
 pub(crate) fn limits_from_registers_and_features_apply(backend: &dyn Backend) {
-    for (entries, expected) in [(64, SUCCESS), (65, INVALID_QUEUE_SIZE), (65_536, INVALID_QUEUE_SIZE)] {
+    for (entries, expected) in
+        [(63, SUCCESS), (64, SUCCESS), (65, INVALID_QUEUE_SIZE), (65_536, INVALID_QUEUE_SIZE)]
+    {
         let mut world = World::with(backend, |setup| setup.config.max_queue_entries = 64);
         assert_eq!(try_cq(&mut world, 1, entries).code, expected, "completion queue of {entries}, MQES 63");
         try_cq(&mut world, 2, 16).ok();

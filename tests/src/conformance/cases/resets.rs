@@ -47,11 +47,14 @@ pub(crate) fn a_controller_reset_alone_keeps_the_admin_queue_registers(backend: 
             |world: &World| (world.read32(GUEST, AQA), world.read64(GUEST, ASQ), world.read64(GUEST, ACQ));
         let before = registers(&world);
         assert_ne!(before, (0, 0, 0));
+        world.write32(GUEST, 0x0C, 0xFF);
+        assert_eq!(world.read32(GUEST, 0x0C), 0xFF, "{name}: interrupts are masked");
         reset(&mut world, GUEST);
         world.settle();
         let expected = if keeps { before } else { (0, 0, 0) };
         assert_eq!(registers(&world), expected, "{name}");
         assert_eq!(world.read32(GUEST, CC) & 1, 0, "{name}");
+        assert_eq!(world.read32(GUEST, 0x0C), 0, "{name}: the interrupt mask");
     }
 }
 

@@ -35,8 +35,8 @@ use nvme_core::wire::{
 
 use super::backend::{AccessRefused, Backend, Device, Registers, Topology, Work};
 use super::not_applicable;
-use super::sys::take_over;
 use super::world::Setup;
+use crate::sys::take_over;
 
 /// How long a command may take. Nothing here is meant to come near it.
 const TIMEOUT: Duration = Duration::from_secs(30);
