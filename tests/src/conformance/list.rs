@@ -204,6 +204,8 @@ pub const CASES: &[Case] = cases! {
             suspend_and_resume_in_one_batch_with_io_in_flight,
             wrong_doorbells_during_a_suspension_are_told_after_it,
             a_suspend_with_full_completion_queues_ends_and_loses_nothing;
+        [Topology, Interrupts] suspend_in_flight:
+            unmasking_during_a_suspension_interrupts_after_it;
         [Topology, SharedMemory] suspend_in_flight:
             a_guest_goes_on_elsewhere_with_what_it_had_in_flight;
         [Topology] data_queues:

@@ -165,6 +165,25 @@ pub(crate) fn wrong_doorbells_during_a_suspension_are_told_after_it(backend: &dy
     }
 }
 
+pub(crate) fn unmasking_during_a_suspension_interrupts_after_it(backend: &dyn Backend) {
+    let mut world = World::new(backend);
+    world.create_pair(GUEST, 1, 8);
+    world.hosts[GUEST].held.insert(1);
+    // INTMS and INTMC, vector 1.
+    world.write32(GUEST, 0x0C, 1 << 1);
+    world.submit(GUEST, 1, sqe::flush(NSID));
+    world.run();
+    world.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+    world.interrupts();
+    world.write32(GUEST, 0x10, 1 << 1);
+    world.run();
+    let told = |world: &World| world.interrupts().contains(&(GUEST_ID, 1));
+    assert!(!told(&world), "a suspended controller interrupts nobody");
+    world.admin(MANAGER, sqe::resume(GUEST_ID)).ok();
+    world.run();
+    assert!(told(&world), "the completion is told of after Resume");
+}
+
 pub(crate) fn a_suspend_with_full_completion_queues_ends_and_loses_nothing(backend: &dyn Backend) {
     for entries in [2, 3, 5, 8] {
         let mut world = World::new(backend);
