@@ -8,7 +8,7 @@ use super::manager::{Discovered, Discovery, Manager};
 use super::message::{PROTOCOL_VERSION, Piece, Reply, ReplyMessage, Request, RequestMessage, Sequence};
 use super::options::Timeouts;
 use super::quirks::Quirks;
-use crate::admin::{AdminPort, AdminRequest, Call, CallError};
+use crate::admin::{AdminPort, AdminRequest, Call, CallError, Generation};
 use crate::time::{Instant, Step};
 use crate::wire::controller_state::{ControllerStateImage, StateError, StateLimits};
 use crate::wire::migration::SequenceIndicator;
@@ -68,6 +68,8 @@ pub struct DestinationHalf<'s> {
     manager: Option<Discovered>,
     formats: FormatIndices,
     suspended: bool,
+    /// The life of the managing controller in which it was.
+    suspended_in: Option<Generation>,
     given: Given,
     job: Job,
     call: Call,
@@ -86,6 +88,7 @@ impl<'s> DestinationHalf<'s> {
             manager: None,
             formats: FormatIndices { version: 0, vendor: 0 },
             suspended: false,
+            suspended_in: None,
             given: Given::Nothing,
             job: Job::Idle,
             call: Call::new(),
@@ -167,6 +170,11 @@ impl<'s> DestinationHalf<'s> {
             .map_err(|error| DestinationFailure::Manager(ManagerError::TargetIsManager(error)))
     }
 
+    /// Whether a reset of the managing controller has ended the suspension: the controller may run without a resume.
+    fn was_released<P: AdminPort + ?Sized>(&self, port: &P) -> bool {
+        self.suspended_in.is_some_and(|then| then != port.generation())
+    }
+
     fn send(&mut self, request: AdminRequest) {
         // A half without a job has no command on its way.
         let _ = self.call.start(request);
@@ -198,6 +206,7 @@ impl<'s> DestinationHalf<'s> {
                 let tracked = self.tracked()?;
                 let request = self.manager()?.suspend(tracked, false, self.options.timeouts.suspend);
                 self.send(request);
+                self.suspended_in = Some(port.generation());
                 self.job = Job::Suspend;
                 Ok(None)
             }
@@ -218,6 +227,10 @@ impl<'s> DestinationHalf<'s> {
             Request::Resume => {
                 if self.given != Given::Set || !self.suspended {
                     return Err(DestinationFailure::OutOfTurn);
+                }
+                if self.was_released(port) {
+                    // The platform has not let the controller reach the guest's memory yet.
+                    return Err(failed(MigrationCommand::Resume, CallError::Lost));
                 }
                 let tracked = self.tracked()?;
                 platform.before_resume(tracked.controller()).map_err(|_| DestinationFailure::Platform)?;
@@ -328,7 +341,9 @@ impl<'s> DestinationHalf<'s> {
                     }
                     // A controller that is not suspended runs, with the state it was given.
                     Err(error)
-                        if error.is_refusal() && !error.is_status(StatusCode::CONTROLLER_NOT_SUSPENDED) =>
+                        if error.is_refusal()
+                            && !error.is_status(StatusCode::CONTROLLER_NOT_SUSPENDED)
+                            && !self.was_released(port) =>
                     {
                         Err(failed(MigrationCommand::Resume, error))
                     }
