@@ -21,7 +21,7 @@ impl<M: HostMemory> Controller<'_, M> {
             && !self.cut_off
     }
 
-    /// Fetches up to `budget` commands and returns how many.
+    /// Fetches up to `budget` commands, one more if the last is the first half of a fused pair, and returns how many.
     pub(crate) fn fetch(&mut self, budget: u32) -> u32 {
         if !self.fetches() {
             return 0;

@@ -235,6 +235,7 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
     /// Does up to `budget` units of work: at each controller fetches up to `budget` commands, then begins or finishes
     /// up to `budget` of the fetched ones at each, and reports events and interrupts.
     ///
+    /// A fused pair is fetched as a whole, so that one command more may be fetched at each controller.
     /// Bounded by the budget, the number of controllers and queues, and for the data of the commands of each controller
     /// by [`turn_bytes`](SubsystemConfig::turn_bytes) and the largest command.
     pub fn poll(&mut self, budget: u32) -> Activity {

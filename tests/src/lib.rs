@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Helpers shared by the suites that cross the crates.
 
+pub mod checked;
 pub mod conformance;
 pub mod ext4;
 pub mod fault_table;
