@@ -33,7 +33,7 @@ type Up<'d, 'r, 'x, 'a, 's> = Ready<'d, 'd, Regs<'r, 'x, 'a, 's>, CheckedSpace<'
 type Pair<'d, 'r, 'x, 'a, 's> = IoQueuePair<'d, 'd, Regs<'r, 'x, 'a, 's>, CheckedSpace<'s>, usize>;
 
 /// Registers and memory of a managing controller and of a guest's, and whatever `act` does with them.
-fn with_two(act: impl FnOnce([(&Regs<'_, '_, '_, '_>, &CheckedSpace<'_>); 2])) {
+fn with_two(act: impl for<'d, 'r, 'x, 'a, 's> FnOnce([(&'d Regs<'r, 'x, 'a, 's>, &'d CheckedSpace<'s>); 2])) {
     let capacity = Capacity { queues: 4 << 20, data: 20 << 20, controller_data: 2 << 20 };
     let spaces = ["manager", "guest"].map(|name| AddressSpace::new(name, capacity).expect("memory"));
     let slots = || (0..64).map(|_| RegionSlot::new()).collect::<Vec<_>>();

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A Controller Data Queue whose bytes, events and answers the input chooses.
 
-use std::collections::VecDeque;
+mod sys;
+
 use std::time::Duration;
 
 use nvme_controller::host::HostMemory;
-use nvme_core::admin::{
-    AdminCompletion, AdminData, AdminHandle, AdminOutcome, AdminPort, AdminRequest, EventFilter, Generation,
-    SubmitError,
-};
 use nvme_core::cdq::{
     CdqCreation, CdqDeletion, CdqOptions, ControllerDataQueue, HeadPolicy, QueueLayout, QueuePoll,
 };
@@ -17,136 +14,18 @@ use nvme_core::dma::Pool;
 use nvme_core::dma::checking::{Access, CheckingArena, RegionSlot};
 use nvme_core::ring;
 use nvme_core::time::Instant;
-use nvme_core::wire::admin::SetFeatures;
-use nvme_core::wire::feature::ControllerDataQueueFeature;
 use nvme_core::wire::lba_migration::{Change, EntrySequence, LbaMigrationEntry};
-use nvme_core::wire::{
-    AsynchronousEvent, BusAddr, CdqEvent, CdqId, Command, CommandId, CompletionQueueEntry, ControllerId, Lba,
-    ManagerId, NamespaceId, QueueId, Status, StatusCode, TrackedId,
-};
+use nvme_core::wire::{BusAddr, CdqEvent, CdqId, ControllerId, Lba, ManagerId, NamespaceId, TrackedId};
 use nvme_host_linux::memory::{AddressSpace, Capacity};
 
 use crate::Input;
+use sys::{Answer, Port};
 
 const BLOCKS: u64 = 64;
 const ID: CdqId = CdqId::new(5);
 const NAMESPACES: [NamespaceId; 2] = [NamespaceId::new(1), NamespaceId::new(2)];
 
 type Arena<'s> = CheckingArena<'s, AddressSpace>;
-
-/// How the next command is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Success,
-    Refused,
-    NotAtTail,
-    TimedOut,
-    Lost,
-    Busy,
-    Late,
-}
-
-impl Answer {
-    const ALL: [Self; 7] =
-        [Self::Success, Self::Refused, Self::NotAtTail, Self::TimedOut, Self::Lost, Self::Busy, Self::Late];
-}
-
-/// An admin queue that answers as told.
-struct Port<'a, 's> {
-    arena: &'a Arena<'s>,
-    answer: Answer,
-    answers: VecDeque<(u16, AdminOutcome)>,
-    events: VecDeque<AsynchronousEvent>,
-    /// Heads the controller was given and took.
-    taken: Vec<ControllerDataQueueFeature>,
-    base: BusAddr,
-    next: u16,
-    /// A head update is on its way.
-    updating: bool,
-}
-
-impl<'s> AdminPort for Port<'_, 's> {
-    type Arena = Arena<'s>;
-
-    fn arena(&self) -> &Self::Arena {
-        self.arena
-    }
-
-    fn page_size(&self) -> usize {
-        4096
-    }
-
-    fn max_transfer(&self) -> usize {
-        4096
-    }
-
-    fn generation(&self) -> Generation {
-        Generation::default()
-    }
-
-    fn submit(
-        &mut self,
-        request: AdminRequest,
-        _: Instant,
-    ) -> Result<AdminHandle, (SubmitError, AdminRequest)> {
-        if self.answer == Answer::Busy {
-            self.answer = Answer::Success;
-            return Err((SubmitError::Busy, request));
-        }
-        if let AdminData::QueueBase(base) = request.data {
-            self.base = base;
-        }
-        let feature = (request.command.opcode() == SetFeatures::OPCODE).then(|| {
-            assert!(!self.updating, "two head updates at once");
-            self.updating = true;
-            let set = SetFeatures::decode(&request.command).expect("a legal command");
-            ControllerDataQueueFeature::from_set_features(&set).expect("a legal feature")
-        });
-        self.next += 1;
-        let entry = |status: Status| {
-            let id = CommandId::new(self.next);
-            let entry = CompletionQueueEntry::new(QueueId::ADMIN, 0, id, status);
-            AdminOutcome::Completed(entry.with_result(ID.get().into(), 0))
-        };
-        let outcome = match self.answer {
-            Answer::Success | Answer::Late | Answer::Busy => {
-                self.taken.extend(feature);
-                entry(Status::SUCCESS)
-            }
-            Answer::Refused => entry(StatusCode::INTERNAL_ERROR.status()),
-            Answer::NotAtTail => entry(StatusCode::INVALID_FIELD.status().with_do_not_retry()),
-            Answer::TimedOut => AdminOutcome::TimedOut,
-            Answer::Lost => AdminOutcome::Lost,
-        };
-        self.answers.push_back((self.next, outcome));
-        Ok(AdminHandle::new(CommandId::new(self.next), Generation::default()))
-    }
-
-    fn take(&mut self, handle: AdminHandle) -> Option<AdminCompletion> {
-        if self.answer == Answer::Late {
-            self.answer = Answer::Success;
-            return None;
-        }
-        let at = self.answers.iter().position(|(id, _)| *id == handle.command_id().get())?;
-        let (_, outcome) = self.answers.remove(at)?;
-        self.updating = false;
-        Some(AdminCompletion { outcome, region: None })
-    }
-
-    fn abandon(&mut self, handle: AdminHandle) {
-        self.answers.retain(|(id, _)| *id != handle.command_id().get());
-        self.updating = false;
-    }
-
-    fn take_event(&mut self, filter: EventFilter) -> Option<AsynchronousEvent> {
-        let at = self.events.iter().position(|event| filter.matches(event))?;
-        self.events.remove(at)
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        None
-    }
-}
 
 /// The controller's side of the ring: where slots lie, and what was written.
 struct Writer {
@@ -253,16 +132,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 fn act(arena: &Arena<'_>, input: &mut Input<'_>) {
-    let mut port = Port {
-        arena,
-        answer: Answer::Success,
-        answers: VecDeque::new(),
-        events: VecDeque::new(),
-        taken: Vec::new(),
-        base: BusAddr::new(0),
-        next: 0,
-        updating: false,
-    };
+    let mut port = Port::new(arena);
     let flags = input.u8();
     let head = HeadPolicy {
         every: input.below(6),
