@@ -207,6 +207,9 @@ fn walk(input: &mut Input<'_>) {
     });
 }
 
+/// Addresses and lengths.
+type Runs = Vec<(u64, u64)>;
+
 /// The runs of memory that the data go to, or the status and the runs before the error.
 fn model(
     prp1: u64,
@@ -214,7 +217,7 @@ fn model(
     len: u64,
     read: impl Fn(u64) -> Option<u64>,
     mapped: impl Fn(u64, u64) -> bool,
-) -> Result<Vec<(u64, u64)>, (StatusCode, Vec<(u64, u64)>)> {
+) -> Result<Runs, (StatusCode, Runs)> {
     let invalid = |found: Vec<(u64, u64)>| Err((StatusCode::PRP_OFFSET_INVALID, found));
     let first = (PAGE - prp1 % PAGE).min(len);
     let left = len - first;

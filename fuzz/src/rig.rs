@@ -234,11 +234,11 @@ pub(crate) fn with_rig<T>(act: impl FnOnce(&mut Rig<'_>) -> T) -> T {
     let mut submission = vec![SubmissionQueueSlot::new(); 2 * QUEUES];
     let mut completion = vec![CompletionQueueSlot::new(); 2 * QUEUES];
     let mut commands = vec![CommandSlot::new(); 2 * 17];
-    let mut requests = vec![CommandId::new(0); 2 * 3];
-    let mut events = vec![EventSlot::new(); 2 * 4];
+    let mut requests = [CommandId::new(0); 2 * 3];
+    let mut events = [EventSlot::new(); 2 * 4];
     let mut errors = vec![ErrorSlot::new(); 2 * 4];
     let mut state = vec![0; 2 * state_bytes(QUEUES, QUEUES, 3, 4)];
-    let mut ranges = vec![TrackedRange::new(); 2 * 4];
+    let mut ranges = [TrackedRange::new(); 2 * 4];
     let mut bits = vec![0; 2 * 16];
     macro_rules! halves {
         ($($memory:ident),+) => {$(

@@ -238,11 +238,14 @@ impl<'a, 's, 'b> Device<'a, 's, 'b> {
         let refused = state.input.rarely(12);
         let mut result = (0, 0);
         let mut status = if refused { StatusCode::INTERNAL_ERROR.status() } else { Status::SUCCESS };
-        if !refused && !(queue == 0 && !self.manage(state, entry, &mut result)) && state.honest {
-            self.transfer(state, queue, entry);
-        } else if !refused && queue == 0 && result == (u32::MAX, 0) {
-            status = StatusCode::INVALID_FIELD.status();
-            result = (0, 0);
+        if !refused {
+            let makes_sense = queue != 0 || self.manage(state, entry, &mut result);
+            if !makes_sense {
+                status = StatusCode::INVALID_FIELD.status();
+                result = (0, 0);
+            } else if state.honest {
+                self.transfer(state, queue, entry);
+            }
         }
         if state.honest && carries_data(queue, entry) {
             self.arena.let_go(entry.prp1());

@@ -31,8 +31,8 @@ const SLOTS: usize = 5;
 /// Steps of one life of the controller, and lives.
 const STEPS: u32 = 120;
 const LIVES: u32 = 2;
-/// Polls until a machine must have ended.
-const POLLS: u32 = 2_000;
+/// Polls until a machine must have ended: a shutdown that somebody else began is looked at every millisecond for a minute.
+const POLLS: u32 = 100_000;
 
 type Regs<'d, 's, 'b> = Device<'d, 's, 'b>;
 type Arena<'s> = CheckedSpace<'s>;
@@ -171,7 +171,7 @@ fn lives<'d, 's, 'b>(
         down = disable(disabling, device, &mut host.now);
         host.take_down(&mut down);
     }
-    drop(down.detach());
+    let _slots = down.detach();
     assert!(host.ledger.0.iter().all(|ended| *ended), "commands that never ended: {:?}", host.ledger.0);
     assert_eq!(arena.live(), 0, "memory that did not come back");
 }

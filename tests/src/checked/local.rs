@@ -131,6 +131,9 @@ fn lend() -> ControllerStorage<'static> {
     }
 }
 
+/// The controllers and namespaces of a subsystem, in a place that outlives it.
+pub type Parts<'x, 'a, 's> = (Vec<Controller<'x, CheckedMemory<'a, 's>>>, Vec<Namespace<Medium>>);
+
 /// A managing controller and a guest's, whose memories these are, over a medium of `blocks` blocks. What it is lent
 /// stays lent until the test program ends.
 ///
@@ -141,7 +144,7 @@ pub fn subsystem<'x, 'a: 'x, 's: 'x>(
     manager: CheckedMemory<'a, 's>,
     guest: CheckedMemory<'a, 's>,
     blocks: usize,
-    parts: &'x mut Option<(Vec<Controller<'x, CheckedMemory<'a, 's>>>, Vec<Namespace<Medium>>)>,
+    parts: &'x mut Option<Parts<'x, 'a, 's>>,
 ) -> CheckedSubsystem<'x, 'a, 's> {
     let (controllers, namespaces) = parts.insert((
         vec![
