@@ -210,7 +210,7 @@ fn judge(
         Outcome::SourceStuck { failure, resume } => {
             return failed(format!("{}; the source could not be resumed: {resume}", show_failure(failure)));
         }
-        Outcome::Indeterminate { failure } => {
+        Outcome::Indeterminate { failure, .. } => {
             return failed(format!("{}; whether the destination runs is unknown", show_failure(failure)));
         }
     };

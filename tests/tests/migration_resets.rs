@@ -2,7 +2,8 @@
 //! Resets of every controller in every step of a migration: each ends with exactly one side running.
 
 use nvme_controller::fault::{FaultKind, FaultRule};
-use nvme_core::migration::{MigrationStep, StepKind};
+use nvme_core::admin::{CallError, SubmitError};
+use nvme_core::migration::{Failure, MigrationStep, Outcome, StepKind};
 use nvme_tests::world::{Ended, Event, Reset, Seeded, Verdict, World, WorldConfig};
 
 const SEEDS: u64 = 4;
@@ -73,6 +74,28 @@ fn r8_r10_a_reset_of_the_destination_manager_in_any_step_ends_with_one_side_runn
             }
         }
     }
+}
+
+/// The destination may reach the guest's memory from the moment before its resume is sent: a reset of its managing
+/// controller in that moment lets it answer commands, and what it has answered must not be forgotten.
+#[test]
+fn r10_a_reset_of_the_destination_manager_before_its_resume_is_sent_loses_no_write() {
+    let mut unsent = 0;
+    for event_delay in 0..8 {
+        for seed in 0..48 {
+            let event = Event::DestinationManager(Reset::ByDriver);
+            let config = WorldConfig { event_delay, ..world(MigrationStep::ResumeDestination, event) };
+            let ended = run(&format!("{event_delay} polls later"), seed, config);
+            let unknown = CallError::NotSubmitted(SubmitError::NotReady);
+            if let Outcome::Indeterminate { failure, resume_asked: true } = ended.outcome
+                && failure == Failure::ResumeUnknown(unknown)
+            {
+                unsent += 1;
+                assert_eq!(ended.verdict, Verdict::Verified, "{event_delay} polls later, seed {seed}");
+            }
+        }
+    }
+    assert!(unsent > 0, "the moment was met");
 }
 
 /// Between the last look at the source and the switch only the fence keeps a source that is released from running.

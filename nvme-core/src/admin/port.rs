@@ -245,8 +245,9 @@ pub unsafe trait AdminPort {
     ) -> Result<AdminHandle, (SubmitError, AdminRequest)>;
 
     /// Takes the completion of a command, once; `None` while it is outstanding, once it has been taken, and for a command
-    /// of another port. A command of an earlier [life](Generation::is_another_life) is [`Lost`](AdminOutcome::Lost),
-    /// without its buffer, which went back when the controller was disabled.
+    /// of another port. A command of an earlier [life](Generation::is_another_life) that did not complete is
+    /// [`Lost`](AdminOutcome::Lost), with its buffer if the port still keeps it; otherwise the buffer went back when the
+    /// controller was enabled again.
     fn take(&mut self, handle: AdminHandle) -> Option<AdminCompletion>;
 
     /// Gives up interest in a command: its slot and buffer are freed when the device lets go of them.

@@ -375,6 +375,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
             }
         }
         self.events.stop();
+        self.life.renew();
     }
 
     /// The next slot from index `next` on, in any order of time, that `wanted` holds for; `next` moves past it.
@@ -479,12 +480,12 @@ unsafe impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_
     }
 
     fn take(&mut self, handle: AdminHandle) -> Option<AdminCompletion> {
-        if handle.generation().is_another_life(self.generation()) {
-            return Some(AdminCompletion { outcome: AdminOutcome::Lost, region: None });
-        }
         let id = handle.command_id();
         let failed = self.check().is_err();
-        let work = self.tracker.get_mut(id).filter(|work| work.is_claimed_by(handle))?;
+        let earlier = handle.generation().is_another_life(self.generation());
+        let Some(work) = self.tracker.get_mut(id).filter(|work| work.is_claimed_by(handle)) else {
+            return earlier.then_some(AdminCompletion { outcome: AdminOutcome::Lost, region: None });
+        };
         let outcome = match work.stage {
             Stage::Told => return None,
             Stage::TimedOut => {

@@ -540,9 +540,12 @@ fn what_nobody_took_is_lost_once_with_its_data() {
     device.complete(0, done.command_id(), Status::SUCCESS, 0, 0);
     ready.poll(Instant::from_micros(5_000_000)).unwrap();
     assert_eq!(ready.admin().take(told).unwrap().outcome, AdminOutcome::TimedOut);
+    let life = ready.admin().generation();
     let mut disabling = ready.disable();
     run(&mut Instant::ZERO.clone(), |now| disabling.poll(now)).unwrap();
     let mut disabled = disabling.finish().unwrap();
+    // Whoever relies on something of the controller's learns that it is gone.
+    assert!(disabled.admin().unwrap().generation().is_another_life(life));
     // By handle, for owners that still hold one.
     let lost = disabled.admin().unwrap().take(first).unwrap();
     assert_eq!(lost.outcome, AdminOutcome::Lost);

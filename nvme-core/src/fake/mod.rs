@@ -37,6 +37,8 @@ pub(crate) enum Fault {
     DoneButTimesOut,
     /// The controller is reset under it; not executed.
     Lost,
+    /// The controller resets itself before the command comes, and the port notices.
+    NotReady,
     /// The port has no room this many times.
     Busy(u32),
     /// The completion comes this many polls later.
@@ -200,6 +202,11 @@ unsafe impl AdminPort for FakePort<'_> {
         let fault = self.fault(&request.command);
         if let Some(Fault::Busy(_)) = fault {
             return Err((SubmitError::Busy, request));
+        }
+        if let Some(Fault::NotReady) = fault {
+            self.dead = true;
+            self.device.reset();
+            return Err((SubmitError::NotReady, request));
         }
         self.next = self.next.wrapping_add(1);
         let id = self.next;

@@ -8,7 +8,7 @@ use super::manager::{Discovered, Discovery, Manager};
 use super::message::{PROTOCOL_VERSION, Piece, Reply, ReplyMessage, Request, RequestMessage, Sequence};
 use super::options::Timeouts;
 use super::quirks::Quirks;
-use crate::admin::{AdminPort, AdminRequest, Call, CallError, Generation};
+use crate::admin::{AdminPort, AdminRequest, Call, CallError, Generation, SubmitError};
 use crate::time::{Instant, Step};
 use crate::wire::controller_state::{ControllerStateImage, StateError, StateLimits};
 use crate::wire::migration::SequenceIndicator;
@@ -339,9 +339,11 @@ impl<'s> DestinationHalf<'s> {
                         self.given = Given::Resumed { platform };
                         Ok(Some(Reply::Resumed { platform }))
                     }
-                    // A controller that is not suspended runs, with the state it was given.
+                    // A controller that is not suspended runs, with the state it was given, and so may one whose
+                    // managing controller has failed: it has access to the guest's memory by now.
                     Err(error)
                         if error.is_refusal()
+                            && error != CallError::NotSubmitted(SubmitError::NotReady)
                             && !error.is_status(StatusCode::CONTROLLER_NOT_SUSPENDED)
                             && !self.was_released(port) =>
                     {

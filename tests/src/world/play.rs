@@ -516,8 +516,8 @@ impl<C: Choices> Play<'_, '_, '_, C> {
     fn put_right(&mut self, migrator: &mut WorldMigrator<'_, '_>) -> Result<(), Violation> {
         let outcome = migrator.outcome().copied();
         let pending = matches!(outcome, Some(Outcome::RolledBack { suspend_pending: true, .. }));
-        if let Some(Outcome::Indeterminate { .. }) = outcome {
-            return self.find_out();
+        if let Some(Outcome::Indeterminate { resume_asked, .. }) = outcome {
+            return if resume_asked { self.go_forward() } else { self.go_back() };
         }
         let stuck = matches!(outcome, Some(Outcome::SourceStuck { .. }));
         let quarantined = migrator.take_quarantined();
@@ -539,22 +539,25 @@ impl<C: Choices> Play<'_, '_, '_, C> {
         Ok(())
     }
 
-    /// Nobody knows whether the destination was resumed.
-    fn find_out(&mut self) -> Result<(), Violation> {
+    /// Nobody knows whether the destination was resumed: it may have answered commands, so the guest goes on there.
+    fn go_forward(&mut self) -> Result<(), Violation> {
         // A reset of its managing controller ends its suspension: it runs in any case then, with the guest's state.
         self.disable_manager(DESTINATION)?;
         self.managers[DESTINATION].release();
-        if self.runs(DESTINATION) {
-            let _ = self.platform.destination_resumed(GUESTS[DESTINATION]);
-            return Ok(());
+        let told = self.platform.destination_resumed(GUESTS[DESTINATION]);
+        self.guest.reset_wanted |= told.is_err() || !self.runs(DESTINATION);
+        Ok(())
+    }
+
+    /// The destination could not be made to forget the guest's state, with which it never reached the guest's memory.
+    fn go_back(&mut self) -> Result<(), Violation> {
+        if self.platform.destination_forgotten(GUESTS[DESTINATION]).is_err() {
+            self.repair(DESTINATION, 1);
         }
-        let _ = self.platform.destination_forgotten(GUESTS[DESTINATION]);
         let _ = self.platform.unfence_source(GUESTS[SOURCE]);
         self.disable_manager(SOURCE)?;
         self.managers[SOURCE].release();
         let _ = self.platform.source_resumed(GUESTS[SOURCE]);
-        // The destination may have answered commands before it failed; a guest that begins anew cannot mistake them.
-        self.guest.reset_wanted = true;
         Ok(())
     }
 

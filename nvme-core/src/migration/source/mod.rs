@@ -63,13 +63,21 @@ pub enum Outcome<M, H> {
         resume: CallError,
     },
     /// Whether the destination runs is unknown, so the source stays suspended, and fenced if its platform can do that.
-    /// A reset of the destination's managing controller settles it, because it ends the suspension in any case. A
-    /// destination controller that is ready afterwards, without a fatal status, runs with the guest's state: switch the
-    /// guest over to it. One that is not will not run: disable it, then lift the fence, release the source by a reset of
-    /// its managing controller, and have the guest reset its controller, since the destination may have answered commands.
+    /// How its host gets out of this depends on `resume_asked`.
     Indeterminate {
         /// Why it is unknown.
         failure: Failure<M, H>,
+        /// Whether the destination was asked to resume.
+        ///
+        /// If so, the way is forward: everything is at the destination, which may have answered commands of the guest, so
+        /// that only its namespaces hold all that was acknowledged. Reset its managing controller, which ends the
+        /// suspension in any case, and switch the guest over to it. If the controller is not ready afterwards, or has a
+        /// fatal status, it does not run: have the guest reset it.
+        ///
+        /// If not, the way is back: the destination holds state of the guest, could not be made to forget it, and has had
+        /// no access to the guest's memory ([`Platform::before_resume`]). Disable it, by a function level reset if nothing
+        /// else helps, then lift the fence and release the source by a reset of its managing controller.
+        resume_asked: bool,
     },
 }
 

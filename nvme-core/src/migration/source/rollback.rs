@@ -178,8 +178,8 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         let failure = self.failure.unwrap_or(Failure::Cancelled);
         self.outcome = Some(match (self.step, self.commit, self.stuck) {
             (MigrationStep::Done, Commit::Acknowledged, _) => Outcome::Completed { platform, clean_up },
-            (MigrationStep::Done, ..) => Outcome::Indeterminate { failure },
-            _ if self.unsure => Outcome::Indeterminate { failure },
+            (MigrationStep::Done, ..) => Outcome::Indeterminate { failure, resume_asked: true },
+            _ if self.unsure => Outcome::Indeterminate { failure, resume_asked: false },
             (_, _, Some(resume)) => Outcome::SourceStuck { failure, resume },
             _ => Outcome::RolledBack { failure, platform, clean_up, suspend_pending: self.suspend_pending },
         });

@@ -3,7 +3,7 @@
 
 use super::super::*;
 use super::bench::*;
-use crate::admin::CallError;
+use crate::admin::{CallError, SubmitError};
 use crate::dma::Pool;
 use crate::fake::{Fault, Rule, Running};
 use crate::testing::TestArena;
@@ -234,6 +234,7 @@ fn r10_a_resume_without_an_answer_resumes_nobody() {
         ("timed out", Fault::TimesOut, CallError::TimedOut),
         ("done but timed out", Fault::DoneButTimesOut, CallError::TimedOut),
         ("lost", Fault::Lost, CallError::Lost),
+        ("lost before it was sent", Fault::NotReady, CallError::NotSubmitted(SubmitError::NotReady)),
         ("failed unclearly", UNCLEAR, CallError::Status(StatusCode::INTERNAL_ERROR.status())),
         ("done but failed unclearly", UNCLEAR_DONE, CallError::Status(StatusCode::INTERNAL_ERROR.status())),
         ("done without a status", NO_STATUS, CallError::Status(Status::SUCCESS.with_do_not_retry())),
@@ -247,7 +248,8 @@ fn r10_a_resume_without_an_answer_resumes_nobody() {
         let mut bench = Bench::new(&arenas);
         bench.destination.rules.push(Rule::new(0x41, 1, fault));
         let ran = bench.run();
-        assert_eq!(ran.outcome, Outcome::Indeterminate { failure: Failure::ResumeUnknown(error) }, "{name}");
+        let failure = Failure::ResumeUnknown(error);
+        assert_eq!(ran.outcome, Outcome::Indeterminate { failure, resume_asked: true }, "{name}");
         assert_eq!(bench.source.device.running, Running::Suspended, "{name}: the source is not resumed");
         assert_eq!(bench.source.count(0x41, 1), 0, "{name}");
         assert!(bench.source.device.queues.is_empty(), "{name}");
@@ -261,7 +263,7 @@ fn r10_a_destination_that_cannot_be_kept_from_running_keeps_the_source_suspended
     bench.destination.rules.push(Rule::new(0x41, 1, REFUSED));
     bench.platform.breaks = Some(Called::Forgotten);
     let ran = bench.run();
-    assert!(matches!(ran.outcome, Outcome::Indeterminate { .. }), "{:?}", ran.outcome);
+    assert!(matches!(ran.outcome, Outcome::Indeterminate { resume_asked: false, .. }), "{:?}", ran.outcome);
     assert_eq!(bench.source.device.running, Running::Suspended);
 }
 
