@@ -21,6 +21,7 @@
 //! |---|---|
 //! | [`memory`] | bus address spaces over one memfd each: what a device sees behind an IOMMU |
 //! | [`storage`], [`witness`] | namespaces in files or memory; comparison of two of them as they were at one moment |
+//! | [`address`] | where a controller is, as text |
 //! | [`embedded`] | a subsystem with a thread of its own, its controllers reached as registers |
 //! | [`driver`] | bringing controllers up and down |
 //! | [`endpoint`], [`platform`], [`journal`] | the guest's registers, held and replayed; the switch; which image to trust |
@@ -34,6 +35,7 @@
 //! subsystems' inboxes (register accesses, in order), in shared memory (atomic copies only) and in
 //! [`sync`] (wake-ups, and the token that stands for the guest's processor).
 
+pub mod address;
 pub mod cli;
 pub mod config;
 pub mod driver;
