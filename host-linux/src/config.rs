@@ -105,6 +105,9 @@ pub struct MigrateConfig {
     /// I/O commands that the guest completes at least before the migration begins, and as many after it, each waited
     /// for a minute at most.
     pub run_commands: u64,
+    /// After each round the Controller Data Queue is left alone until the guest has completed so many I/O commands more,
+    /// waited for a minute at most.
+    pub stall_commands: u64,
     /// Where each acknowledged write is logged.
     pub guest_log: Option<PathBuf>,
     /// The journal; `None` for the usual place beside the destination image. Without images there is none.
@@ -147,6 +150,7 @@ impl Default for MigrateConfig {
             run_before: Duration::from_millis(500),
             run_after: Duration::from_millis(500),
             run_commands: 0,
+            stall_commands: 0,
             guest_log: None,
             journal: None,
             report: None,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nvme_host_linux::config::{CdqLayout, MigrateConfig, Namespaces};
+use nvme_host_linux::faults::FaultOption;
 use nvme_host_linux::guest::Pattern;
 use nvme_host_linux::images::Inputs;
 use nvme_host_linux::journal::Side;
@@ -24,8 +25,8 @@ fn small() -> MigrateConfig {
     }
 }
 
-/// Runs until the guest was fast enough for what a test needs, at most.
-const TRIES: usize = 20;
+/// More commands than the guest has in flight: so many completions mean that some of the commands are new.
+const STALL: u64 = 100;
 
 fn migrate(name: &str, config: &MigrateConfig) -> Report {
     let inputs = Inputs::open(config, None).expect(name);
@@ -81,16 +82,18 @@ fn every_ring_geometry_arrives_and_tiny_ones_overflow() {
         for entries in [3u32, 4, 5, 8, 63, 64, 65, 4096] {
             for block_size in [512, 4096] {
                 let name = format!("{entries} entries, {layout:?}, {block_size}");
-                let config =
-                    MigrateConfig { cdq_entries: entries, cdq_layout: layout, block_size, ..small() };
-                let overflows = |_| {
-                    let report = assert_verified(&name, &config);
-                    assert!(report.cdq.highest_fill < entries, "{name}: {:?}", report.cdq);
-                    report.cdq.overflows > 0
+                let config = MigrateConfig {
+                    cdq_entries: entries,
+                    cdq_layout: layout,
+                    block_size,
+                    read_percent: 0,
+                    stall_commands: STALL,
+                    ..small()
                 };
-                // Whether a tiny queue overflows depends on who runs when, so the run is repeated until it does.
-                let overflowed = (0..if entries <= 5 { TRIES } else { 1 }).any(overflows);
-                assert!(overflowed || entries > 5, "{name}: no overflow");
+                let report = assert_verified(&name, &config);
+                assert!(report.cdq.highest_fill < entries, "{name}: {:?}", report.cdq);
+                // The commands during a stall alone are more than such a queue holds.
+                assert!(report.cdq.overflows > 0 || entries > 5, "{name}: no overflow");
             }
         }
     }
@@ -105,23 +108,37 @@ fn a_run_cannot_be_told_from_its_report_as_json() {
 
 #[test]
 fn strict_runs_that_do_not_converge_stay_at_the_source() {
+    // No read of the migration is faster than the limit, and after the last round everything is to be copied again:
+    // because the queue overflowed, or because the guest has written every block.
+    let slow = FaultOption::parse("delay=4ms,controller=1,queue=io,opcode=02").expect("rule");
     let hopeless = MigrateConfig {
         stop_time_limit: Duration::from_millis(1),
         max_rounds: 1,
-        namespaces: Namespaces::Memory { size: 32 << 20 },
+        namespaces: Namespaces::Memory { size: 1 << 20 },
+        pattern: Pattern::Sequential,
+        io_size: 64 << 10,
+        read_percent: 0,
+        stall_commands: STALL,
+        faults: vec![slow],
         ..small()
     };
-    let strict = MigrateConfig { strict: true, ..hopeless.clone() };
-    let missed = |report: &Report| report.verdict == Verdict::NotConverged;
-    // A guest that hardly gets to run changes so little that the migration converges after all.
-    let report = (0..TRIES).map(|_| migrate("strict", &strict)).find(missed).expect("strict: never too fast");
-    assert_eq!(report.verdict, Verdict::NotConverged, "{}", report.statement);
-    assert_eq!((report.guest_runs_on, report.verdict.exit_status()), (Side::Source, 4));
-    assert_eq!(report.leftovers.controller_data, 0);
-    let missed = |report: &Report| !report.convergence.reached;
-    let forced = (0..TRIES).map(|_| assert_verified("forced", &hopeless)).find(missed);
-    let report = forced.expect("forced: never too fast");
-    assert!(report.convergence.statement.contains("done anyway"), "{:?}", report.convergence);
+    for (name, words, cdq_entries) in
+        [("overflow", "queue overflowed", 3), ("rounds", "not reached within 1 rounds", 16_384)]
+    {
+        let forced = MigrateConfig { cdq_entries, ..hopeless.clone() };
+        let report = assert_verified(name, &forced);
+        let convergence = &report.convergence;
+        assert!(
+            !convergence.reached && convergence.statement.contains("done anyway"),
+            "{name}: {convergence:?}"
+        );
+        assert!(convergence.statement.to_lowercase().contains(words), "{name}: {convergence:?}");
+
+        let report = migrate(name, &MigrateConfig { strict: true, ..forced });
+        assert_eq!(report.verdict, Verdict::NotConverged, "{name}: {}", report.statement);
+        assert_eq!((report.guest_runs_on, report.verdict.exit_status()), (Side::Source, 4), "{name}");
+        assert_eq!(report.leftovers.controller_data, 0, "{name}");
+    }
 }
 
 fn content(file: &File) -> Vec<u8> {

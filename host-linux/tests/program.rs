@@ -26,8 +26,8 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn exit_status_and_report_say_how_a_run_ended() {
-    // Far more writes in flight than a ring of two usable entries takes: it overflows however fast the machine is, so
-    // that one delta round can never be enough.
+    // More writes after each round than the ring has entries, and no read of the migration faster than the limit: all
+    // blocks are to be copied again, and one delta round can never be enough.
     let hopeless = [
         "--size",
         "8M",
@@ -40,10 +40,10 @@ fn exit_status_and_report_say_how_a_run_ended() {
         "3",
         "--read-percent",
         "0",
-        "--queue-depth",
-        "256",
-        "--io-queues",
-        "4",
+        "--stall-commands",
+        "100",
+        "--fault",
+        "delay=2ms,controller=1,queue=io,opcode=02",
     ];
     let table: [(&str, &[&str], i32, Verdict, Side); 4] = [
         ("verified", &["--size", "1M"], 0, Verdict::Verified, Side::Destination),
@@ -65,10 +65,9 @@ fn exit_status_and_report_say_how_a_run_ended() {
     ];
     for (name, options, status, verdict, side) in table {
         let dir = tempfile::tempdir().expect("directory");
-        let start = if options.contains(&"--queue-depth") { &SMALL[..1] } else { &SMALL[..] };
         let output = Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
             .current_dir(dir.path())
-            .args(start)
+            .args(SMALL)
             .args(options)
             .args(["--json", "-"])
             .output()

@@ -117,6 +117,9 @@ pub struct MigrateArgs {
     /// How long the guest runs after it.
     #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = values::run_time, help_heading = "Guest")]
     run_after: Duration,
+    /// I/O commands that the guest completes at least before the migration begins, and as many after it.
+    #[arg(long, value_name = "N", default_value = "0", help_heading = "Guest")]
+    run_commands: u64,
     /// Log each acknowledged write here: 16 bytes per block, its number and its version, little-endian.
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
     guest_log: Option<PathBuf>,
@@ -139,6 +142,10 @@ pub struct MigrateArgs {
     /// Stop the guest once the rest is expected to take no longer than this.
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = values::stop_time, help_heading = "Migration")]
     stop_time_limit: Duration,
+    /// Do nothing after each round, as a busy host would, until the guest has completed so many I/O commands more: its
+    /// changes wait in the Controller Data Queue, or overflow it.
+    #[arg(long, value_name = "N", default_value = "0", help_heading = "Migration")]
+    stall_commands: u64,
     #[arg(long, value_name = "STEP", value_parser = values::cancel_after, help = values::cancel_after_help(), help_heading = "Migration")]
     cancel_after: Option<MigrationStep>,
     /// Cancel if the limits are reached without convergence, instead of doing the last round anyway.
@@ -214,7 +221,8 @@ impl MigrateArgs {
             seed: self.seed,
             run_before: self.run_before,
             run_after: self.run_after,
-            run_commands: default.run_commands,
+            run_commands: self.run_commands,
+            stall_commands: self.stall_commands,
             guest_log: self.guest_log.clone(),
             journal: self.journal.clone(),
             report: self.json.clone().filter(|path| path != Path::new("-")),

@@ -39,6 +39,8 @@ const CC: Offset = Offset::new(0x14);
 const CSTS: Offset = Offset::new(0x1C);
 /// How long a controller may take to become disabled.
 const DISABLE: Duration = Duration::from_secs(2);
+/// How often a run that waits for nothing but commands looks after its guest.
+const SHORT_LOOK: Duration = Duration::from_millis(1);
 /// How long a guest may take beyond its time for the commands asked of it.
 const COMMANDS: Duration = Duration::from_secs(60);
 
@@ -281,16 +283,7 @@ impl Bench {
 
     /// Waits while the guest runs for so long and until it has completed so many commands more; shorter if it fails.
     pub(super) fn let_run(&self, duration: Duration, commands: u64) {
-        let until = Instant::now() + duration;
-        let enough = self.guest.commands().saturating_add(commands);
-        while !self.guest.has_failed() {
-            let now = Instant::now();
-            let left = until.saturating_duration_since(now);
-            if left.is_zero() && (self.guest.commands() >= enough || now >= until + COMMANDS) {
-                break;
-            }
-            std::thread::sleep(if left.is_zero() { LOOK } else { left.min(LOOK) });
-        }
+        let_run(&self.guest, duration, commands);
     }
 
     /// The guest's controllers.
@@ -321,6 +314,20 @@ impl Bench {
             }
         }
         Ok(EnabledReport { source: is_enabled(&source), destination: is_enabled(&destination) })
+    }
+}
+
+/// Waits while the guest runs for so long and until it has completed so many commands more; shorter if it fails.
+pub(super) fn let_run(guest: &Guest, duration: Duration, commands: u64) {
+    let until = Instant::now() + duration;
+    let enough = guest.commands().saturating_add(commands);
+    while !guest.has_failed() {
+        let now = Instant::now();
+        let left = until.saturating_duration_since(now);
+        if left.is_zero() && (guest.commands() >= enough || now >= until + COMMANDS) {
+            break;
+        }
+        std::thread::sleep(if left.is_zero() { SHORT_LOOK } else { left.min(LOOK) });
     }
 }
 

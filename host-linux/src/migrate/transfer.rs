@@ -17,7 +17,7 @@ use nvme_core::migration::{
 use nvme_core::time::{Instant, Step};
 use nvme_core::wire::{ControllerId, QueueId};
 
-use super::bench::{Bench, DESTINATION, MANAGER, SOURCE, registers};
+use super::bench::{Bench, DESTINATION, MANAGER, SOURCE, let_run, registers};
 use super::{Observer, RunError, Status};
 use crate::config::{CdqLayout, MigrateConfig};
 use crate::driver::{
@@ -234,6 +234,7 @@ impl Bench {
         let mut observed = Instant::ZERO;
         let mut last_step = migrator.step();
         let mut cancelled_after = None;
+        let mut stalls = 0;
         loop {
             let now = waiter.now();
             // A manager that fails loses its commands, which is how the migration learns of it.
@@ -252,6 +253,14 @@ impl Bench {
                 let _ = migrator.cancel();
             }
             last_step = current;
+            let rounds_made = migrator.summary().rounds;
+            if config.stall_commands > 0 && current == MigrationStep::DeltaRounds && stalls < rounds_made {
+                stalls = rounds_made;
+                let begun = std::time::Instant::now();
+                let_run(&self.guest, Duration::ZERO, config.stall_commands);
+                // What nobody looked after must not be given up for it.
+                waiter.clock = waiter.clock.behind(begun.elapsed());
+            }
             if self.guest.has_failed() {
                 let _ = migrator.cancel();
             }
