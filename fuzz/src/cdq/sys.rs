@@ -86,6 +86,10 @@ unsafe impl<'s> AdminPort for Port<'_, 's> {
         self.life.generation()
     }
 
+    fn is_live(&self) -> bool {
+        true
+    }
+
     fn submit(
         &mut self,
         request: AdminRequest,

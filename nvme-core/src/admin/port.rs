@@ -234,6 +234,10 @@ pub unsafe trait AdminPort {
     /// The present life of the controller.
     fn generation(&self) -> Generation;
 
+    /// Whether the controller takes commands, as far as the port knows: it is enabled, has not failed and was not removed.
+    /// If not, [`submit`](Self::submit) refuses with [`SubmitError::NotReady`].
+    fn is_live(&self) -> bool;
+
     /// Submits one command and rings the doorbell.
     ///
     /// # Errors

@@ -439,6 +439,10 @@ unsafe impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_
         self.life.generation()
     }
 
+    fn is_live(&self) -> bool {
+        self.check().is_ok()
+    }
+
     fn submit(
         &mut self,
         request: AdminRequest,

@@ -85,7 +85,8 @@ pub(crate) struct FakePort<'a> {
     held: Vec<DmaRegion>,
     next: u16,
     life: Life,
-    dead: bool,
+    /// The port has noticed that the controller failed.
+    pub(crate) dead: bool,
 }
 
 impl<'a> FakePort<'a> {
@@ -181,6 +182,10 @@ unsafe impl AdminPort for FakePort<'_> {
 
     fn generation(&self) -> Generation {
         self.life.generation()
+    }
+
+    fn is_live(&self) -> bool {
+        !self.dead
     }
 
     fn submit(

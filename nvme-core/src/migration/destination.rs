@@ -55,6 +55,8 @@ enum Given {
     Resumed {
         platform: bool,
     },
+    /// To be forgotten; the platform has not done its part yet.
+    Forgetting,
     Forgotten,
 }
 
@@ -190,8 +192,10 @@ impl<'s> DestinationHalf<'s> {
         match (self.given, &request) {
             // A request that came twice. Anything but the same answer would say that the guest does not run here.
             (Given::Resumed { platform }, Request::Resume) => return Ok(Some(Reply::Resumed { platform })),
-            (Given::Forgotten, Request::Forget) => {}
-            (Given::Resumed { .. } | Given::Forgotten, _) => return Err(DestinationFailure::OutOfTurn),
+            (Given::Forgotten | Given::Forgetting, Request::Forget) => {}
+            (Given::Resumed { .. } | Given::Forgotten | Given::Forgetting, _) => {
+                return Err(DestinationFailure::OutOfTurn);
+            }
             _ => {}
         }
         match request {
@@ -228,9 +232,15 @@ impl<'s> DestinationHalf<'s> {
                 if self.given != Given::Set || !self.suspended {
                     return Err(DestinationFailure::OutOfTurn);
                 }
+                // The platform has not let the controller reach the guest's memory yet, so these are certain.
                 if self.was_released(port) {
-                    // The platform has not let the controller reach the guest's memory yet.
                     return Err(failed(MigrationCommand::Resume, CallError::Lost));
+                }
+                if !port.is_live() {
+                    return Err(failed(
+                        MigrationCommand::Resume,
+                        CallError::NotSubmitted(SubmitError::NotReady),
+                    ));
                 }
                 let tracked = self.tracked()?;
                 platform.before_resume(tracked.controller()).map_err(|_| DestinationFailure::Platform)?;
@@ -240,12 +250,14 @@ impl<'s> DestinationHalf<'s> {
                 Ok(None)
             }
             Request::Forget => {
-                let given = core::mem::replace(&mut self.given, Given::Forgotten);
-                if matches!(given, Given::Setting | Given::Set) {
+                // Asked again after a failure, the platform has its part to do still.
+                if matches!(self.given, Given::Setting | Given::Set | Given::Forgetting) {
+                    self.given = Given::Forgetting;
                     platform
                         .destination_forgotten(self.options.controller)
                         .map_err(|_| DestinationFailure::Platform)?;
                 }
+                self.given = Given::Forgotten;
                 Ok(Some(Reply::Done))
             }
         }

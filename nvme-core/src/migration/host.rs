@@ -119,9 +119,12 @@ pub trait Platform {
     fn restore_properties(&mut self, destination: ControllerId) -> Result<(), Self::Error>;
 
     /// The destination holds everything and is about to be resumed: keep the guest from seeing completions until
-    /// [`destination_resumed`](Self::destination_resumed) or [`source_resumed`](Self::source_resumed). A platform that
-    /// can gives the destination controller its access to the guest's memory only now: a reset of the destination's
-    /// managing controller may have ended its suspension early.
+    /// [`destination_resumed`](Self::destination_resumed) or [`source_resumed`](Self::source_resumed).
+    ///
+    /// The destination controller gets its access to the guest's memory only now, because a reset of the destination's
+    /// managing controller may have ended its suspension early, and a destination that does not answer is taken for one
+    /// that does not run until it was asked to resume. A platform that cannot keep memory from it has to keep the managing
+    /// controller from being reset instead.
     ///
     /// # Errors
     /// The migration rolls back.

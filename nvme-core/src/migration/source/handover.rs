@@ -105,7 +105,9 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         }
         // The guest writes on until the controller stops, so the queue is read on.
         let empty = self.pump(now, port, false)?;
-        let Some(result) = self.call.poll(port, now) else {
+        let polled = self.call.poll(port, now);
+        self.suspend_submitted |= polled.is_some() || self.call.is_sent();
+        let Some(result) = polled else {
             return Ok(if empty { Advance::Soon } else { Advance::Again });
         };
         self.suspended(result.finish(port.arena()))
@@ -343,6 +345,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             let Some(_header) = self.take_header(now, port)? else { return Ok(Advance::Wait) };
             self.still_suspended(port)?;
             self.ask(now, Request::Resume);
+            self.resume_asked = true;
             self.commit = Commit::Asked;
             return Ok(Advance::Again);
         }

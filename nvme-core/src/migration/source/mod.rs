@@ -191,6 +191,10 @@ pub struct SourceHalf<'a, 's, M, H> {
     /// The log is read to its end before the suspension, but no longer than until then.
     read_until: Option<Instant>,
     suspend_sent: Option<Instant>,
+    /// The port has taken the suspend command: no entry before can be the one that it closes the log with.
+    suspend_submitted: bool,
+    /// The destination was asked to resume, whatever it answered.
+    resume_asked: bool,
     /// The life of the managing controller in which it was.
     suspended_in: Option<Generation>,
     stop_time: Option<Duration>,
@@ -261,6 +265,8 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             platform: true,
             read_until: None,
             suspend_sent: None,
+            suspend_submitted: false,
+            resume_asked: false,
             suspended_in: None,
             stop_time: None,
             state: StatePhase::Header,
@@ -566,7 +572,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         // Nobody but this migration may stop the log, and before it asks for the suspension no entry may close it:
         // whoever did, changes are lost from there on.
         let stopped = drained.empty && self.recovery == Recovery::None && self.log_is(LogState::Stopped);
-        let early = drained.suspended && self.suspend_sent.is_none() && self.log_is(LogState::Suspended);
+        let early = drained.suspended && !self.suspend_submitted && self.log_is(LogState::Suspended);
         if !self.lost && (stopped || early) {
             self.dirty.mark_all();
             (self.lost, self.cut) = (true, true);
@@ -582,7 +588,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         self.lost |= drained.overflowed;
         self.cut |= drained.overflowed || drained.violation.is_some();
         self.opened |= drained.started;
-        self.closed |= drained.suspended && self.suspend_sent.is_some();
+        self.closed |= drained.suspended && self.suspend_submitted;
         match drained.unknown {
             Some(error) => Err(Failure::UnknownBlocks(error)),
             None => Ok(()),

@@ -48,16 +48,19 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         }
         match self.answer(now) {
             Ok(None) => Ok(Advance::Wait),
-            // A destination that does not answer was never asked to resume, so it stays suspended.
-            Ok(Some(Reply::Done)) | Err(_) => Ok(Advance::Next(MigrationStep::ResumeSource)),
+            Ok(Some(Reply::Done)) => Ok(Advance::Next(MigrationStep::ResumeSource)),
+            // A destination that does not answer and was never asked to resume does not reach the guest's memory,
+            // which its platform answers for, whatever becomes of its suspension.
+            Err(_) if !self.resume_asked => Ok(Advance::Next(MigrationStep::ResumeSource)),
             // A source that was never stopped runs, whatever is said of the other side: no state was handed over.
             Ok(Some(_)) if self.guest == Guest::Running => Ok(Advance::Next(MigrationStep::ResumeSource)),
             // It holds the guest's state and could not be kept from running with it, or it runs already.
-            Ok(Some(reply)) => {
+            answer => {
                 self.unsure = true;
-                self.failure = Some(match reply {
-                    Reply::Failed(failure) => Failure::Destination(failure),
-                    _ => Failure::OutOfTurn,
+                self.failure = Some(match answer {
+                    Ok(Some(Reply::Failed(failure))) => Failure::Destination(failure),
+                    Err(failure) => failure,
+                    Ok(_) => Failure::OutOfTurn,
                 });
                 Ok(Advance::Next(MigrationStep::StopLog))
             }
@@ -179,7 +182,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         self.outcome = Some(match (self.step, self.commit, self.stuck) {
             (MigrationStep::Done, Commit::Acknowledged, _) => Outcome::Completed { platform, clean_up },
             (MigrationStep::Done, ..) => Outcome::Indeterminate { failure, resume_asked: true },
-            _ if self.unsure => Outcome::Indeterminate { failure, resume_asked: false },
+            _ if self.unsure => Outcome::Indeterminate { failure, resume_asked: self.resume_asked },
             (_, _, Some(resume)) => Outcome::SourceStuck { failure, resume },
             _ => Outcome::RolledBack { failure, platform, clean_up, suspend_pending: self.suspend_pending },
         });

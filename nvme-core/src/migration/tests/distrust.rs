@@ -121,20 +121,33 @@ fn head_updates_that_fail_late_end_the_migration_at_the_third() {
     assert_eq!(bench.source.count(0x09, 0x21), 3);
 }
 
-/// A migration over a shared medium up to the destination's answer to Forget, which is exchanged for `answer`. The
-/// destination refuses to resume, if the source gets that far.
-fn forget(cancelled: bool, answer: Reply) -> (Outcome<Broken, Broken>, Running, usize) {
+/// What a destination that is to forget has done before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    /// Nothing: the source was cancelled before it was stopped.
+    Nothing,
+    /// It refused the state.
+    RefusedState,
+    /// It refused to resume.
+    RefusedResume,
+}
+
+/// A migration over a shared medium up to the destination's answer to Forget, which is exchanged for `answer`; none at
+/// all if there is none. How it ends, whether the source runs, and how often it was resumed.
+fn forget(before: Before, answer: Option<Reply>) -> (Outcome<Broken, Broken>, Running, usize) {
     let arenas = arenas();
     let (mut maps, mut rounds, mut room) = ([], [], std::vec![0; 4096]);
     let dirty = DirtySet::new(&mut maps).unwrap();
     let mut options = MigrationOptions::new(SOURCE);
     options.data = DataPath::Shared;
+    options.timeouts.answer = core::time::Duration::from_millis(100);
     let mut half: SourceHalf<'_, '_, Broken, Broken> = SourceHalf::new(options, dirty, &mut rounds);
     let mut port = FakePort::new(&arenas[0], Device::new(MANAGER));
     port.device.image = image(0);
     let (mut mover, mut platform) = (TestMover::default(), TestPlatform::idle());
     let mut talk = Talk::new(&arenas[1], &mut room, Quirks::empty());
-    talk.port.rules.push(Rule::new(0x41, 1, Fault::Status(StatusCode::INVALID_FIELD)));
+    let select = if before == Before::RefusedState { 2 } else { 1 };
+    talk.port.rules.push(Rule::new(0x41, select, Fault::Status(StatusCode::INVALID_FIELD)));
     let mut now = Instant::ZERO;
     for _ in 0..1000 {
         now = now.after(core::time::Duration::from_millis(1));
@@ -144,8 +157,10 @@ fn forget(cancelled: bool, answer: Reply) -> (Outcome<Broken, Broken>, Running, 
         if let Some(RequestMessage { sequence, request }) = half.take_request() {
             let forgets = request == Request::Forget;
             let reply = talk.ask(request);
-            half.deliver(ReplyMessage { sequence, reply: if forgets { answer.clone() } else { reply } });
-            if cancelled {
+            if let Some(reply) = if forgets { answer.clone() } else { Some(reply) } {
+                half.deliver(ReplyMessage { sequence, reply });
+            }
+            if before == Before::Nothing {
                 assert_eq!(half.cancel(), Cancellation::Accepted);
             }
         }
@@ -154,24 +169,53 @@ fn forget(cancelled: bool, answer: Reply) -> (Outcome<Broken, Broken>, Running, 
 }
 
 #[test]
-fn r10_only_a_destination_that_has_forgotten_lets_the_source_resume() {
-    let failed = || Reply::Failed(DestinationFailure::Platform);
-    for (name, answer) in [
-        ("failed", failed()),
-        ("resumed", Reply::Resumed { platform: true }),
-        ("unknown", Reply::ResumeUnknown(CallError::TimedOut)),
-    ] {
-        let (outcome, running, resumes) = forget(false, answer.clone());
-        assert!(matches!(outcome, Outcome::Indeterminate { resume_asked: false, .. }), "{name}: {outcome:?}");
-        assert_eq!((running, resumes), (Running::Suspended, 0), "{name}");
+fn r10_only_a_destination_that_has_forgotten_or_was_never_asked_lets_the_source_resume() {
+    let failed = Reply::Failed(DestinationFailure::Platform);
+    let table = [
+        ("failed", Some(failed), [true, true]),
+        ("resumed", Some(Reply::Resumed { platform: true }), [true, true]),
+        ("unknown", Some(Reply::ResumeUnknown(CallError::TimedOut)), [true, true]),
+        // A destination that was not asked to resume does not reach the guest's memory.
+        ("no answer", None, [false, true]),
+        ("done", Some(Reply::Done), [false, false]),
+    ];
+    for (name, answer, unsure) in table {
+        for (before, unsure) in [Before::RefusedState, Before::RefusedResume].into_iter().zip(unsure) {
+            let name = std::format!("{name} after {before:?}");
+            let (outcome, running, resumes) = forget(before, answer.clone());
+            if unsure {
+                let asked = before == Before::RefusedResume;
+                let Outcome::Indeterminate { resume_asked, .. } = outcome else {
+                    panic!("{name}: {outcome:?}")
+                };
+                assert_eq!((resume_asked, running, resumes), (asked, Running::Suspended, 0), "{name}");
+            } else {
+                assert!(matches!(outcome, Outcome::RolledBack { .. }), "{name}: {outcome:?}");
+                assert_eq!((running, resumes), (Running::Running, 1), "{name}");
+            }
+        }
         // A source that was never stopped has nothing to be kept from.
-        let (outcome, running, resumes) = forget(true, answer);
+        let (outcome, running, resumes) = forget(Before::Nothing, answer);
         assert!(matches!(outcome, Outcome::RolledBack { .. }), "{name}: {outcome:?}");
         assert_eq!((running, resumes), (Running::Running, 0), "{name}");
     }
-    let (outcome, running, resumes) = forget(false, Reply::Done);
-    assert!(matches!(outcome, Outcome::RolledBack { .. }), "{outcome:?}");
-    assert_eq!((running, resumes), (Running::Running, 1));
+}
+
+#[test]
+fn r9_an_entry_that_closes_the_log_before_the_port_has_taken_the_suspend_closes_nothing() {
+    let arenas = arenas();
+    let mut bench = Bench::new(&arenas);
+    bench.source.rules.push(Rule::new(0x41, 0, Fault::Busy(4)).after(1));
+    bench.hook = Some((MigrationStep::SuspendSource, |source, id| {
+        assert_eq!(source.count(0x41, 0), 1, "only the announcement has been sent");
+        assert!(source.post(id, EntrySequence::LastSuspended, Change::None));
+    }));
+    // The true one comes late, so that the false one would be taken for it.
+    bench.source.device.no_marker = true;
+    bench.late_marker = true;
+    let ran = bench.run();
+    bench.assert_migrated(&ran);
+    assert_eq!(ran.summary.convergence, Some(Convergence::Overflowed), "everything was copied again");
 }
 
 #[test]

@@ -258,13 +258,20 @@ fn r10_a_resume_without_an_answer_resumes_nobody() {
 
 #[test]
 fn r10_a_destination_that_cannot_be_kept_from_running_keeps_the_source_suspended() {
-    let arenas = arenas();
-    let mut bench = Bench::new(&arenas);
-    bench.destination.rules.push(Rule::new(0x41, 1, REFUSED));
-    bench.platform.breaks = Some(Called::Forgotten);
-    let ran = bench.run();
-    assert!(matches!(ran.outcome, Outcome::Indeterminate { resume_asked: false, .. }), "{:?}", ran.outcome);
-    assert_eq!(bench.source.device.running, Running::Suspended);
+    // Only a destination that was asked to resume has had access to the guest's memory.
+    for (name, select, asked) in [("set state refused", 2, false), ("resume refused", 1, true)] {
+        let arenas = arenas();
+        let mut bench = Bench::new(&arenas);
+        bench.destination.rules.push(Rule::new(0x41, select, REFUSED));
+        bench.platform.breaks = Some(Called::Forgotten);
+        let ran = bench.run();
+        let Outcome::Indeterminate { failure, resume_asked } = ran.outcome else {
+            panic!("{name}: {:?}", ran.outcome)
+        };
+        assert_eq!(failure, Failure::Destination(DestinationFailure::Platform), "{name}");
+        assert_eq!(resume_asked, asked, "{name}");
+        assert_eq!(bench.source.device.running, Running::Suspended, "{name}");
+    }
 }
 
 #[test]

@@ -5,7 +5,8 @@ use core::time::Duration;
 use std::vec::Vec;
 
 use super::super::*;
-use super::bench::{DESTINATION, MANAGER, TestPlatform, image};
+use super::bench::{Called, DESTINATION, MANAGER, TestPlatform, image};
+use crate::admin::{CallError, SubmitError};
 use crate::fake::{Device, FakePort};
 use crate::testing::TestArena;
 use crate::time::Instant;
@@ -27,7 +28,7 @@ fn steps_have_unique_names_that_parse() {
 pub(super) struct Talk<'a> {
     half: DestinationHalf<'a>,
     pub(super) port: FakePort<'a>,
-    platform: TestPlatform,
+    pub(super) platform: TestPlatform,
     sequence: Sequence,
 }
 
@@ -209,4 +210,39 @@ fn r2_r3_a_virtual_function_is_resolved_by_the_list_of_its_primary() {
     assert_eq!(manager.track(ControllerId::new(MANAGER)), Err(TargetIsManager(ControllerId::new(MANAGER))));
     let request = manager.secondary_controllers(&arena, ControllerId::new(5)).unwrap();
     assert_eq!(request.command.dwords()[0], 5 << 16 | 0x15);
+}
+
+#[test]
+fn r10_a_destination_that_could_not_forget_is_asked_again_and_resumes_no_more() {
+    let arena = TestArena::new();
+    let mut room = std::vec![0; 4096];
+    let mut talk = Talk::new(&arena, &mut room, Quirks::empty());
+    assert!(matches!(talk.ask(HELLO), Reply::Formats(_)));
+    assert_eq!(talk.ask(Request::Suspend), Reply::Done);
+    assert_eq!(talk.send_image(&image(0)), Reply::Done);
+    talk.platform.breaks = Some(Called::Forgotten);
+    for attempt in 1..=2 {
+        assert_eq!(refused(talk.ask(Request::Forget)), DestinationFailure::Platform, "attempt {attempt}");
+        assert_eq!(refused(talk.ask(Request::Resume)), DestinationFailure::OutOfTurn, "attempt {attempt}");
+    }
+    talk.platform.breaks = None;
+    assert_eq!(talk.ask(Request::Forget), Reply::Done);
+    assert_eq!(talk.ask(Request::Forget), Reply::Done, "done already");
+    let forgotten = talk.platform.calls.iter().filter(|call| **call == Called::Forgotten).count();
+    assert_eq!((forgotten, talk.port.count(0x41, 1)), (3, 0), "asked until it was done, never resumed");
+}
+
+#[test]
+fn r10_a_destination_whose_manager_has_failed_gets_no_access_to_the_guest() {
+    let arena = TestArena::new();
+    let mut room = std::vec![0; 4096];
+    let mut talk = Talk::new(&arena, &mut room, Quirks::empty());
+    assert!(matches!(talk.ask(HELLO), Reply::Formats(_)));
+    assert_eq!(talk.ask(Request::Suspend), Reply::Done);
+    assert_eq!(talk.send_image(&image(0)), Reply::Done);
+    talk.port.dead = true;
+    let error = CallError::NotSubmitted(SubmitError::NotReady);
+    let failed = CommandFailed { command: MigrationCommand::Resume, error };
+    assert_eq!(refused(talk.ask(Request::Resume)), DestinationFailure::Command(failed));
+    assert!(!talk.platform.calls.contains(&Called::BeforeResume), "{:?}", talk.platform.calls);
 }
