@@ -180,18 +180,18 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> IoQueuePair<'d, 's, R, A, T
         self.tracker.outstanding()
     }
 
-    /// Commands that can be submitted now: the smaller of the free slots and the free ring entries.
+    /// Commands that can be submitted now: the smaller of the free slots and the free ring entries. The slot of a command
+    /// that a [`Supervisor`](crate::recovery::Supervisor) had aborted is free when the Abort has ended, too.
     #[must_use]
     pub fn free(&self) -> usize {
-        let slots = self.tracker.capacity().saturating_sub(self.tracker.outstanding());
-        slots.min(self.submission.free() as usize)
+        self.tracker.free().min(self.submission.free() as usize)
     }
 
     pub(super) const fn submission(&self) -> &SubmissionRing {
         &self.submission
     }
 
-    pub(super) const fn completion(&self) -> &CompletionRing {
+    pub(crate) const fn completion(&self) -> &CompletionRing {
         &self.completion
     }
 
@@ -350,13 +350,18 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> IoQueuePair<'d, 's, R, A, T
     }
 
     /// An outstanding command that has [expired](Self::expire).
-    pub(crate) fn late(&self) -> Option<CommandId> {
+    pub(crate) fn late(&mut self) -> Option<CommandId> {
         self.tracker.late()
     }
 
     /// One command that has expired and that nobody has taken on yet.
     pub(crate) fn claim_late(&mut self) -> Option<CommandId> {
         self.tracker.claim_late()
+    }
+
+    /// What was done about the claimed command `id` is over.
+    pub(crate) fn unclaim(&mut self, id: CommandId) {
+        self.tracker.unclaim(id);
     }
 
     /// When to call [`expire`](Self::expire) again; it may be too early, never too late.

@@ -139,6 +139,36 @@ fn time_outs_are_reported_once_and_late_completions_free_the_slot() {
 }
 
 #[test]
+fn the_identifier_of_a_claimed_command_is_not_used_again_before_it_is_let_go() {
+    // One generation only with more than 32,768 slots, 64 with 1,024, and so on.
+    for count in [1, 2, 1024, 32_769, 65_535] {
+        let mut memory = slots(count);
+        let mut tracker = Tracker::new(&mut memory);
+        let id = tracker.submit((), Some(at(1))).unwrap();
+        assert_eq!((tracker.late(), tracker.claim_late()), (None, None), "{count} slots: in time");
+        assert_eq!(tracker.expire(at(1)), Some(id));
+        assert_eq!((tracker.late(), tracker.claim_late(), tracker.claim_late()), (Some(id), Some(id), None));
+        // What was done did not help: it can be claimed for something else.
+        tracker.unclaim(id);
+        assert_eq!((tracker.is_late(id), tracker.claim_late()), (true, Some(id)), "{count} slots");
+        assert_eq!(tracker.complete(id), Ok(Finished { payload: (), late: true }));
+        assert_eq!(tracker.complete(id), Err(UnknownCommand(id)), "{count} slots: twice");
+        assert_eq!((tracker.outstanding(), tracker.free(), tracker.late()), (0, count - 1, None));
+        for _ in 0..70_000 / count.next_power_of_two() + 3 {
+            let Ok(other) = tracker.submit((), None) else { break };
+            assert_ne!(other, id, "{count} slots");
+            tracker.complete(other).unwrap();
+        }
+        for _ in 0..2 {
+            tracker.unclaim(id);
+            assert_eq!((tracker.outstanding(), tracker.free()), (0, count), "{count} slots: let go once");
+        }
+        let filled = core::iter::from_fn(|| tracker.submit((), None).ok()).count();
+        assert_eq!((filled, tracker.free()), (count, 0), "{count} slots: all usable");
+    }
+}
+
+#[test]
 fn a_deadline_set_during_a_search_is_not_lost() {
     let mut memory = slots(3);
     let mut tracker = Tracker::new(&mut memory);

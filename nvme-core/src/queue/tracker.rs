@@ -2,8 +2,10 @@
 //! Which commands are outstanding and what belongs to them. NVMe Base 2.1 §4.1, Command Identifier.
 //!
 //! A command identifier is the index of a slot together with the slot's generation, so it is never taken from a place
-//! in the submission queue, never reused while its command is outstanding, and a completion that comes twice or too
-//! late is recognised. `FFFFh` is never used.
+//! in the submission queue and never reused while its command is outstanding. `FFFFh` is never used. A completion that
+//! comes twice or too late is recognised until the identifier comes round: a slot has 65,536 generations divided by the
+//! number of slots, rounded up to a power of two; one only with more than 32,768 slots. What must not meet a later
+//! command of the same identifier, as an Abort, [claims](Tracker::claim_late) the slot meanwhile.
 
 use core::fmt;
 
@@ -35,7 +37,7 @@ enum Lateness {
     OnTime,
     /// Reported.
     Told,
-    /// Somebody has taken it on to do something about it.
+    /// Somebody has taken it on to do something about it. The slot is not used again before that has ended.
     Claimed,
 }
 
@@ -92,6 +94,10 @@ struct State {
     mask: u16,
     first_free: u16,
     outstanding: u32,
+    /// Slots of claimed commands that have ended.
+    held: u32,
+    /// A time-out was reported, and its command may be outstanding.
+    told: bool,
     /// No time-out is due before this; may be too early, never too late.
     earliest: Instant,
     /// Where the search for time-outs goes on, and the earliest deadline behind that place.
@@ -162,6 +168,8 @@ impl<'s, T> Tracker<'s, T> {
             mask,
             first_free: if used == 0 { NONE } else { 0 },
             outstanding: 0,
+            held: 0,
+            told: false,
             earliest: NEVER,
             scan: 0,
             scan_earliest: NEVER,
@@ -179,6 +187,14 @@ impl<'s, T> Tracker<'s, T> {
     #[must_use]
     pub const fn outstanding(&self) -> usize {
         self.state.outstanding as usize
+    }
+
+    /// Commands that can be submitted now: the slots that are free.
+    #[inline]
+    #[must_use]
+    pub const fn free(&self) -> usize {
+        let taken = self.state.outstanding.wrapping_add(self.state.held);
+        self.slots.len().saturating_sub(taken as usize)
     }
 
     /// The slot that the command with identifier `id` lives in: an index below [`capacity`](Self::capacity), if the
@@ -226,7 +242,8 @@ impl<'s, T> Tracker<'s, T> {
         }
     }
 
-    /// Frees the slot of command `id` and gives its payload back.
+    /// Frees the slot of command `id` and gives its payload back. The slot of a command that is
+    /// [claimed](Self::claim_late) stays out of use until [`unclaim`](Self::unclaim).
     ///
     /// # Errors
     /// [`UnknownCommand`] if no such command is outstanding: never submitted, or completed already.
@@ -235,11 +252,12 @@ impl<'s, T> Tracker<'s, T> {
         let index = self.index(id);
         let slot = self.slots.get_mut(index).filter(|slot| slot.id == id.get()).ok_or(UnknownCommand(id))?;
         let payload = slot.payload.take().ok_or(UnknownCommand(id))?;
-        let state = &mut self.state;
-        slot.next = state.first_free;
-        slot.id = following(id.get(), state.mask);
-        state.first_free = id.get() & state.mask;
-        state.outstanding = state.outstanding.wrapping_sub(1);
+        self.state.outstanding = self.state.outstanding.wrapping_sub(1);
+        if slot.lateness == Lateness::Claimed {
+            self.state.held = self.state.held.wrapping_add(1);
+        } else {
+            vacate(slot, &mut self.state);
+        }
         Ok(Finished { payload, late: slot.lateness != Lateness::OnTime })
     }
 
@@ -281,6 +299,7 @@ impl<'s, T> Tracker<'s, T> {
                 }
                 if now.has_reached(slot.deadline) {
                     slot.lateness = Lateness::Told;
+                    self.state.told = true;
                     return Some(CommandId::new(slot.id));
                 }
                 self.state.scan_earliest = self.state.scan_earliest.min(slot.deadline);
@@ -300,20 +319,38 @@ impl<'s, T> Tracker<'s, T> {
         })
     }
 
-    /// An outstanding command whose time-out has been reported, if there is one. One walk over the slots.
-    #[must_use]
-    pub fn late(&self) -> Option<CommandId> {
+    /// An outstanding command whose time-out has been reported, if there is one. Constant time while no time-out has been
+    /// reported since this last was `None`, otherwise one walk over the slots.
+    pub fn late(&mut self) -> Option<CommandId> {
+        if !self.state.told {
+            return None;
+        }
         let late = |slot: &&Slot<T>| slot.payload.is_some() && slot.lateness != Lateness::OnTime;
-        self.slots.iter().find(late).map(|slot| CommandId::new(slot.id))
+        let found = self.slots.iter().find(late).map(|slot| CommandId::new(slot.id));
+        self.state.told = found.is_some();
+        found
     }
 
-    /// One outstanding command whose time-out has been reported, each once: the caller does something about it. One walk
-    /// over the slots.
+    /// One outstanding command whose time-out has been reported, each once until [`unclaim`](Self::unclaim): the caller
+    /// does something about it by its identifier, which no other command gets meanwhile. One walk over the slots.
     pub fn claim_late(&mut self) -> Option<CommandId> {
         let mut late = self.slots.iter_mut();
         let slot = late.find(|slot| slot.payload.is_some() && slot.lateness == Lateness::Told)?;
         slot.lateness = Lateness::Claimed;
         Some(CommandId::new(slot.id))
+    }
+
+    /// What was done about the [claimed](Self::claim_late) command `id` is over: if the command is outstanding still, it
+    /// can be claimed again, otherwise its slot is free now. Does nothing about a command that is not claimed.
+    pub fn unclaim(&mut self, id: CommandId) {
+        let index = self.index(id);
+        let claimed = |slot: &&mut Slot<T>| slot.id == id.get() && slot.lateness == Lateness::Claimed;
+        let Some(slot) = self.slots.get_mut(index).filter(claimed) else { return };
+        slot.lateness = Lateness::Told;
+        if slot.payload.is_none() {
+            self.state.held = self.state.held.wrapping_sub(1);
+            vacate(slot, &mut self.state);
+        }
     }
 
     /// When to call [`expire`](Self::expire) again: never later than the earliest deadline, but it may be earlier,
@@ -342,6 +379,14 @@ impl<'s, T> Tracker<'s, T> {
     pub fn into_slots(self) -> &'s mut [Slot<T>] {
         self.slots
     }
+}
+
+/// Makes `slot` the first free one, with its next identifier.
+#[inline]
+fn vacate<T>(slot: &mut Slot<T>, state: &mut State) {
+    slot.next = state.first_free;
+    state.first_free = slot.id & state.mask;
+    slot.id = following(slot.id, state.mask);
 }
 
 /// The identifier after `id` for the same slot: the next generation, but never `FFFFh`.

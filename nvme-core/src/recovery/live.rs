@@ -49,7 +49,7 @@ enum Aborted {
     /// Look again then, if at all.
     Wait(Option<Instant>),
     /// The command did not end.
-    Failed { room: usize, command: CommandId, step: usize },
+    Failed { command: CommandId, step: usize },
     /// The controller does not answer.
     Silent,
 }
@@ -93,39 +93,44 @@ impl Aborts {
         }
     }
 
+    /// Goes on with those about `room`, which has this number.
     fn poll<R: RegisterIo + ?Sized, A: DmaArena, T>(
         &mut self,
-        rooms: &[QueueRoom<'_, '_, R, A, T>],
+        room: &mut QueueRoom<'_, '_, R, A, T>,
+        number: usize,
         admin: &mut AdminQueue<'_, '_, R, A>,
         now: Instant,
     ) -> Aborted {
         let mut next: Option<Instant> = None;
         for place in &mut self.works {
-            let Some(work) = place else { continue };
-            let (room, command) = (work.room, work.command);
-            let failed = Aborted::Failed { room, command, step: work.step };
-            let late = match rooms.get(room).map(|room| &room.state) {
-                Some(State::Live(pair)) => pair.is_late(command),
-                _ => false,
+            let Some(work) = place.as_mut().filter(|work| work.room == number) else { continue };
+            let (command, step) = (work.command, work.step);
+            let mut pair = room.live();
+            let late = pair.as_ref().is_some_and(|pair| pair.is_late(command));
+            let mut end = |place: &mut Option<Work>| {
+                *place = None;
+                if let Some(pair) = &mut pair {
+                    pair.unclaim(command);
+                }
             };
             match work.call.poll(admin, now).map(|ended| ended.finish(crate::admin::AdminPort::arena(admin)))
             {
                 Some(Ok(_)) => work.until = Some(now.after(work.wait)),
                 Some(Err(CallError::TimedOut | CallError::Lost)) => return Aborted::Silent,
                 Some(Err(_)) => {
-                    *place = None;
+                    end(place);
                     if late {
-                        return failed;
+                        return Aborted::Failed { command, step };
                     }
                     continue;
                 }
                 None => {}
             }
             match work.until {
-                Some(_) if !late => *place = None,
+                Some(_) if !late => end(place),
                 Some(until) if now.has_reached(until) => {
-                    *place = None;
-                    return failed;
+                    end(place);
+                    return Aborted::Failed { command, step };
                 }
                 until => {
                     let look = until.unwrap_or_else(|| now.after(LOOK_AGAIN));
@@ -155,7 +160,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> Supervisor<'d, 's, '_, R, A
                 return Turn::Event(event);
             }
             Look::Reset(cause) => return self.leave(ready, cause, now),
-            Look::Again => {
+            Look::Again | Look::Enough => {
                 self.stage = Stage::Live(ready);
                 return Turn::Again;
             }
@@ -185,7 +190,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> Supervisor<'d, 's, '_, R, A
     /// Goes on with all rooms, each in its turn first, and with what is done about time-outs.
     fn look_around(&mut self, ready: &mut Ready<'d, 's, R, A>, now: Instant) -> Look<T> {
         let admin = ready.admin();
-        let mut next: Option<Instant> = None;
+        let (mut next, mut more): (Option<Instant>, bool) = (None, false);
         let mut sooner = |until: Option<Instant>| {
             next = match (next, until) {
                 (Some(a), Some(b)) => Some(a.min(b)),
@@ -209,6 +214,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> Supervisor<'d, 's, '_, R, A
             }
             match room.look(admin, now) {
                 Look::Wait(until) => sooner(until),
+                Look::Enough => more = true,
                 other => {
                     self.next_room = number.saturating_add(1).checked_rem(count).unwrap_or(0);
                     return other;
@@ -219,23 +225,23 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> Supervisor<'d, 's, '_, R, A
                 Ok(Next::Look) => return Look::Again,
                 Err(cause) => return Look::Reset(cause),
             }
-        }
-        match self.aborts.poll(self.rooms, admin, now) {
-            Aborted::Wait(until) => sooner(until),
-            Aborted::Silent => return Look::Reset(Cause::AdminTimedOut),
-            Aborted::Failed { room, command, step } => {
-                // Several Aborts that fail are one step.
-                if let Some(room) = self.rooms.get_mut(room).filter(|room| room.step == Some(step)) {
-                    let after = step.saturating_add(1);
-                    room.step = Some(after);
-                    if self.options.policy.step(after).is_none() {
-                        return Look::Reset(Cause::TimedOut { queue: room.options.id, command });
+            match self.aborts.poll(room, number, admin, now) {
+                Aborted::Wait(until) => sooner(until),
+                Aborted::Silent => return Look::Reset(Cause::AdminTimedOut),
+                Aborted::Failed { command, step } => {
+                    // Several Aborts that fail are one step.
+                    if room.step == Some(step) {
+                        let after = step.saturating_add(1);
+                        room.step = Some(after);
+                        if self.options.policy.step(after).is_none() {
+                            return Look::Reset(Cause::TimedOut { queue: room.options.id, command });
+                        }
                     }
+                    return Look::Again;
                 }
-                return Look::Again;
             }
         }
-        Look::Wait(next)
+        if more { Look::Again } else { Look::Wait(next) }
     }
 }
 
@@ -254,12 +260,13 @@ fn escalate<R: RegisterIo + ?Sized, A: DmaArena, T>(
     policy: &super::Policy,
 ) -> Result<Next, Cause> {
     let queue = room.options.id;
-    let (State::Live(pair), Some(from)) = (&mut room.state, room.step) else { return Ok(Next::Nothing) };
+    let State::Live(pair) = &mut room.state else { return Ok(Next::Nothing) };
     let Some(command) = pair.late() else {
         room.step = None;
         return Ok(Next::Nothing);
     };
-    match policy.step(from) {
+    // Whoever took the report of the time-out: the supervisor, or its host from the pair.
+    match policy.step(room.step.unwrap_or(0)) {
         Some((step, Escalation::Abort { wait })) => {
             room.step = Some(step);
             while aborts.has_room() {

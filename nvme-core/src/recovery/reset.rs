@@ -220,7 +220,9 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> Supervisor<'d, 's, '_, R, A
     }
 
     /// All queue pairs are gone, or cannot be deleted.
-    pub(super) fn shut_down(&mut self, ready: Ready<'d, 's, R, A>, now: Instant) -> Turn<T> {
+    pub(super) fn shut_down(&mut self, mut ready: Ready<'d, 's, R, A>, now: Instant) -> Turn<T> {
+        // What is still to come about a command that has ended with its queue is nobody's business.
+        self.aborts.abandon(ready.admin());
         match self.shutdown.take() {
             Some((how, limit)) => self.stage = Stage::ShuttingDown(ready.shutdown(how, limit, now)),
             None => self.stage = Stage::Disabling(ready.disable(), now),

@@ -22,6 +22,8 @@ pub struct QueueRoom<'d, 's, R: ?Sized, A: DmaArena, T> {
     pub(super) state: State<'d, 's, R, A, T>,
     /// The step of the policy that is being taken about commands that timed out.
     pub(super) step: Option<usize>,
+    /// Completions taken since the pair was last looked at for time-outs.
+    taken: u32,
 }
 
 #[allow(clippy::large_enum_variant, reason = "there is no allocator to box the pair")]
@@ -50,6 +52,8 @@ pub(super) enum Look<T> {
     Reset(Cause),
     /// More can be done at once.
     Again,
+    /// As [`Again`](Self::Again), but what comes after completions has its turn first.
+    Enough,
     /// Nothing to do before then.
     Wait(Option<Instant>),
 }
@@ -68,7 +72,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> QueueRoom<'d, 's, R, A, T> 
     /// A queue pair to be created as `options` say, whose commands live in `slots`.
     #[must_use]
     pub const fn new(options: IoQueueOptions, slots: &'s mut [IoSlot<T>]) -> Self {
-        Self { options, state: State::Idle(slots), step: None }
+        Self { options, state: State::Idle(slots), step: None, taken: 0 }
     }
 
     /// The slots, unless the controller may still have the queue pair.
@@ -146,19 +150,26 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> QueueRoom<'d, 's, R, A, T> 
         let queue = self.options.id;
         match &mut self.state {
             State::Live(pair) => {
-                match pair.poll() {
-                    Ok(Some(done)) => return Look::Event(completed(queue, done)),
-                    Ok(None) => {}
-                    Err(fault) => return Look::Reset(Cause::Fault(fault)),
+                // A device may post as long as commands come. What was there at first fits into the queue.
+                let enough = self.taken >= pair.completion().size();
+                if !enough {
+                    match pair.poll() {
+                        Ok(Some(done)) => {
+                            self.taken = self.taken.saturating_add(1);
+                            return Look::Event(completed(queue, done));
+                        }
+                        Ok(None) => {}
+                        Err(fault) => return Look::Reset(Cause::Fault(fault)),
+                    }
                 }
+                self.taken = 0;
                 if let Err(fault) = pair.acknowledge() {
                     return Look::Reset(Cause::Fault(fault));
                 }
                 if let Some((command, _)) = pair.expire(now) {
-                    self.step = self.step.or(Some(0));
                     return Look::Event(Event::TimedOut { queue, command });
                 }
-                Look::Wait(pair.next_deadline())
+                if enough { Look::Enough } else { Look::Wait(pair.next_deadline()) }
             }
             State::Creating(machine) => match machine.poll(admin, now) {
                 Step::Again => Look::Again,

@@ -261,10 +261,10 @@ impl<'d, 's, 'p, R: RegisterIo + ?Sized, A: DmaArena, T> Supervisor<'d, 's, 'p, 
         self.link.health()
     }
 
-    /// Whether the controller is in use and all queue pairs are there.
+    /// Whether the controller is in use and all queue pairs are there; `false` while one is deleted and created again.
     #[must_use]
-    pub const fn is_ready(&self) -> bool {
-        self.ready_since.is_some()
+    pub fn is_ready(&self) -> bool {
+        self.ready_since.is_some() && self.rooms.iter().all(QueueRoom::is_live)
     }
 
     /// What the controller said when it was last initialized; the Identify Controller data is in [`page`](Self::page).

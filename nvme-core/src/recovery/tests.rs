@@ -22,6 +22,8 @@ use crate::wire::{
     AdminOpcode, Command, CommandId, ControllerId, QueueId, Status, StatusCode, SubmissionQueueEntry,
 };
 
+mod late;
+
 type TestSupervisor<'d, 'a, 's, 'p> = Supervisor<'d, 's, 'p, Device<'a>, TestArena, u32>;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -343,6 +345,8 @@ fn time_outs_climb_the_steps_of_the_policy() {
         ("reset at once", [reset, abort, None], Done, None, ["lost", "lost", "lost"], 1),
         ("the pair at once", [recreate, abort, reset], Done, None, ["lost", "lost", "late"], 0),
         ("abort, then reset", [abort, None, reset], NotDone, None, ["lost", "lost", "lost"], 1),
+        ("abort twice, then reset", [abort, abort, reset], NotDone, None, ["lost", "lost", "lost"], 1),
+        ("an Abort refused twice", [abort, abort, recreate], Refused, None, ["lost", "lost", "late"], 0),
     ];
     for (name, steps, answer, refuses, ends, resets) in rows {
         let mut policy = Policy { steps: [None; Policy::STEPS], ..Policy::default() };
@@ -390,7 +394,8 @@ fn time_outs_climb_the_steps_of_the_policy() {
             let expected = ends.map(|end| if end == "late" { "completed" } else { end });
             assert_eq!([end(1), end(2), end(3)], expected, "{name}");
             assert_eq!(bench.ledger.resets.len(), resets, "{name}");
-            while !bench.supervisor.is_ready() || bench.supervisor.pair(QueueId::new(1)).is_none() {
+            // Ready means that both pairs are there. A slot is free only when nothing is done about its command any more.
+            while !bench.supervisor.is_ready() || bench.supervisor.pair(QueueId::new(1)).unwrap().free() < 8 {
                 assert_eq!(bench.step(), None);
             }
             bench.submit(1, 20..28);
@@ -620,8 +625,11 @@ fn a_device_that_cannot_be_disabled_keeps_its_memory_until_the_host_vouches() {
 #[allow(unsafe_code, reason = "the test vouches for its fake device")]
 fn removal_at_any_poll_ends_and_accounts_for_everything() {
     let mut ends = BTreeMap::new();
-    for at in 0..140 {
-        let behaviour = Behaviour { holds: 1, ..Behaviour::default() };
+    for at in 0..280 {
+        // With every second one Aborts end the commands, with the others the pairs are deleted and made again.
+        let abort = if at % 2 == 0 { AbortAnswer::Done } else { AbortAnswer::NotDone };
+        let at = at / 2;
+        let behaviour = Behaviour { holds: 1, abort, ..Behaviour::default() };
         bench(&options(Policy::default()), behaviour, |bench| {
             let (mut submitted, mut end) = (false, None);
             while end.is_none() {
@@ -657,7 +665,7 @@ fn removal_at_any_poll_ends_and_accounts_for_everything() {
             true
         });
     }
-    assert!(ends["Removed"] > 100, "{ends:?}");
+    assert!(ends["Removed"] > 200, "{ends:?}");
 }
 
 #[test]

@@ -24,6 +24,10 @@ use zerocopy::{FromBytes, IntoBytes};
 const ENTRIES: u64 = 20_000;
 const NAMESPACE: NamespaceId = NamespaceId::new(1);
 
+/// Looks at a ring where nothing changes before the other side counts as stuck: seconds, and enough for any pause in which
+/// the other thread does not run.
+const LOOKS: u32 = 50_000_000;
+
 /// Where the driver publishes its head.
 struct Head(AtomicU32);
 
@@ -48,7 +52,10 @@ fn produce(
 ) {
     let mut producer = PhaseProducer::new(size);
     for number in 1..=ENTRIES {
+        let mut looks = 0;
         while producer.is_full() {
+            looks += 1;
+            assert!(looks < LOOKS, "no slot for entry {number}: the driver is stuck");
             producer.set_head(head.0.load(Ordering::Acquire)).expect("a head that can be");
             spin_loop();
             thread::yield_now();
@@ -63,11 +70,13 @@ fn produce(
 
 /// Runs `take`, which returns whether it took an entry, until it has taken all of them.
 fn consume(mut take: impl FnMut(u64) -> bool) {
-    let mut number = 1;
+    let (mut number, mut looks) = (1, 0);
     while number <= ENTRIES {
         if take(number) {
-            number += 1;
+            (number, looks) = (number + 1, 0);
         } else {
+            looks += 1;
+            assert!(looks < LOOKS, "entry {number} does not come: it is lost, or the device is stuck");
             thread::yield_now();
         }
     }
