@@ -186,9 +186,11 @@ mod tests {
     fn nothing_runs_between_pause_and_resume() {
         let token = Arc::new(RunToken::new());
         let count = Arc::new(AtomicU64::new(0));
+        let enough = Arc::new(AtomicBool::new(false));
         let (their_token, their_count) = (Arc::clone(&token), Arc::clone(&count));
+        let their_enough = Arc::clone(&enough);
         let guest = std::thread::spawn(move || {
-            while their_count.load(Ordering::Relaxed) < 200_000 {
+            while !their_enough.load(Ordering::Relaxed) {
                 let _running = their_token.enter();
                 their_count.fetch_add(1, Ordering::Relaxed);
             }
@@ -201,7 +203,11 @@ mod tests {
             assert_eq!(count.load(Ordering::Relaxed), before, "the guest ran while paused");
             token.resume();
             assert_eq!(token.enter().stops(), stop);
+            while count.load(Ordering::Relaxed) == before {
+                std::thread::yield_now();
+            }
         }
+        enough.store(true, Ordering::Relaxed);
         guest.join().expect("guest");
         assert!(token.stopped() >= Duration::from_millis(20), "{:?}", token.stopped());
     }

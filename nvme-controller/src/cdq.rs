@@ -209,6 +209,9 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
     /// Ends a data queue: its log and its waiting events go with it.
     pub(crate) fn remove_data_queue(&mut self, slot: usize) {
         let Some(queue) = self.data_queues.get_mut(slot).and_then(|slot| slot.0.take()) else { return };
+        if let Some(faults) = &mut self.faults {
+            faults.drop_halves(queue.owner, queue.id, None);
+        }
         if let Some(target) = self.controllers.get_mut(queue.target) {
             target.target.log = None;
             target.target.marker_due = false;
@@ -274,7 +277,7 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
             return Err(StatusCode::NOT_ENOUGH_RESOURCES.into());
         };
         let bytes = u64::from(entries) << ENTRY_SHIFT;
-        let pages = u32::try_from(bytes.div_ceil(1_u64 << page_shift)).unwrap_or(u32::MAX);
+        let pages = PageList::pages_of(entries, ENTRY_SHIFT, page_shift);
         let ranges = if create.contiguous { 1 } else { pages };
         let used = live.fold(0_u32, |sum, queue| sum.saturating_add(queue.ranges));
         if (!create.contiguous && pages > u32::from(limits.max_queue_prps))
@@ -290,6 +293,7 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
             }
             QueueMemory::Contiguous(pointer)
         } else {
+            self.work = self.work.saturating_add(PageList::work(pages));
             let list = PageList::walk(memory, pointer, pages, page_shift, true).map_err(StatusCode::from)?;
             QueueMemory::List(list)
         };

@@ -231,10 +231,11 @@ impl<'s, M: HostMemory> Controller<'s, M> {
         self.keep_alive_deadline = (timeout > 0).then(|| now.saturating_add(timeout));
     }
 
-    /// Whether it may still write to its host of its own accord: not once it has shut down or failed.
+    /// Whether it may still write to its host of its own accord: not once it has shut down or failed, nor while a fault
+    /// keeps it away.
     #[inline]
     pub(crate) fn reaches_host(&self) -> bool {
-        !self.registers.fatal && self.registers.shutdown != Shutdown::Complete
+        !self.registers.fatal && self.registers.shutdown != Shutdown::Complete && !self.cut_off
     }
 
     /// A failure that cannot be reported in a completion queue: nothing works until a reset.

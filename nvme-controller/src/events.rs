@@ -90,17 +90,16 @@ impl<'s> Events<'s> {
     }
 
     /// Puts an event behind the waiting ones, unless an equal one waits already. With no slot left the event is
-    /// dropped: it says nothing its log page does not.
-    pub(crate) fn raise(&mut self, event: AsynchronousEvent) {
+    /// dropped: it says nothing its log page does not. Returns whether it waits now.
+    pub(crate) fn raise(&mut self, event: AsynchronousEvent) -> bool {
         if event.kind == EventType::IMMEDIATE && self.outstanding == 0 {
-            return;
+            return false;
         }
         if self.pending.iter().any(|slot| slot.0 == Some(event)) {
-            return;
+            return false;
         }
-        if let Some(slot) = self.pending.iter_mut().find(|slot| slot.0.is_none()) {
-            slot.0 = Some(event);
-        }
+        let free = self.pending.iter_mut().find(|slot| slot.0.is_none());
+        free.is_some_and(|slot| slot.0.replace(event).is_none())
     }
 
     /// Takes the oldest event that may be reported now.

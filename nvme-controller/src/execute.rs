@@ -62,7 +62,6 @@ impl<M: HostMemory> Controller<'_, M> {
             && self.reaches_host()
             && self.target.run == Run::Running
             && self.completion(0).is_some_and(|queue| queue.room() > 0)
-            && !self.cut_off
     }
 }
 

@@ -74,8 +74,15 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             Some(faults) => faults.entry(owner.id(), queue.marker(&entry)),
         };
         let goes_on = match (&mut self.faults, hit) {
-            (Some(faults), Some(hit)) => queue.post_with_fault(owner, entry, quirks, faults, hit),
-            _ => queue.post(owner, entry, quirks),
+            (Some(faults), Some(hit)) => {
+                faults.drop_halves(queue.owner, queue.id, Some(queue.ring.tail()));
+                queue.post_with_fault(owner, entry, quirks, faults, hit)
+            }
+            (Some(faults), None) => {
+                faults.drop_halves(queue.owner, queue.id, Some(queue.ring.tail()));
+                queue.post(owner, entry, quirks)
+            }
+            (None, _) => queue.post(owner, entry, quirks),
         };
         if !goes_on && !quirks.contains(Quirks::LOGGING_RESUMES_AFTER_FULL) {
             queue.logging = Logging::Off;
@@ -121,11 +128,12 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         if queue.ring.is_full() {
             return Err(StatusCode::CDQ_FULL.into());
         }
+        let tail = queue.ring.tail();
         self.begin_log(slot);
         let begun = self.data_queues.get_mut(slot).and_then(|slot| slot.0.as_mut());
         match begun {
-            // Overflowed and not full: the first entry could not be written, and the status says so instead of an event.
-            Some(begun) if begun.overflowed && !begun.ring.is_full() => {
+            // The first entry could not be written, and the status says so instead of an event.
+            Some(begun) if begun.overflowed && begun.ring.tail() == tail => {
                 begun.full_event = queue.full_event;
                 Err(StatusCode::DATA_TRANSFER_ERROR.into())
             }

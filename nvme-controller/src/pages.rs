@@ -72,7 +72,21 @@ pub(crate) struct PageList {
     page: BusAddr,
 }
 
+/// Work of looking at one entry of a list, in bytes transferred.
+const ENTRY_WORK: u64 = 64;
+
 impl PageList {
+    /// The work of walking a list for so many pages, in bytes transferred.
+    pub(crate) const fn work(pages: u32) -> u64 {
+        (pages as u64).saturating_mul(ENTRY_WORK)
+    }
+
+    /// Pages of a queue with so many entries.
+    pub(crate) fn pages_of(entries: u32, slot_shift: u8, page_shift: u8) -> u32 {
+        let bytes = u64::from(entries) << slot_shift;
+        u32::try_from(bytes.div_ceil(1_u64 << page_shift)).unwrap_or(u32::MAX)
+    }
+
     /// Reads a whole list for `pages` queue pages and checks every entry, and with `host_only` that every page and
     /// every page of the list is host memory.
     pub(crate) fn walk<M: HostMemory>(

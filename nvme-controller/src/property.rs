@@ -269,9 +269,9 @@ impl<M: HostMemory> Controller<'_, M> {
         self.raise(AsynchronousEvent { kind: EventType::ERROR, information, log_page: 1, parameter: 0 });
     }
 
-    pub(crate) fn raise(&mut self, event: AsynchronousEvent) {
-        self.events.raise(event);
+    pub(crate) fn raise(&mut self, event: AsynchronousEvent) -> bool {
         self.attention = true;
+        self.events.raise(event)
     }
 
     /// Interrupts for the completion queues that have something new, as far as their vectors are not masked.

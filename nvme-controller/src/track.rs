@@ -82,6 +82,12 @@ impl<'s> MemoryTracker<'s> {
         (self.dirty.len() as u64).saturating_mul(64)
     }
 
+    /// The work of looking at every tracked granule twice, in bytes transferred.
+    pub(crate) fn scan_work(&self) -> u64 {
+        let last = self.used.checked_sub(1).and_then(|last| self.ranges.get(last));
+        last.map_or(0, |last| last.first_bit.saturating_add(u64::from(last.granules)) >> 2)
+    }
+
     /// Forgets all ranges and begins to collect new ones.
     pub(crate) fn prepare(&mut self, shift: u8) {
         self.used = 0;
@@ -144,39 +150,58 @@ impl<'s> MemoryTracker<'s> {
         }
     }
 
-    fn is_dirty(&self, bit: u64) -> bool {
-        usize::try_from(bit >> 6)
-            .ok()
-            .and_then(|at| self.dirty.get(at))
-            .is_some_and(|word| word & (1 << (bit & 63)) != 0)
+    fn word(&self, bit: u64) -> u64 {
+        usize::try_from(bit >> 6).ok().and_then(|at| self.dirty.get(at)).copied().unwrap_or(0)
+    }
+
+    /// The first bit from `from` on that is `dirty`, or `end` if there is none before. Looks at whole words.
+    fn find(&self, from: u64, end: u64, dirty: bool) -> u64 {
+        let mut bit = from;
+        while bit < end {
+            let word = self.word(bit);
+            let wanted = (if dirty { word } else { !word }) & (u64::MAX << (bit & 63));
+            let base = bit & !63;
+            if wanted != 0 {
+                return base.saturating_add(u64::from(wanted.trailing_zeros())).min(end);
+            }
+            bit = base.saturating_add(64);
+        }
+        end
+    }
+
+    /// Makes the bits from `from` to before `end` clean.
+    fn clear(&mut self, from: u64, end: u64) {
+        let mut bit = from;
+        while bit < end {
+            let next = (bit | 63).saturating_add(1);
+            let upper = if next <= end { u64::MAX } else { !(u64::MAX << (end & 63)) };
+            if let Some(word) = usize::try_from(bit >> 6).ok().and_then(|at| self.dirty.get_mut(at)) {
+                *word &= !((u64::MAX << (bit & 63)) & upper);
+            }
+            bit = next;
+        }
     }
 
     /// The next run of changed granules, and clears it if `clear`. Bounded by the number of granules tracked.
     pub(crate) fn next_run(&mut self, scan: &mut Scan, clear: bool) -> Option<DirtyRun> {
         loop {
             let range = *self.ranges.get(..self.used)?.get(scan.range)?;
-            let bit = |granule: u32| range.first_bit.saturating_add(u64::from(granule));
-            let mut from = scan.granule;
-            while from < range.granules && !self.is_dirty(bit(from)) {
-                from = from.saturating_add(1);
-            }
-            if from >= range.granules {
+            let end = range.first_bit.saturating_add(u64::from(range.granules));
+            let from = self.find(range.first_bit.saturating_add(u64::from(scan.granule)), end, true);
+            if from >= end {
                 *scan = Scan { range: scan.range.saturating_add(1), granule: 0 };
                 continue;
             }
-            let mut to = from;
-            while to < range.granules && self.is_dirty(bit(to)) {
-                if clear
-                    && let Some(word) =
-                        usize::try_from(bit(to) >> 6).ok().and_then(|at| self.dirty.get_mut(at))
-                {
-                    *word &= !(1 << (bit(to) & 63));
-                }
-                to = to.saturating_add(1);
+            let to = self.find(from, end, false);
+            if clear {
+                self.clear(from, to);
             }
-            scan.granule = to;
-            let address = BusAddr::new(range.start.saturating_add(u64::from(from) << self.shift));
-            return Some(DirtyRun { address, granules: to.saturating_sub(from) });
+            let before = from.saturating_sub(range.first_bit);
+            // A run lies within its range, whose granules 32 bits count.
+            let granules = u32::try_from(to.saturating_sub(from)).unwrap_or(u32::MAX);
+            scan.granule = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(granules);
+            let address = BusAddr::new(range.start.saturating_add(before << self.shift));
+            return Some(DirtyRun { address, granules });
         }
     }
 }
@@ -213,5 +238,45 @@ mod tests {
         assert_eq!(all(false), expected);
         assert_eq!(all(true), expected);
         assert_eq!(all(false), []);
+    }
+    #[test]
+    fn runs_found_word_by_word_are_those_found_bit_by_bit() {
+        let mut random = 1_u64;
+        let mut next = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        for _ in 0..300 {
+            let (mut ranges, mut bits) = ([TrackedRange::new(); 4], [0; 8]);
+            let mut tracker = MemoryTracker::new(&mut ranges, &mut bits);
+            tracker.prepare(12);
+            let lengths = [next(140), next(70), next(3), next(200)];
+            for (range, granules) in (0_u64..).zip(lengths) {
+                tracker.add(BusAddr::new(range << 40), granules as u32).unwrap();
+            }
+            tracker.start(0);
+            let mut expected = Vec::new();
+            for (range, granules) in (0_u64..).zip(lengths) {
+                let mut open = None;
+                for granule in 0..granules {
+                    let address = (range << 40) + granule * 4096;
+                    if next(8) < 5 {
+                        tracker.mark(BusAddr::new(address), 4096);
+                        open.get_or_insert((address, 0)).1 += 1;
+                    } else {
+                        expected.extend(open.take());
+                    }
+                }
+                expected.extend(open);
+            }
+            for expected in [&expected[..], &[]] {
+                let mut scan = Scan::default();
+                let run = |tracker: &mut MemoryTracker<'_>, scan: &mut Scan| {
+                    tracker.next_run(scan, true).map(|run| (run.address.get(), run.granules))
+                };
+                let found: Vec<_> = core::iter::from_fn(|| run(&mut tracker, &mut scan)).collect();
+                assert_eq!(found, expected, "{lengths:?}");
+            }
+        }
     }
 }

@@ -159,6 +159,8 @@ fn a_file_system_in_use_migrates_whole() {
         [
             ("--block-size", "4096"),
             ("--write-rate", "6000"),
+            ("--run-commands", "4000"),
+            ("--stall-commands", "500"),
             // So short that delta rounds are needed.
             ("--stop-time-limit", "30ms"),
             ("--read-percent", "30"),

@@ -83,25 +83,36 @@ fn bench(block_size: u32, queue_depth: u16, io_queues: u16, log: Option<std::pat
     Bench { subsystem, file, memory, token, guest }
 }
 
+impl Bench {
+    /// Waits until the guest has completed so many commands more, however long the machine takes.
+    fn works(&self, commands: u64) {
+        let enough = self.guest.commands() + commands;
+        while self.guest.commands() < enough && !self.guest.has_failed() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
 #[test]
 fn the_guest_verifies_everything_and_leaves_no_memory_behind() {
     for (block_size, depth, queues) in [(512, 64, 2), (4096, 64, 2), (4096, 1, 1), (512, 200, 3)] {
         let name = format!("{block_size} bytes, depth {depth}, {queues} queues");
         let bench = bench(block_size, depth, queues, None);
-        std::thread::sleep(Duration::from_millis(100));
+        // Of 64 commands in which reads and writes take turns by a seed some write.
+        bench.works(64);
         let verified = bench.guest.verify().expect("guest works");
         bench.token.pause();
         let before = bench.guest.commands();
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(bench.guest.commands(), before, "{name}: completions seen while stopped");
         bench.token.resume();
-        std::thread::sleep(Duration::from_millis(100));
+        bench.works(64);
         let (report, ledger) = bench.guest.finish().expect("no error");
         assert!(verified > 0 && report.verified_after >= verified, "{name}: {report:?}");
         assert_eq!(report.verified_before, verified, "{name}");
         assert!(report.commands_before > 0 && report.commands_after > 0, "{name}: {report:?}");
         assert!(report.in_flight <= u64::from(depth) * u64::from(queues), "{name}: {report:?}");
-        assert!(report.admin > 1, "{name}: {report:?}");
+        assert!(report.admin > 0, "{name}: {report:?}");
         assert_eq!(ledger.written().len() as u64, report.verified_after, "{name}");
         for pool in [Pool::Queues, Pool::Data, Pool::ControllerData] {
             assert_eq!(bench.memory.usage(pool), PoolUsage::default(), "{name}: {pool:?}");
@@ -113,7 +124,7 @@ fn the_guest_verifies_everything_and_leaves_no_memory_behind() {
 #[test]
 fn a_block_that_changes_by_itself_is_found() {
     let bench = bench(4096, 16, 1, None);
-    std::thread::sleep(Duration::from_millis(50));
+    bench.works(64);
     for block in 0..SIZE / 4096 {
         bench.file.write_all_at(&[0xEE; 8], block * 4096 + 2048).expect("spoil");
     }
@@ -134,9 +145,10 @@ fn every_acknowledged_write_is_in_the_log_and_on_the_image() {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("log");
     let bench = bench(512, 32, 2, Some(path.clone()));
-    std::thread::sleep(Duration::from_millis(100));
+    bench.works(64);
     let (report, ledger) = bench.guest.finish().expect("no error");
     let acknowledged = log::read(&path).expect("log");
+    assert!(!acknowledged.is_empty());
     assert_eq!(acknowledged.len() as u64, report.verified_after);
     for (lba, version) in &acknowledged {
         assert_eq!(u64::from(ledger.acknowledged(nvme_core::wire::Lba::new(*lba))), *version);

@@ -35,9 +35,7 @@ impl<M: HostMemory> Controller<'_, M> {
         if contiguous {
             return Ok(QueueMemory::Contiguous(pointer));
         }
-        let bytes = u64::from(entries) << slot_shift;
-        let pages =
-            u32::try_from(bytes.div_ceil(1_u64 << page_shift)).map_err(|_| StatusCode::INVALID_FIELD)?;
+        let pages = PageList::pages_of(entries, slot_shift, page_shift);
         Ok(QueueMemory::List(PageList::walk(&self.dma.memory, pointer, pages, page_shift, false)?))
     }
 
@@ -72,6 +70,11 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         }
         if command.interrupts_enabled && command.interrupt_vector >= controller.vectors() {
             return Err(StatusCode::INVALID_INTERRUPT_VECTOR.into());
+        }
+        if !command.contiguous {
+            let page_shift = controller.registers.page_shift();
+            let pages = PageList::pages_of(command.entries, COMPLETION_SHIFT, page_shift);
+            self.work = self.work.saturating_add(PageList::work(pages));
         }
         let memory = controller.queue_memory(
             entry.prp1(),
@@ -109,6 +112,11 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         }
         if command.nvm_set != 0 {
             return Err(StatusCode::INVALID_FIELD.into());
+        }
+        if !command.contiguous {
+            let page_shift = controller.registers.page_shift();
+            let pages = PageList::pages_of(command.entries, SUBMISSION_SHIFT, page_shift);
+            self.work = self.work.saturating_add(PageList::work(pages));
         }
         let memory = controller.queue_memory(
             entry.prp1(),

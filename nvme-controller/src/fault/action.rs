@@ -100,7 +100,7 @@ kinds! {
         "the completion is written with the phase tag of the lap before, so that it is never new";
     EarlyPhase "early-phase" Command ""
         "the slot after the completion gets the new phase tag too, with whatever else it holds";
-    Status "status" Command "=SCT/SC[+dnr][+more]"
+    Status "status" Command "=SCT/SC[+dnr][+more][+crdN]"
         "the command is not executed and completes with this status; 0/00 claims success";
     FlipToHost "flip-to-host" Command ""
         "one bit of the data transferred to the host is inverted, chosen by the seed";

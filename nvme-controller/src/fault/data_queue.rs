@@ -2,7 +2,7 @@
 //! Where rules take hold of Controller Data Queues.
 
 use nvme_core::wire::lba_migration::{EntrySequence, LbaMigrationEntry, PHASE_BYTE};
-use nvme_core::wire::{ControllerId, StatusCode};
+use nvme_core::wire::{CdqId, ControllerId, StatusCode};
 
 use super::action::{FaultAction, Occasion};
 use super::table::{FaultTable, Held, Hit};
@@ -41,6 +41,9 @@ impl DataQueue {
         if self.ring.is_full() {
             return false;
         }
+        if !owner.reaches_host() {
+            return self.posted(owner, false, false, quirks);
+        }
         let fills = self.fills() || hit.action == FaultAction::CdqFullEarly;
         let missing = matches!(hit.action, FaultAction::CdqMissingFirst | FaultAction::CdqMissingLast);
         if missing && !fills {
@@ -64,8 +67,8 @@ impl DataQueue {
             FaultAction::CdqTornEntry(None) => true,
             FaultAction::CdqTornEntry(Some(polls)) => {
                 let at_poll = faults.polls.saturating_add(u64::from(polls.get()));
-                let owner = self.owner;
-                faults.hold(Held::Write { owner, address, len: HALF, bytes, at_poll }).is_some()
+                let (owner, half_of) = (self.owner, Some((self.id, slot)));
+                faults.hold(Held::Write { owner, address, len: HALF, bytes, at_poll, half_of }).is_some()
             }
             _ => false,
         };
@@ -91,6 +94,20 @@ impl FaultTable<'_> {
         Err(StatusCode::INVALID_FIELD.into())
     }
 
+    /// Drops the rest of torn entries of queue `id` of the controller at `owner`: of the one in `slot`, which is about to
+    /// be written again, or of all, because the queue is gone.
+    #[cold]
+    pub(crate) fn drop_halves(&mut self, owner: usize, id: CdqId, slot: Option<u32>) {
+        for held in self.held.iter_mut() {
+            if let Some(Held::Write { owner: of, half_of: Some((queue, at)), .. }) = held.0
+                && (of, queue) == (owner, id)
+                && slot.is_none_or(|slot| slot == at)
+            {
+                held.0 = None;
+            }
+        }
+    }
+
     /// `queue` of `owner` was deleted.
     pub(crate) fn deleted<M: HostMemory>(&mut self, owner: &Controller<'_, M>, queue: &mut DataQueue) {
         let Some(hit) = self.occasion(owner.id(), Occasion::Deletion) else { return };
@@ -101,7 +118,8 @@ impl FaultTable<'_> {
         let (Ok(entry), Some(address)) = (entry.build(), queue.address(owner, slot)) else { return };
         let at_poll = self.polls.saturating_add(u64::from(polls.get()));
         let len = ENTRY_BYTES as u8;
-        let held = Held::Write { owner: queue.owner, address, len, bytes: entry.to_bytes(), at_poll };
+        let (owner, bytes) = (queue.owner, entry.to_bytes());
+        let held = Held::Write { owner, address, len, bytes, at_poll, half_of: None };
         if self.hold(held).is_some() {
             self.count(hit);
         }

@@ -10,7 +10,7 @@ use super::table::{FaultTable, Held, HeldSlot, Hit, Until};
 use crate::controller::{Answer, Controller};
 use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::in_flight::{CommandSlot, Mark, Stage};
-use crate::outcome::{Done, Outcome, SUCCESS};
+use crate::outcome::{Done, Outcome};
 use crate::queue::COMPLETION_SHIFT;
 use crate::subsystem::Subsystem;
 
@@ -124,6 +124,8 @@ impl<M: HostMemory> Controller<'_, M> {
         {
             completion.release();
         }
+        // An event may have waited for the room.
+        self.attention = true;
     }
 
     fn is_free(&self, at: u32) -> bool {
@@ -195,13 +197,17 @@ impl FaultTable<'_> {
         mut event: AsynchronousEvent,
     ) -> Option<AsynchronousEvent> {
         let Some(hit) = self.occasion(controller.id(), Occasion::Event) else { return Some(event) };
-        self.count(hit);
         match hit.action {
-            FaultAction::CdqEventLost => return None,
-            FaultAction::CdqEventDuplicated => controller.raise(event),
+            FaultAction::CdqEventLost => {
+                self.count(hit);
+                return None;
+            }
+            // An event that waits already is not raised again.
+            FaultAction::CdqEventDuplicated if !controller.raise(event) => return Some(event),
             FaultAction::CdqEventUnknown(xor) => event.parameter ^= u32::from(xor.get()),
             _ => {}
         }
+        self.count(hit);
         Some(event)
     }
 
@@ -210,7 +216,8 @@ impl FaultTable<'_> {
         let Some(hit) = self.occasion(controller.id(), Occasion::Enable) else { return };
         controller.ready_in = match hit.action {
             FaultAction::NeverReady => Some(u32::MAX),
-            FaultAction::LateReady(polls) => Some(polls.get()),
+            // The largest number stands for never.
+            FaultAction::LateReady(polls) => Some(polls.get().min(u32::MAX.saturating_sub(1))),
             _ => None,
         };
         if controller.ready_in.is_some() {
@@ -249,6 +256,8 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
             let (mut at, end) = (controller.commands.first(), controller.commands.end());
             while at != end {
                 let next = controller.commands.after(at);
+                // The rules of a later table have not been asked about it.
+                controller.commands.set_mark(at, Mark::Unasked);
                 if let Some(CommandSlot { stage: Stage::Held(held), queue, entry, .. }) =
                     controller.commands.get(at).copied()
                     && let Some(Held::Completion { outcome, .. }) = faults.take_held(held)
@@ -299,7 +308,7 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
         let Some(faults) = &mut self.faults else { return pending };
         faults.polls = faults.polls.saturating_add(1);
         for slot in faults.held.iter_mut() {
-            let Some(Held::Write { owner, address, len, bytes, at_poll }) = slot.0 else { continue };
+            let Some(Held::Write { owner, address, len, bytes, at_poll, .. }) = slot.0 else { continue };
             if faults.polls < at_poll {
                 pending = true;
                 continue;
@@ -338,7 +347,15 @@ impl<'s, M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'s, M, S, I> {
         match hit.action {
             FaultAction::Status(status) => {
                 faults.count(hit);
-                return if status.is_success() { SUCCESS } else { Err(status.into()) };
+                if !status.is_success() {
+                    return Err(status.into());
+                }
+                // With whatever else the status says: More and the retry delay do not make a failure of it.
+                controller.commands.finish(at);
+                let command = slot.entry.command_id();
+                let answer = Answer { queue: slot.queue, head: 0, command, status, result: (0, 0) };
+                controller.post_wrong(answer, hit.action);
+                return Ok(Done::Dealt);
             }
             FaultAction::Fatal => {
                 faults.count(hit);

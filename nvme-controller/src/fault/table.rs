@@ -4,7 +4,7 @@
 use core::num::NonZeroU32;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use nvme_core::wire::{BusAddr, ControllerId, SubmissionQueueEntry};
+use nvme_core::wire::{BusAddr, CdqId, ControllerId, SubmissionQueueEntry};
 
 use super::action::{Delay, FaultAction, Occasion};
 use super::rule::FaultRule;
@@ -96,7 +96,15 @@ pub(crate) enum Held {
     /// The outcome of a command whose slot among those under way says so.
     Completion { outcome: Outcome, until: Until },
     /// Bytes of an entry for the host of controller `owner`, in the memory of a Controller Data Queue.
-    Write { owner: usize, address: BusAddr, len: u8, bytes: [u8; 32], at_poll: u64 },
+    Write {
+        owner: usize,
+        address: BusAddr,
+        len: u8,
+        bytes: [u8; 32],
+        at_poll: u64,
+        /// The queue and slot of the torn entry of which this is the rest.
+        half_of: Option<(CdqId, u32)>,
+    },
 }
 
 /// When a completion is posted.
@@ -120,7 +128,8 @@ pub(crate) struct Hit {
 }
 
 /// The fault rules of a subsystem, in the order in which they are asked: the first that acts on an occasion decides.
-/// Each counts every occurrence, also when another acts.
+/// Each counts every occurrence, also when another acts. Register reads of a controller that a rule has made unreachable
+/// are no occasions.
 #[derive(Debug)]
 pub struct FaultTable<'s> {
     pub(crate) rules: &'s [FaultSlot],

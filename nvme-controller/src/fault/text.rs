@@ -329,7 +329,9 @@ impl FaultRule {
                     once(&mut queue, key, wanted)?;
                 }
                 "opcode" => {
-                    let opcode = value.hexadecimal(0xFF, form)?;
+                    let digits = value.text.strip_prefix("0x").unwrap_or(value.text);
+                    let opcode = value.hexadecimal(0xFF, form).ok().filter(|_| digits.len() == 2);
+                    let opcode = opcode.ok_or(value.bad(form))?;
                     once(&mut rule.opcode, key, u8::try_from(opcode).map_err(|_| value.bad(form))?)?;
                 }
                 "nth" => once(&mut rule.nth, key, value.positive(form)?)?,

@@ -121,6 +121,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             }
             granules = granules.saturating_add(u64::from(range.granules));
         }
+        self.work = self.work.saturating_add(tracked.dma.tracker.bits() >> 3);
         let shift = exponent.saturating_add(12);
         tracked.dma.tracker.prepare(shift);
         for range in ranges.iter() {
@@ -163,6 +164,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             return Err(StatusCode::INVALID_CONTROLLER_IDENTIFIER.into());
         }
         let room = usize::try_from(command.data_bytes()).unwrap_or(usize::MAX).min(self.scratch.len());
+        self.work = self.work.saturating_add(tracker.scan_work()).saturating_add(room as u64);
         let data = self.scratch.get_mut(..room).ok_or(StatusCode::INTERNAL_ERROR)?;
         let few = InvalidField::in_dword("NUMDL", 12, 0, command.dwords.saturating_sub(1));
         let granularity =

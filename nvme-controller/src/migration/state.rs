@@ -47,7 +47,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let controller = self.controllers.get_mut(target).ok_or(StatusCode::INTERNAL_ERROR)?;
         let staging = core::mem::take(&mut controller.target.staging);
         let result = match staging.get(..received) {
-            Some(image) => controller.commit(&config, image, version_index, vendor_index),
+            Some(image) => controller.commit(&config, image, version_index, vendor_index, &mut self.work),
             None => Err(StatusCode::INTERNAL_ERROR),
         };
         controller.target.staging = staging;
@@ -63,7 +63,9 @@ impl<M: HostMemory> Controller<'_, M> {
         bytes: &[u8],
         version_index: u8,
         vendor_index: u8,
+        work: &mut u64,
     ) -> Result<(), StatusCode> {
+        *work = work.saturating_add(bytes.len() as u64);
         let image = ControllerStateImage::parse(bytes, usize::MAX).map_err(|error| error.status())?;
         image.check_indices(version_index, vendor_index).map_err(|error| error.status())?;
         if image.total_bytes() != bytes.len() {
@@ -95,7 +97,7 @@ impl<M: HostMemory> Controller<'_, M> {
         let limits = self.limits(config, page_shift, &features, ready);
         image.validate(&limits).map_err(|error| error.status())?;
         if let Some(queues) = &queues {
-            self.check_lists(queues, page_shift)?;
+            self.check_lists(queues, page_shift, work)?;
         }
         // Lists are read again here and may have changed: what can fail comes before what cannot.
         if let Some(queues) = &queues {
@@ -167,12 +169,26 @@ impl<M: HostMemory> Controller<'_, M> {
         Ok(())
     }
 
-    /// Checks the PRP lists of queues that are not contiguous.
-    fn check_lists(&self, queues: &NvmeControllerState<'_>, page_shift: u8) -> Result<(), StatusCode> {
+    /// Checks the PRP lists of queues that are not contiguous, which is counted as `work`.
+    fn check_lists(
+        &self,
+        queues: &NvmeControllerState<'_>,
+        page_shift: u8,
+        work: &mut u64,
+    ) -> Result<(), StatusCode> {
+        let mut charge = |contiguous: bool, entries: u32, slot_shift: u8| {
+            if !contiguous {
+                // Each list is read once more when the queue is taken.
+                let walk = PageList::work(PageList::pages_of(entries, slot_shift, page_shift));
+                *work = work.saturating_add(walk.saturating_mul(2));
+            }
+        };
         for queue in queues.completion_queues(StateDialect::Specification) {
+            charge(queue.contiguous, queue.entries, COMPLETION_SHIFT);
             self.memory_of(queue.base, queue.contiguous, queue.entries, COMPLETION_SHIFT, page_shift)?;
         }
         for queue in queues.submission_queues() {
+            charge(queue.contiguous, queue.entries, SUBMISSION_SHIFT);
             self.memory_of(queue.base, queue.contiguous, queue.entries, SUBMISSION_SHIFT, page_shift)?;
         }
         Ok(())
@@ -189,8 +205,7 @@ impl<M: HostMemory> Controller<'_, M> {
         if contiguous {
             return Ok(QueueMemory::Contiguous(base));
         }
-        let bytes = u64::from(entries) << slot_shift;
-        let pages = u32::try_from(bytes.div_ceil(1_u64 << page_shift)).unwrap_or(u32::MAX);
+        let pages = PageList::pages_of(entries, slot_shift, page_shift);
         Ok(QueueMemory::List(PageList::walk(&self.dma.memory, base, pages, page_shift, false)?))
     }
 
@@ -221,6 +236,8 @@ impl<M: HostMemory> Controller<'_, M> {
             _ => Shutdown::None,
         };
         self.features = features;
+        // An enable that was to take its time has been replaced by this state.
+        self.ready_in = None;
         self.remove_submission(0);
         if let Some(slot) = self.completion_queues.first_mut() {
             slot.0 = None;

@@ -323,3 +323,19 @@ fn which_bit_is_inverted_follows_from_the_seed() {
     assert_eq!(blocks, (0..12).map(bit).collect::<Vec<_>>());
     assert!(blocks.iter().any(|block| *block < 32) && blocks.iter().any(|block| *block >= 64), "{blocks:?}");
 }
+
+#[test]
+fn rules_of_a_later_table_are_asked_before_they_act() {
+    let mut world = World::new();
+    world.create_pair(GUEST, 1, 8);
+    world.set_rules(&["delay=1000000polls,queue=1", "wrong-cid,queue=admin,opcode=41"]);
+    world.submit(GUEST, 1, sqe::flush(NSID));
+    world.subsystem.poll(64);
+    // The suspension waits for the delayed command, and rule 1 for the suspension.
+    let suspend = world.submit(MANAGER, 0, sqe::suspend(GUEST_ID));
+    world.subsystem.poll(64);
+    world.set_rules(&["drop,queue=3", "fatal,queue=io"]);
+    world.run();
+    world.hosts[MANAGER].take(0, suspend).expect("completed by nobody else's rule").ok();
+    assert_eq!((world.fired(), world.is_fatal(MANAGER)), (vec![0, 0], false));
+}

@@ -427,6 +427,91 @@ fn rows() -> Vec<(FaultKind, &'static str, Observe, &'static str, &'static str)>
             "p1 111 1:1000+1, -, -; 104/0",
         ),
         (
+            FaultKind::CdqFullEarly,
+            "cdq-full-early",
+            |w, set| {
+                let queue = w.create_cdq(MANAGER, GUEST_ID, 8);
+                set(w);
+                let mut code = String::new();
+                let full = events(w, |w| {
+                    code = format!("{:?}", w.admin(MANAGER, sqe::start_log(queue.id)).code);
+                });
+                format!("{code}; {}; {full}", entries(&queue, 0..2))
+            },
+            "0/00h; p1 001, -; ",
+            "0/00h; p1 111, -; 104/0",
+        ),
+        (
+            FaultKind::CdqTornEntry,
+            "cdq-torn-entry=9polls,nth=1",
+            |w, set| {
+                let queue = w.logged_guest(8);
+                set(w);
+                let prps = w.hosts[GUEST].data(&[1; 512]);
+                w.submit(GUEST, 1, sqe::write(NSID, 1000, 1, prps));
+                w.subsystem.poll(64);
+                w.submit(MANAGER, 0, sqe::delete_cdq(queue.id));
+                for _ in 0..20 {
+                    w.subsystem.poll(64);
+                }
+                format!("deleted {}", entries(&queue, 1..2))
+            },
+            "deleted p1 000 1:1000+1",
+            "deleted p1 000 0:0+1",
+        ),
+        (
+            // The rest of the entry does not come once its slot holds another one.
+            FaultKind::CdqTornEntry,
+            "cdq-torn-entry=300polls,nth=1",
+            |w, set| {
+                let queue = w.logged_guest(3);
+                set(w);
+                for (index, start) in [(2, 1000), (0, 1100), (1, 1200)] {
+                    w.write_blocks(GUEST, NSID, start, 1, 0xC0);
+                    w.admin(MANAGER, sqe::set_head(queue.id, index)).ok();
+                }
+                w.write_blocks(GUEST, NSID, 2000, 1, 0xC0);
+                for _ in 0..400 {
+                    w.subsystem.poll(64);
+                }
+                entries(&queue, 1..2)
+            },
+            "p0 000 1:2000+1",
+            "p0 000 1:2000+1",
+        ),
+        (
+            FaultKind::AllOnes,
+            "all-ones,queue=admin,opcode=18",
+            |w, set| {
+                let queue = w.logged_guest(8);
+                set(w);
+                w.submit(MANAGER, 0, sqe::Sqe::new(0x18));
+                for _ in 0..4 {
+                    w.subsystem.poll(64);
+                }
+                // The guest's controller goes on; who manages it reaches no memory.
+                w.change_blocks(1);
+                entries(&queue, 1..3)
+            },
+            "p1 000 1:1000+1, -",
+            "-, -",
+        ),
+        (
+            FaultKind::Status,
+            "status=0/00+more+crd1,opcode=01",
+            |w, set| {
+                w.held_pair();
+                set(w);
+                let prps = w.hosts[GUEST].data(&[1; 512]);
+                w.send_as(GUEST, 1, sqe::write(NSID, 7, 1, prps), 0x10);
+                w.ring(GUEST, 1);
+                w.settle();
+                format!("{}, stored {}", w.slots(1, 1), w.disk(NSID).block(7) == [1; 512])
+            },
+            "10 q1 h1 p1 0/00, stored true",
+            "10 q1 h1 p1 28/00, stored false",
+        ),
+        (
             FaultKind::CdqHeadRefused,
             "cdq-head-refused,nth=1",
             |w, set| {

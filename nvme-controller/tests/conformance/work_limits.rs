@@ -319,3 +319,42 @@ fn nothing_of_an_unusable_queue_is_left_to_fetch_at_the_destination() {
     let state = &image::Image::parse(&bytes).submission[0];
     assert_eq!((state.head, state.tail), (1, 1));
 }
+
+#[test]
+fn what_transfers_nothing_is_work_too() {
+    type Work = (&'static str, fn(&World) -> Sqe);
+    // A list that names one page 1,024 times and ends badly: nothing is used up by it.
+    fn bad_list(world: &World) -> u64 {
+        let host = &world.hosts[MANAGER];
+        let page = host.allocate(4096);
+        let mut pages = vec![page; 1024];
+        pages[1023] = page + 8;
+        host.page_list(&pages)
+    }
+    let rows: [Work; 2] = [
+        ("Create Controller Data Queue", |w| sqe::create_listed_cdq(GUEST_ID, 1024 * 1024, bad_list(w))),
+        ("Tracked Memory Changes", |w| sqe::track_receive(GUEST_ID, 4096, w.hosts[MANAGER].buffer(4096).1)),
+    ];
+    for (name, command) in rows {
+        let mut world = World::with(|setup| {
+            setup.config.turn_bytes = 1 << 10;
+            setup.config.max_queue_memory_ranges = 4096;
+            let manager = setup.manager(MANAGER);
+            (manager.max_queue_prps, manager.max_queue_memory_ranges) = (4096, 4096);
+        });
+        let mut tracked = vec![0_u8, 0, 0, 0, 1, 0, 0, 0];
+        tracked.extend(world.memory(GUEST).allocate_aligned(4096 * 4096, 1 << 21).to_le_bytes());
+        tracked.extend(4096_u32.to_le_bytes());
+        let prps = world.hosts[MANAGER].data(&tracked);
+        world.admin(MANAGER, sqe::start_memory_tracking(GUEST_ID, prps)).ok();
+        for _ in 0..3 {
+            let command = command(&world);
+            world.send(MANAGER, 0, command);
+        }
+        world.ring(MANAGER, 0);
+        for turn in 1..=3 {
+            world.subsystem.poll(64);
+            assert_eq!(world.harvest(MANAGER, 0), 1, "{name}: turn {turn}");
+        }
+    }
+}

@@ -77,6 +77,7 @@ fn defect_phase_compare_that_works_only_for_mask_one() {
     rig.finish();
 }
 
+/// On machines that keep the order of loads only reads in the wrong order show here; `tests/races` shows the barrier.
 #[test]
 fn defect_no_read_barrier_between_phase_and_payload() {
     const ENTRIES: u32 = 4;
