@@ -8,7 +8,7 @@ use std::time::Duration;
 use nvme_core::admin::{AdminPort, AdminRequest, AdminSlot, Call, CallError, SubmitError};
 use nvme_core::cdq::Quarantined;
 use nvme_core::controller::{
-    AttachError, EnableError, EnableOptions, Fault, Link, Quiesced, Ready, Shutdown,
+    AttachError, Disabled, Disabling, EnableError, EnableOptions, Fault, Link, Quiesced, Ready, Shutdown,
 };
 use nvme_core::dma::{DmaError, DmaRegion, release};
 use nvme_core::io::{
@@ -179,9 +179,37 @@ pub(crate) fn bring_up<'d, 's, R: RegisterIo<Error = AccessError>>(
     options: &EnableOptions,
     waiter: Waiter<'_>,
 ) -> Result<Controller<'d, 's, R>, DriverError> {
-    let mut disabling = attach_embedded(registers, arena, link).map_err(DriverError::Attach)?;
+    let disabling = attach_embedded(registers, arena, link).map_err(DriverError::Attach)?;
+    enable(disable(disabling, waiter)?, slots, options, waiter)
+}
+
+/// Resets a controller in use; `then` is called while it is disabled. Its I/O queue pairs are to be retired there.
+pub(crate) fn reset<'d, 's, R: RegisterIo<Error = AccessError>>(
+    controller: Controller<'d, 's, R>,
+    options: &EnableOptions,
+    waiter: Waiter<'_>,
+    then: impl FnOnce(&mut Disabled<'d, 's, R, AddressSpace>),
+) -> Result<Controller<'d, 's, R>, DriverError> {
+    let mut disabled = disable(controller.disable(), waiter)?;
+    then(&mut disabled);
+    let slots = disabled.retire().unwrap_or_default();
+    enable(disabled, slots, options, waiter)
+}
+
+fn disable<'d, 's, R: RegisterIo<Error = AccessError>>(
+    mut disabling: Disabling<'d, 's, R, AddressSpace>,
+    waiter: Waiter<'_>,
+) -> Result<Disabled<'d, 's, R, AddressSpace>, DriverError> {
     waiter.run(|now| disabling.poll(now))?;
-    let disabled = disabling.finish().map_err(|_| Fault::NotDisabledInTime)?;
+    Ok(disabling.finish().map_err(|_| Fault::NotDisabledInTime)?)
+}
+
+fn enable<'d, 's, 't, R: RegisterIo<Error = AccessError>>(
+    disabled: Disabled<'d, 's, R, AddressSpace>,
+    slots: &'t mut [AdminSlot],
+    options: &EnableOptions,
+    waiter: Waiter<'_>,
+) -> Result<Controller<'d, 't, R>, DriverError> {
     let mut enabling =
         disabled.enable(options, slots).map_err(|rejected| DriverError::Enable(rejected.error))?;
     waiter.run(|now| enabling.poll(now))?;
@@ -374,9 +402,7 @@ pub(crate) fn bring_down_then<R: RegisterIo<Error = AccessError>>(
     let mut down = controller.shutdown(Shutdown::Normal, Duration::from_secs(5), waiter.now());
     let shut = waiter.run(|now| down.poll(now));
     // Only a disable takes the controller's memory away from it, however the shutdown went.
-    let mut disabling = down.disable();
-    waiter.run(|now| disabling.poll(now))?;
-    let disabled = disabling.finish().map_err(|_| Fault::NotDisabledInTime)?;
+    let disabled = disable(down.disable(), waiter)?;
     for region in kept.buffers {
         release(arena, region, &disabled.quiesced());
     }

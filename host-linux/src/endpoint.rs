@@ -21,6 +21,9 @@ pub(crate) const REGISTER_SPACE: u32 = DOORBELLS + 65_536 * 8;
 const HELD_LIMIT: usize = 1 << 18;
 const CC: u32 = 0x14;
 const CSTS: u32 = 0x1C;
+/// CSTS.RDY and CSTS.CFS.
+const READY: u32 = 1;
+const READY_AND_FATAL: u32 = 3;
 /// AQA, ASQ and ACQ, which a controller needs to know before it is enabled, and then CC.
 const CONFIGURATION: [u32; 6] = [0x24, 0x28, 0x2C, 0x30, 0x34, CC];
 
@@ -56,6 +59,17 @@ pub enum Attachment {
     Held,
     /// To the destination.
     Destination,
+}
+
+/// The registers of a controller whose access to memory can be taken away, as a host does with the Bus Master Enable bit
+/// of a PCI function.
+pub trait BusMaster: RegisterIo<Error = AccessError> {
+    /// Gives the controller its access to memory, or takes it away: no access is under way any more once this returns,
+    /// and every later one fails.
+    ///
+    /// # Errors
+    /// The controller cannot be reached. It has stopped then, and accesses no memory either.
+    fn set_bus_master(&self, enabled: bool) -> Result<(), AccessError>;
 }
 
 /// A register space whose other end can be moved while the guest uses it.
@@ -185,6 +199,17 @@ impl<R: RegisterIo<Error = AccessError>> Endpoint<R> {
         }
     }
 
+    /// Whether one side's controller takes commands: it is ready, without a fatal status.
+    pub fn is_ready(&self, side: Attachment) -> bool {
+        let status = match side {
+            Attachment::Held => return false,
+            Attachment::Source => self.source.read32(Offset::new(CSTS)),
+            Attachment::Destination => self.destination.read32(Offset::new(CSTS)),
+        };
+        // All ones, from a controller that is gone, are no ready status.
+        status.is_ok_and(|status| status & READY_AND_FATAL == READY)
+    }
+
     /// Sends all writes, whatever becomes of one, and returns the first error.
     fn send(to: &R, writes: &[(u32, u32)]) -> Result<(), AccessError> {
         let mut first = Ok(());
@@ -205,6 +230,21 @@ impl<R: RegisterIo<Error = AccessError>> Endpoint<R> {
             self.destination.write32(offset, self.source.read32(offset)?)?;
         }
         Ok(())
+    }
+}
+
+impl<R: BusMaster> Endpoint<R> {
+    /// Gives one side's controller its access to the guest's memory, or takes it away. Without effect for
+    /// [`Attachment::Held`].
+    ///
+    /// # Errors
+    /// The side cannot be reached.
+    pub fn set_bus_master(&self, side: Attachment, enabled: bool) -> Result<(), AccessError> {
+        match side {
+            Attachment::Held => Ok(()),
+            Attachment::Source => self.source.set_bus_master(enabled),
+            Attachment::Destination => self.destination.set_bus_master(enabled),
+        }
     }
 }
 

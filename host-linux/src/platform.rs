@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The switch from source to destination: the guest's registers, its processor, the journal.
 //!
-//! The order makes the journal exact. From [`before_resume`](Platform::before_resume) on the guest sees no
+//! The order makes the journal exact. From [`fence_source`](Platform::fence_source) on the guest sees no
 //! completions; the destination acknowledges its resume; the journal names the destination; only then does the guest
 //! go on. So whatever was acknowledged to the guest is on the image that the journal names, at every moment. The
 //! journal's next content is written before the destination resumes, while a failure can still be rolled back; if it
 //! cannot take its place afterwards the guest is not let go on.
+//!
+//! Only one of the guest's controllers reaches its memory at any time: the source's until the last look at it, none while
+//! the switch is made, the destination's from just before its resume. A controller that is released early, because its
+//! managing controller was reset, can fetch nothing then. It may take that for fatal; so a controller that does not take
+//! commands when the guest is to go on with it is reset by the guest first, which then repeats what was not completed.
 
 use std::fmt;
 use std::io;
@@ -14,10 +19,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use nvme_core::migration::Platform;
-use nvme_core::register::RegisterIo;
 use nvme_core::wire::ControllerId;
 
-use crate::endpoint::{AccessError, Attachment, Endpoint};
+use crate::endpoint::{AccessError, Attachment, BusMaster, Endpoint};
 use crate::journal::{Journal, Side};
 use crate::sync::RunToken;
 use crate::witness::Witness;
@@ -68,7 +72,7 @@ pub struct HostPlatform<R> {
     error: Option<PlatformError>,
 }
 
-impl<R: RegisterIo<Error = AccessError>> HostPlatform<R> {
+impl<R: BusMaster> HostPlatform<R> {
     /// The platform of the guest that uses `endpoint` and runs while it holds `token`. `witness` is told when both
     /// sides should be equal.
     pub fn new(
@@ -132,6 +136,20 @@ impl<R: RegisterIo<Error = AccessError>> HostPlatform<R> {
             .map_err(|error| PlatformError::Journal(error.kind()))
     }
 
+    /// Attaches the guest to a side whose controller runs, or has the guest make it run.
+    fn attach(&self, side: Attachment) -> Result<(), PlatformError> {
+        let attached = self.endpoint.attach(side);
+        if !self.endpoint.is_ready(side) {
+            self.token.want_reset();
+        }
+        Ok(attached?)
+    }
+
+    fn set_bus_master(&mut self, side: Attachment, enabled: bool) -> Result<(), PlatformError> {
+        let result = self.endpoint.set_bus_master(side, enabled).map_err(PlatformError::from);
+        self.note(result)
+    }
+
     fn run_at_stop(&self) -> Result<(), PlatformError> {
         let Some(text) = &self.at_stop else { return Ok(()) };
         let failed = |error: io::Error| PlatformError::AtStop(error.kind());
@@ -148,12 +166,22 @@ impl<R: RegisterIo<Error = AccessError>> HostPlatform<R> {
     }
 }
 
-impl<R: RegisterIo<Error = AccessError>> Platform for HostPlatform<R> {
+impl<R: BusMaster> Platform for HostPlatform<R> {
     type Error = PlatformError;
 
     fn source_suspended(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
         self.endpoint.hold();
         Ok(())
+    }
+
+    fn fence_source(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
+        // Its controller may report a fatal status if it is released now, which is no business of the guest's.
+        self.token.pause();
+        self.set_bus_master(Attachment::Source, false)
+    }
+
+    fn unfence_source(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
+        self.set_bus_master(Attachment::Source, true)
     }
 
     fn restore_properties(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
@@ -166,7 +194,7 @@ impl<R: RegisterIo<Error = AccessError>> Platform for HostPlatform<R> {
         let result = self.run_at_stop().and_then(|()| self.prepare());
         self.note(result)?;
         self.witness.arm();
-        Ok(())
+        self.set_bus_master(Attachment::Destination, true)
     }
 
     fn destination_resumed(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
@@ -181,50 +209,70 @@ impl<R: RegisterIo<Error = AccessError>> Platform for HostPlatform<R> {
             }
             None => Ok(()),
         };
-        let attached = self.endpoint.attach(Attachment::Destination);
+        let attached = self.attach(Attachment::Destination);
         // The source still holds the guest's queues and would run with them once its suspension ends, for example
         // when its managing controller is reset.
         let disabled = self.endpoint.disable(Attachment::Source);
         self.token.resume();
-        self.note(recorded.and(attached.and(disabled).map_err(PlatformError::from)))
+        self.note(recorded.and(attached).and(disabled.map_err(PlatformError::from)))
     }
 
     fn destination_forgotten(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
-        let result = self.endpoint.disable(Attachment::Destination).map_err(PlatformError::from);
-        self.note(result)
+        let fenced = self.set_bus_master(Attachment::Destination, false);
+        let disabled = self.endpoint.disable(Attachment::Destination).map_err(PlatformError::from);
+        self.note(fenced.and(disabled))
     }
 
     fn source_resumed(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
         self.witness.disarm();
         let recorded = self.record(Side::Source, "rolled back; the guest runs on the source");
-        let attached = self.endpoint.attach(Attachment::Source);
+        let attached = self.attach(Attachment::Source);
         self.token.resume();
-        self.note(recorded.and(attached.map_err(PlatformError::from)))
+        self.note(recorded.and(attached))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nvme_core::register::Offset;
+    use nvme_core::register::{Offset, RegisterIo};
     use std::path::PathBuf;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use crate::sync::lock;
 
+    /// What both sides share.
+    #[derive(Debug)]
+    struct Shared {
+        writes: Mutex<Vec<(char, u32)>>,
+        /// Who reaches memory: source, destination.
+        bus_masters: Mutex<[bool; 2]>,
+        /// Read at every offset.
+        status: AtomicU32,
+    }
+
     /// One side that notes its writes in a list shared by both.
     #[derive(Clone, Debug)]
-    struct SideRegisters(char, Arc<Mutex<Vec<(char, u32)>>>);
+    struct SideRegisters(char, Arc<Shared>);
+
+    impl BusMaster for SideRegisters {
+        fn set_bus_master(&self, enabled: bool) -> Result<(), AccessError> {
+            let [source, destination] = &mut *lock(&self.1.bus_masters);
+            *(if self.0 == 's' { source } else { destination }) = enabled;
+            Ok(())
+        }
+    }
 
     impl RegisterIo for SideRegisters {
         type Error = AccessError;
 
         fn read32(&self, _offset: Offset) -> Result<u32, AccessError> {
-            Ok(u32::from(self.0))
+            Ok(self.1.status.load(Ordering::Relaxed))
         }
 
         fn write32(&self, _offset: Offset, value: u32) -> Result<(), AccessError> {
-            lock(&self.1).push((self.0, value));
+            lock(&self.1.writes).push((self.0, value));
             Ok(())
         }
     }
@@ -232,7 +280,7 @@ mod tests {
     struct Bench {
         dir: tempfile::TempDir,
         journal: PathBuf,
-        writes: Arc<Mutex<Vec<(char, u32)>>>,
+        shared: Arc<Shared>,
         endpoint: Arc<Endpoint<SideRegisters>>,
         token: Arc<RunToken>,
         platform: HostPlatform<SideRegisters>,
@@ -246,8 +294,12 @@ mod tests {
         std::fs::write(&destination, "same").expect("destination");
         let path = Journal::beside(&destination);
         let journal = Journal::create(&path, &source, &destination, "t".into()).expect("journal");
-        let writes = Arc::<Mutex<Vec<(char, u32)>>>::default();
-        let side = |name| SideRegisters(name, Arc::clone(&writes));
+        let shared = Arc::new(Shared {
+            writes: Mutex::default(),
+            bus_masters: Mutex::new([true, false]),
+            status: AtomicU32::new(1),
+        });
+        let side = |name| SideRegisters(name, Arc::clone(&shared));
         let endpoint = Arc::new(Endpoint::new(side('s'), side('d')));
         let token = Arc::new(RunToken::new());
         let open = |path| Arc::new(std::fs::File::open(path).expect("open"));
@@ -259,7 +311,7 @@ mod tests {
             at_stop.map(String::from),
             Arc::clone(&witness),
         );
-        Bench { dir, journal: path, writes, endpoint, token, platform, witness }
+        Bench { dir, journal: path, shared, endpoint, token, platform, witness }
     }
 
     const ID: ControllerId = ControllerId::new(2);
@@ -273,7 +325,7 @@ mod tests {
             bench.platform.source_suspended(ID).expect("suspended");
             write(2);
             bench.platform.before_resume(ID).expect("before");
-            assert_eq!(*lock(&bench.writes), [('s', 1)], "held");
+            assert_eq!(*lock(&bench.shared.writes), [('s', 1)], "held");
             let (token, journal) = (Arc::clone(&bench.token), bench.journal.clone());
             let guest = std::thread::spawn(move || {
                 let running = token.enter();
@@ -290,13 +342,88 @@ mod tests {
             assert_eq!(guest.join().expect("guest"), (1, side));
             let disabled = destination.then_some(('s', 0));
             let expected: Vec<_> = [('s', 1), (name, 2)].into_iter().chain(disabled).collect();
-            assert_eq!(*lock(&bench.writes), expected);
+            assert_eq!(*lock(&bench.shared.writes), expected);
             assert_eq!(bench.platform.side(), side);
             let compared = bench.witness.finish().expect("compare");
             assert_eq!(compared.map(|report| report.equal), destination.then_some(1));
             bench.platform.conclude("done").expect("conclude");
             let record = Journal::read(&bench.journal).expect("journal");
             assert_eq!((record.authoritative, record.step.as_str()), (side, "done"));
+        }
+    }
+
+    #[test]
+    fn r10_one_side_at_most_reaches_the_guest_s_memory() {
+        type Call = fn(&mut HostPlatform<SideRegisters>) -> Result<(), PlatformError>;
+        let suspended: Call = |platform| platform.source_suspended(ID);
+        let fence: Call = |platform| platform.fence_source(ID);
+        let before: Call = |platform| platform.before_resume(ID);
+        let resumed: Call = |platform| platform.destination_resumed(ID);
+        let forgotten: Call = |platform| platform.destination_forgotten(ID);
+        let unfence: Call = |platform| platform.unfence_source(ID);
+        let back: Call = |platform| platform.source_resumed(ID);
+        let (source, nobody, destination) = ([true, false], [false, false], [false, true]);
+        type Row = (&'static str, Vec<(Call, [bool; 2])>);
+        let table: [Row; 4] = [
+            (
+                "forward",
+                vec![(suspended, source), (fence, nobody), (before, destination), (resumed, destination)],
+            ),
+            ("back before the last look", vec![(suspended, source), (forgotten, source), (back, source)]),
+            (
+                "back after it",
+                vec![
+                    (suspended, source),
+                    (fence, nobody),
+                    (forgotten, nobody),
+                    (unfence, source),
+                    (back, source),
+                ],
+            ),
+            (
+                "back after a resume that was refused",
+                vec![
+                    (suspended, source),
+                    (fence, nobody),
+                    (before, destination),
+                    (forgotten, nobody),
+                    (unfence, source),
+                    (back, source),
+                ],
+            ),
+        ];
+        for (name, calls) in table {
+            let mut bench = bench(None);
+            for (step, (call, expected)) in calls.into_iter().enumerate() {
+                call(&mut bench.platform).expect(name);
+                assert_eq!(*lock(&bench.shared.bus_masters), expected, "{name}, call {step}");
+            }
+        }
+        let mut bench = bench(Some("false"));
+        bench.platform.source_suspended(ID).expect("suspended");
+        bench.platform.fence_source(ID).expect("fenced");
+        assert!(bench.platform.before_resume(ID).is_err());
+        assert_eq!(*lock(&bench.shared.bus_masters), nobody, "a switch that is refused opens nothing");
+    }
+
+    #[test]
+    fn the_guest_resets_a_controller_that_does_not_take_commands() {
+        for (name, status, wanted) in
+            [("ready", 1, false), ("not ready", 0, true), ("fatal", 3, true), ("gone", u32::MAX, true)]
+        {
+            for forward in [true, false] {
+                let mut bench = bench(None);
+                bench.platform.source_suspended(ID).expect("suspended");
+                bench.platform.before_resume(ID).expect("before");
+                bench.shared.status.store(status, Ordering::Relaxed);
+                if forward {
+                    bench.platform.destination_resumed(ID).expect("resumed");
+                } else {
+                    bench.platform.source_resumed(ID).expect("resumed");
+                }
+                assert_eq!(bench.token.takes_reset(), wanted, "{name}");
+                assert!(!bench.token.takes_reset(), "{name}: wanted once");
+            }
         }
     }
 
@@ -311,7 +438,7 @@ mod tests {
         assert_eq!(bench.platform.error(), failed.err());
         assert!(!bench.platform.guest_runs());
         assert_eq!((bench.platform.side(), bench.endpoint.attachment()), (Side::Source, Attachment::Held));
-        assert!(lock(&bench.writes).is_empty(), "neither side was attached or disabled");
+        assert!(lock(&bench.shared.writes).is_empty(), "neither side was attached or disabled");
         let token = Arc::clone(&bench.token);
         let guest = std::thread::spawn(move || drop(token.enter()));
         std::thread::sleep(std::time::Duration::from_millis(50));

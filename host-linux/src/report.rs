@@ -133,6 +133,9 @@ pub struct GuestReport {
     pub admin: u64,
     /// Asynchronous events reported to it.
     pub events: u64,
+    /// Resets of its controller, each because the controller did not take commands when the guest was to go on with it.
+    #[serde(default)]
+    pub resets: u64,
     /// Blocks checked while reading back at random.
     pub blocks_read: u64,
     /// Different blocks written, all of which were verified before the migration began.

@@ -82,6 +82,8 @@ impl Signal {
 pub struct RunToken {
     /// Set while the platform wants or has the token.
     paused: AtomicBool,
+    /// The guest is to reset its controller.
+    reset_wanted: AtomicBool,
     /// How often the guest was stopped.
     stops: AtomicU64,
     /// Since when it is stopped.
@@ -117,6 +119,17 @@ impl RunToken {
     /// How often the guest was stopped.
     pub fn stops(&self) -> u64 {
         self.stops.load(Ordering::Relaxed)
+    }
+
+    /// Has the guest reset its controller before it does anything else with it, as the host of a guest does whose
+    /// controller failed with no fault of the guest's.
+    pub fn want_reset(&self) {
+        self.reset_wanted.store(true, Ordering::Release);
+    }
+
+    /// Whether the guest is to reset its controller; the wish is used up.
+    pub(crate) fn takes_reset(&self) -> bool {
+        self.reset_wanted.swap(false, Ordering::AcqRel)
     }
 
     /// Waits until the guest may run.

@@ -157,6 +157,28 @@ fn faults_that_end_a_migration_leave_the_guest_at_the_source_verified() {
 }
 
 #[test]
+fn r10_a_source_released_up_to_the_last_look_goes_on_alone() {
+    let look = "controller=1,queue=admin,opcode=42";
+    // The last command of this kind looks whether the source is still suspended, just before the destination resumes.
+    let (status, report) = reported(&GIVE_UP, &[&format!("drop,{look},nth=1000000")]);
+    assert_eq!((status, report.faults[0].fired), (Some(0), 0), "{}", report.statement);
+    let last = report.faults[0].matched;
+    assert!(last >= 3, "{last} looks");
+    for nth in 1..=last {
+        let rule = format!("reset,{look},nth={nth},times=1");
+        println!("row: {rule}");
+        let (status, report) = reported(&GIVE_UP, &[&rule]);
+        let statement = &report.statement;
+        assert_eq!((status, report.verdict), (Some(1), Verdict::MigrationFailed), "{rule}: {statement}");
+        assert!(statement.contains("the guest runs on there, verified"), "{rule}: {statement}");
+        assert_eq!(report.guest_runs_on, Side::Source, "{rule}: {statement}");
+        assert_eq!((report.enabled.source, report.enabled.destination), (true, false), "{rule}");
+        assert_eq!(report.guest.error, None, "{rule}");
+        assert!(report.guest.commands_after >= 100 && report.faults[0].fired == 1, "{rule}: {report:?}");
+    }
+}
+
+#[test]
 fn silent_corruption_is_never_called_verified() {
     // What is copied again, or written again by the guest, would be right again.
     let (reads, mixed): (&[&str], &[&str]) = (&["--read-percent", "100"], &[]);

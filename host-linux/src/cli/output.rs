@@ -130,6 +130,7 @@ pub(crate) fn tables(report: &Report, out: &mut impl Write) -> io::Result<()> {
         ("reads", guest.reads.to_string()),
         ("writes", guest.writes.to_string()),
         ("admin commands", guest.admin.to_string()),
+        ("controller resets", guest.resets.to_string()),
         ("blocks verified before", guest.verified_before.to_string()),
         ("blocks verified after", guest.verified_after.to_string()),
     ]);

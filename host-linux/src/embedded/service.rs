@@ -8,18 +8,37 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use nvme_core::register::{Offset, RegisterIo};
 
 use super::inbox::Inbox;
-use crate::endpoint::{AccessError, check};
+use crate::endpoint::{AccessError, BusMaster, check};
 
+/// Controller Status.
+const CSTS: u32 = 0x1C;
 /// Accesses that wait for one controller, at most.
 const WAITING: usize = 1024;
 /// Accesses to one controller in one turn, at most.
 const TURN: usize = 64;
+
+/// Whether a controller reaches memory.
+#[derive(Debug)]
+pub(super) struct BusMasterEnable(AtomicBool);
+
+impl BusMasterEnable {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Default for BusMasterEnable {
+    fn default() -> Self {
+        Self(AtomicBool::new(true))
+    }
+}
 
 /// What the thread drives.
 pub(super) trait Machine {
@@ -85,10 +104,10 @@ impl Service {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// The register space at `port`.
-    pub(super) fn registers(&self, port: usize) -> EmbeddedController {
+    /// The register space at `port`, with the bit that says whether that controller reaches memory.
+    pub(super) fn registers(&self, port: usize, bus_master: &Arc<BusMasterEnable>) -> EmbeddedController {
         self.shared.open(port);
-        EmbeddedController { shared: Arc::clone(&self.shared), port }
+        EmbeddedController { shared: Arc::clone(&self.shared), port, bus_master: Arc::clone(bus_master) }
     }
 
     /// Ends the thread and waits for it.
@@ -122,6 +141,7 @@ impl Server<'_> {
 pub struct EmbeddedController {
     shared: Arc<Shared>,
     port: usize,
+    bus_master: Arc<BusMasterEnable>,
 }
 
 impl EmbeddedController {
@@ -143,6 +163,14 @@ impl RegisterIo for EmbeddedController {
     fn write32(&self, offset: Offset, value: u32) -> Result<(), AccessError> {
         check(offset)?;
         self.submit(Access::Write { offset, value })
+    }
+}
+
+impl BusMaster for EmbeddedController {
+    fn set_bus_master(&self, enabled: bool) -> Result<(), AccessError> {
+        self.bus_master.0.store(enabled, Ordering::Release);
+        // The thread answers between two polls: accesses of those before have ended, those after see the bit.
+        self.read32(Offset::new(CSTS)).map(drop)
     }
 }
 
@@ -186,7 +214,7 @@ mod tests {
         let service = start();
         let threads: Vec<_> = (0..3usize)
             .map(|port| {
-                let registers = service.registers(port);
+                let registers = service.registers(port, &Arc::default());
                 thread::spawn(move || {
                     for value in 1..2000 {
                         registers.write32(Offset::new(0x1008), value).expect("write");
@@ -214,7 +242,7 @@ mod tests {
             sender.send(memory.values).expect("result");
         })
         .expect("thread");
-        let registers = service.registers(0);
+        let registers = service.registers(0, &Arc::default());
         for value in 0..5000 {
             registers.write32(Offset::new(0x1000), value).expect("write");
         }
@@ -227,7 +255,7 @@ mod tests {
     #[test]
     fn accesses_to_what_is_not_there_are_refused() {
         let mut service = start();
-        let registers = service.registers(0);
+        let registers = service.registers(0, &Arc::default());
         for offset in [1, 2, 0x1001, REGISTER_SPACE, u32::MAX] {
             assert_eq!(registers.read32(Offset::new(offset)), Err(AccessError::Outside(offset)));
             assert_eq!(registers.write32(Offset::new(offset), 0), Err(AccessError::Outside(offset)));
@@ -240,7 +268,7 @@ mod tests {
     #[test]
     fn a_machine_that_fails_leaves_nobody_waiting() {
         let service = start();
-        let registers = service.registers(0);
+        let registers = service.registers(0, &Arc::default());
         registers.write32(Offset::new(0), u32::MAX).expect("accepted");
         while registers.read32(Offset::new(0)).is_ok() {
             thread::yield_now();

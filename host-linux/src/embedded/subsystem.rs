@@ -18,7 +18,7 @@ use nvme_controller::{
 use nvme_core::register::Offset;
 use nvme_core::wire::{BusAddr, CommandId, ControllerId, NamespaceId};
 
-use super::service::{EmbeddedController, Machine, Service};
+use super::service::{BusMasterEnable, EmbeddedController, Machine, Service};
 use crate::memory::AddressSpace;
 use crate::storage::FileStorage;
 use crate::sync::Signal;
@@ -110,25 +110,38 @@ impl From<io::Error> for StartError {
     }
 }
 
-/// The memory of one controller, shared with its driver.
+/// The memory of one controller, shared with its driver, while it is a bus master.
 #[derive(Debug)]
-struct Memory(Arc<AddressSpace>);
+struct Memory {
+    space: Arc<AddressSpace>,
+    bus_master: Arc<BusMasterEnable>,
+}
+
+impl Memory {
+    fn check(&self, address: BusAddr, len: usize) -> Result<(), MemoryFault> {
+        if self.bus_master.is_set() { Ok(()) } else { Err(MemoryFault { address, len }) }
+    }
+}
 
 impl HostMemory for Memory {
     fn read(&self, address: BusAddr, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        HostMemory::read(&*self.0, address, bytes)
+        self.check(address, bytes.len())?;
+        HostMemory::read(&*self.space, address, bytes)
     }
 
     fn write(&self, address: BusAddr, bytes: &[u8]) -> Result<(), MemoryFault> {
-        HostMemory::write(&*self.0, address, bytes)
+        self.check(address, bytes.len())?;
+        HostMemory::write(&*self.space, address, bytes)
     }
 
     fn write_entry(&self, address: BusAddr, entry: &[u8]) -> Result<(), MemoryFault> {
-        self.0.write_entry(address, entry)
+        self.check(address, entry.len())?;
+        self.space.write_entry(address, entry)
     }
 
     fn is_host_memory(&self, address: BusAddr, len: u64) -> bool {
-        self.0.is_host_memory(address, len)
+        // What an address is does not depend on who may reach it now.
+        self.space.is_host_memory(address, len)
     }
 }
 
@@ -236,7 +249,7 @@ fn controller_config(setup: &ControllerSetup) -> ControllerConfig {
 #[derive(Debug)]
 pub struct EmbeddedSubsystem {
     service: Service,
-    ids: Vec<ControllerId>,
+    controllers: Vec<(ControllerId, Arc<BusMasterEnable>)>,
 }
 
 impl EmbeddedSubsystem {
@@ -259,7 +272,9 @@ impl EmbeddedSubsystem {
     }
 
     fn start_with(setup: SubsystemSetup, storage: FileStorage) -> Result<Self, StartError> {
-        let ids = setup.controllers.iter().map(|controller| controller.id).collect();
+        let ids = setup.controllers.iter().map(|controller| controller.id);
+        let ours: Vec<_> = ids.map(|id| (id, Arc::<BusMasterEnable>::default())).collect();
+        let theirs: Vec<_> = ours.iter().map(|(_, bus_master)| Arc::clone(bus_master)).collect();
         let (started, result) = sync_channel(1);
         let service = Service::start(&setup.name.clone(), move |server| {
             let name = format!("nqn.2014-08.org.nvmexpress:nvme-lm:{}", setup.name);
@@ -274,9 +289,10 @@ impl EmbeddedSubsystem {
             let mut controllers: Vec<_> = setup
                 .controllers
                 .iter()
+                .zip(theirs)
                 .zip(&mut capacities)
-                .map(|(controller, capacity)| {
-                    let memory = Memory(Arc::clone(&controller.memory));
+                .map(|((controller, bus_master), capacity)| {
+                    let memory = Memory { space: Arc::clone(&controller.memory), bus_master };
                     Controller::new(controller_config(controller), memory, capacity.lend())
                 })
                 .collect();
@@ -307,7 +323,7 @@ impl EmbeddedSubsystem {
             }
         })?;
         match result.recv() {
-            Ok(Ok(())) => Ok(Self { service, ids }),
+            Ok(Ok(())) => Ok(Self { service, controllers: ours }),
             Ok(Err(error)) => Err(StartError::Config(error)),
             Err(_) => Err(StartError::Io(io::Error::other("the subsystem's thread ended at once"))),
         }
@@ -316,8 +332,9 @@ impl EmbeddedSubsystem {
     /// The registers of controller `id`.
     #[must_use]
     pub fn controller(&self, id: ControllerId) -> Option<EmbeddedController> {
-        let port = self.ids.iter().position(|other| *other == id)?;
-        Some(self.service.registers(port))
+        let (port, (_, bus_master)) =
+            self.controllers.iter().enumerate().find(|(_, (other, _))| *other == id)?;
+        Some(self.service.registers(port, bus_master))
     }
 
     /// Stops the thread; accesses fail afterwards.

@@ -5,8 +5,9 @@ use std::fmt;
 use std::time::Duration;
 
 use nvme_core::admin::{AdminPort, AdminRequest, Call, CallError, EventFilter, SubmitError};
+use nvme_core::controller::{EnableOptions, Fault};
 use nvme_core::dma::{Direction, DmaArena, DmaRegion, Pool};
-use nvme_core::io::{Buffer, Completed, IoSlot};
+use nvme_core::io::{Buffer, Completed, IoSlot, Lost};
 use nvme_core::register::RegisterIo;
 use nvme_core::time::Instant;
 use nvme_core::wire::admin::{FeatureSelect, GetFeatures, GetLogPage};
@@ -17,7 +18,10 @@ use nvme_core::wire::{Command, QueueId};
 
 use super::ledger::Mismatch;
 use super::workload::{Operation, Purpose, Workload};
-use crate::driver::{Controller, DriverError, Kept, QueuePair, Waiter, bring_down, create_pair, delete_pair};
+use crate::driver::{
+    Controller, DriverError, Kept, QueuePair, Waiter, bring_down, create_pair, delete_pair,
+    identify_controller, request_queues, reset,
+};
 use crate::embedded::NAMESPACE;
 use crate::endpoint::AccessError;
 use crate::memory::AddressSpace;
@@ -75,7 +79,7 @@ impl<E: Into<DriverError>> From<E> for GuestError {
 
 struct Queue<'d, 's, R> {
     pair: QueuePair<'d, 's, R, Operation>,
-    /// Second halves of rewrites that found no room.
+    /// Second halves of rewrites that found no room, and commands that a reset of the controller ended.
     waiting: Vec<(Operation, DmaRegion)>,
 }
 
@@ -149,22 +153,7 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
         for queue in &mut self.queues {
             while let Some(completed) = queue.pair.poll()? {
                 count += 1;
-                let Completed { entry, tag, buffer, .. } = completed;
-                let what =
-                    if tag.purpose.is_write() { "a write of the guest" } else { "a read of the guest" };
-                if !entry.status().is_success() {
-                    return Err(GuestError::Driver(DriverError::Io(what, entry.status())));
-                }
-                let Some(region) = buffer.map(Buffer::into_region) else { continue };
-                if !tag.purpose.is_write() {
-                    let len = (tag.blocks as usize * workload.block_bytes()).min(self.bytes.len());
-                    region.read(0, &mut self.bytes[..len])?;
-                }
-                match workload.complete(tag, &self.bytes).map_err(GuestError::Mismatch)? {
-                    // The buffer holds what is to be written back.
-                    Some(second) => queue.waiting.push((second, region)),
-                    None => self.idle.push(region),
-                }
+                finish(completed, workload, &mut self.bytes, &mut queue.waiting, &mut self.idle)?;
             }
             queue.pair.acknowledge()?;
             if let Some((_, tag)) = queue.pair.expire(now) {
@@ -243,6 +232,51 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
         Ok(())
     }
 
+    /// Resets the controller and creates the queue pairs again. What it completed before counts; what it did not complete
+    /// is submitted again, which does no harm whether it took effect or not: no other command is about the same blocks.
+    /// Returns how many commands completed.
+    pub(super) fn reset(
+        self,
+        workload: &mut Workload,
+        waiter: Waiter<'_>,
+    ) -> Result<(Self, u64), GuestError> {
+        let Self { controller, arena, queues, mut idle, mut bytes, mut call, .. } = self;
+        let (mut count, mut begun) = (0, Vec::new());
+        let mut ended = Ok(());
+        let mut controller = reset(controller, &EnableOptions::default(), waiter, |disabled| {
+            let proof = disabled.quiesced();
+            for Queue { mut pair, mut waiting } in queues {
+                let believed =
+                    |pair: &mut QueuePair<'d, 's, R, Operation>| pair.take_late(&proof).ok().flatten();
+                while let Some(completed) = believed(&mut pair) {
+                    count += 1;
+                    let taken = finish(completed, workload, &mut bytes, &mut waiting, &mut idle);
+                    ended = std::mem::replace(&mut ended, Ok(())).and(taken);
+                }
+                while let Some(Lost { tag, buffer, .. }) = pair.drain(&proof) {
+                    waiting.extend(buffer.map(|buffer| (tag, buffer.into_region())));
+                }
+                begun.push((pair.retire(&proof).map_err(drop), waiting));
+            }
+            if let Some(result) = disabled.admin().and_then(|admin| call.poll(admin, waiter.now())) {
+                // It is asked again when its turn comes.
+                let _ = result.finish(arena);
+            }
+        })?;
+        ended?;
+        identify_controller(&mut controller, waiter)?;
+        request_queues(&mut controller, u16::try_from(begun.len()).unwrap_or(u16::MAX), waiter)?;
+        let mut queues = Vec::new();
+        for (id, (slots, waiting)) in (1..).zip(begun) {
+            let slots =
+                slots.map_err(|()| GuestError::Driver(DriverError::Fault(Fault::NotDisabledInTime)))?;
+            let pair = create_pair(&mut controller, QueueId::new(id), bytes.len(), slots, waiter)?;
+            queues.push(Queue { pair, waiting });
+        }
+        workload.commit_log().map_err(|error| GuestError::Log(error.to_string()))?;
+        Ok((Self { controller, arena, queues, idle, bytes, call: Call::new(), ..self }, count))
+    }
+
     /// Deletes the queues and disables the controller; all memory goes back. No I/O command is outstanding.
     pub(super) fn end(mut self, waiter: Waiter<'_>) -> Result<(), GuestError> {
         while !self.call.is_idle() {
@@ -268,6 +302,32 @@ fn admin_error(number: u64, error: CallError) -> GuestError {
     let what =
         if number.is_multiple_of(2) { "Get Features of the guest" } else { "Get Log Page of the guest" };
     GuestError::Driver(DriverError::Admin(what, error))
+}
+
+/// Takes the result of one command.
+fn finish(
+    completed: Completed<Operation>,
+    workload: &mut Workload,
+    bytes: &mut [u8],
+    waiting: &mut Vec<(Operation, DmaRegion)>,
+    idle: &mut Vec<DmaRegion>,
+) -> Result<(), GuestError> {
+    let Completed { entry, tag, buffer, .. } = completed;
+    if !entry.status().is_success() {
+        let what = if tag.purpose.is_write() { "a write of the guest" } else { "a read of the guest" };
+        return Err(GuestError::Driver(DriverError::Io(what, entry.status())));
+    }
+    let Some(region) = buffer.map(Buffer::into_region) else { return Ok(()) };
+    if !tag.purpose.is_write() {
+        let len = (tag.blocks as usize * workload.block_bytes()).min(bytes.len());
+        region.read(0, &mut bytes[..len])?;
+    }
+    match workload.complete(tag, bytes).map_err(GuestError::Mismatch)? {
+        // The buffer holds what is to be written back.
+        Some(second) => waiting.push((second, region)),
+        None => idle.push(region),
+    }
+    Ok(())
 }
 
 /// Puts one command into the ring; gives it back if there is no room.

@@ -226,6 +226,12 @@ fn run<R: RegisterIo<Error = AccessError>>(
             if shared.halted.load(Ordering::Acquire) {
                 return Err(GuestError::Halted);
             }
+            if setup.token.takes_reset() {
+                let (again, completed) = engine.reset(&mut workload, waiter)?;
+                engine = again;
+                seen.commands += completed;
+                report.resets += 1;
+            }
             let (holds, held) = setup.endpoint.holds();
             if (running.stops(), holds) != (seen.stops, seen.holds) {
                 // The first look around since the controller stood still: nothing new has been seen yet.

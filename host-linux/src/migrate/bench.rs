@@ -232,6 +232,10 @@ impl Bench {
             registers(&subsystems.source, SOURCE)?,
             registers(&subsystems.destination, DESTINATION)?,
         ));
+        // The destination has no business in the guest's memory until just before its resume.
+        endpoint
+            .set_bus_master(Attachment::Destination, false)
+            .map_err(|error| RunError::Manager(crate::driver::DriverError::Access(error)))?;
         let token = Arc::<RunToken>::default();
         let block_size = config.block_size;
         let guest = Guest::start(GuestSetup {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs that go wrong at the switch, and runs that take longer there than any time-out.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -56,36 +58,63 @@ fn a_command_at_stop_longer_than_every_time_out_changes_nothing_but_the_stop_tim
     assert_eq!(report.enabled, EnabledReport { source: false, destination: true });
 }
 
-/// Resets a managing controller while the command at stop runs, which then ends with `status`.
-fn with_manager_reset(of_source: bool, status: u8) -> Report {
+fn content(file: &File) -> Vec<u8> {
+    let mut bytes = vec![0; file.metadata().expect("length").len() as usize];
+    file.read_exact_at(&mut bytes, 0).expect("read");
+    bytes
+}
+
+/// Resets a managing controller while the command at stop runs, which then ends with `status`: the source has been looked
+/// at for the last time. The report comes with the source's content in that moment and at the end.
+fn with_manager_reset(of_source: bool, status: u8) -> (Report, [Vec<u8>; 2]) {
     let dir = tempfile::tempdir().expect("directory");
     let (stopped, go) = (dir.path().join("stopped"), dir.path().join("go"));
-    let config = config(format!(
+    let at_stop = format!(
         "touch '{}'; while [ ! -e '{}' ]; do sleep 0.01; done; exit {status}",
         stopped.display(),
         go.display()
-    ));
+    );
+    // So many commands that the controller has not fetched all of them when it stops.
+    let config = MigrateConfig { queue_depth: 256, read_percent: 0, ..config(at_stop) };
     let inputs = Inputs::open(&config, None).expect("inputs");
     let bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
     let side = if of_source { &bench.subsystems.source } else { &bench.subsystems.destination };
     let manager = registers(side, MANAGER).expect("manager");
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
+    let report = std::thread::scope(|scope| {
+        let at_stop = scope.spawn(|| {
             wait_for(&stopped);
+            let before = content(&inputs.source);
             manager.write32(Offset::new(0x14), 0).expect("reset");
             while manager.read32(Offset::new(0x1C)).expect("status") & 1 != 0 {
                 std::thread::yield_now();
             }
+            // Time for a controller that is released to work.
+            std::thread::sleep(Duration::from_millis(50));
             std::fs::write(&go, "").expect("go");
+            before
         });
-        run_with(&config, &inputs, bench, &mut ()).expect("a report")
-    })
+        let report = run_with(&config, &inputs, bench, &mut ()).expect("a report");
+        (report, at_stop.join().expect("at stop"))
+    });
+    (report.0, [report.1, content(&inputs.source)])
+}
+
+#[test]
+fn r10_a_source_released_between_the_last_look_and_the_resume_does_not_run() {
+    let (report, [at_stop, at_end]) = with_manager_reset(true, 0);
+    assert_eq!(report.guest_runs_on, Side::Destination, "{}", report.statement);
+    assert_eq!(report.enabled, EnabledReport { source: false, destination: true }, "{}", report.statement);
+    assert!(at_stop == at_end, "the source changed after the last look at it");
+    let comparison = report.comparison.expect("compared");
+    assert_eq!((comparison.equal, comparison.wrong), (comparison.blocks, 0), "{comparison:?}");
+    assert_eq!(report.guest.error, None, "{}", report.statement);
+    assert!(report.guest.commands_after >= 50 && report.guest.verified_after > 0, "{:?}", report.guest);
 }
 
 #[test]
 fn r10_neither_side_runs_when_nobody_knows_whether_the_destination_was_resumed() {
     // The reset ends the destination's suspension, so that it runs, and its manager does not answer any more.
-    let report = with_manager_reset(false, 0);
+    let (report, _) = with_manager_reset(false, 0);
     assert_eq!(report.verdict, Verdict::MigrationFailed, "{}", report.statement);
     assert!(report.statement.contains("whether the destination runs is unknown"), "{}", report.statement);
     assert_eq!(report.enabled, EnabledReport::default(), "{}", report.statement);
@@ -97,7 +126,7 @@ fn r10_neither_side_runs_when_nobody_knows_whether_the_destination_was_resumed()
 
 #[test]
 fn r10_a_source_that_cannot_be_resumed_runs_on_after_the_reset_of_its_manager() {
-    let report = with_manager_reset(true, 1);
+    let (report, _) = with_manager_reset(true, 1);
     assert_eq!(report.verdict, Verdict::MigrationFailed, "{}", report.statement);
     assert!(report.statement.contains("reset of its managing controller"), "{}", report.statement);
     assert_eq!(report.enabled, EnabledReport { source: true, destination: false }, "{}", report.statement);

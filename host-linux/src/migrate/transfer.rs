@@ -136,6 +136,14 @@ impl Platform for Timed<'_> {
         self.call(true, |platform| platform.source_suspended(source))
     }
 
+    fn fence_source(&mut self, source: ControllerId) -> Result<(), PlatformError> {
+        self.call(true, |platform| platform.fence_source(source))
+    }
+
+    fn unfence_source(&mut self, source: ControllerId) -> Result<(), PlatformError> {
+        self.call(true, |platform| platform.unfence_source(source))
+    }
+
     fn restore_properties(&mut self, destination: ControllerId) -> Result<(), PlatformError> {
         self.call(true, |platform| platform.restore_properties(destination))
     }
