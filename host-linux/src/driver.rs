@@ -13,7 +13,7 @@ use nvme_core::controller::{
 use nvme_core::dma::{DmaError, DmaRegion, release};
 use nvme_core::io::{
     CreateIoQueuePair, CreateOutcome, DeleteIoQueuePair, DeleteOutcome, IoQueueError, IoQueueOptions,
-    IoQueuePair, IoSlot,
+    IoQueuePair, IoSlot, QuarantinedQueuePair,
 };
 use nvme_core::register::RegisterIo;
 use nvme_core::time::{Instant, Step};
@@ -351,23 +351,28 @@ pub(crate) fn create_pair<'d, 's, R: RegisterIo<Error = AccessError>, T>(
     }
 }
 
-/// Deletes an I/O queue pair that has no commands outstanding.
-pub(crate) fn delete_pair<R: RegisterIo<Error = AccessError>, T>(
+/// A queue pair of which nobody knows whether it still exists, and why.
+pub(crate) type Undeleted<'d, 's, R, T> = (DriverError, QuarantinedQueuePair<'d, 's, R, AddressSpace, T>);
+
+/// Deletes an I/O queue pair that has no commands outstanding. One that could not be deleted comes back, to be retired once
+/// the controller is disabled.
+pub(crate) fn delete_pair<'d, 's, R: RegisterIo<Error = AccessError>, T>(
     controller: &mut Controller<'_, '_, R>,
-    pair: QueuePair<'_, '_, R, T>,
+    pair: QueuePair<'d, 's, R, T>,
     waiter: Waiter<'_>,
-) -> Result<(), DriverError> {
+) -> Result<(), Undeleted<'d, 's, R, T>> {
+    const WHAT: &str = "the deletion of an I/O queue pair";
     let mut deletion = DeleteIoQueuePair::new(pair, waiter.timeout);
     while deletion.poll(controller.admin(), waiter.now()) != Step::Done {
         waiter.nap();
-        controller.poll(waiter.now())?;
+        if let Err(fault) = controller.poll(waiter.now()) {
+            return Err((fault.into(), deletion.abandon(controller.admin())));
+        }
     }
     match deletion.finish() {
         Ok(DeleteOutcome::Deleted { .. }) => Ok(()),
-        Ok(DeleteOutcome::Quarantined { error, .. }) => {
-            Err(DriverError::Admin("the deletion of an I/O queue pair", error))
-        }
-        Err(_) => Err(DriverError::TimedOut("the deletion of an I/O queue pair")),
+        Ok(DeleteOutcome::Quarantined { error, pair }) => Err((DriverError::Admin(WHAT, error), pair)),
+        Err(deletion) => Err((DriverError::TimedOut(WHAT), deletion.abandon(controller.admin()))),
     }
 }
 

@@ -207,11 +207,21 @@ fn judge(
                 guest.as_ref().err().map_or(String::new(), |error| format!("; the guest failed: {error}"));
             return failed(format!("{}; rolled back, but not cleanly{guest}", show_failure(failure)));
         }
+        Outcome::SourceStuck { failure, .. } | Outcome::Indeterminate { failure, .. }
+            if transfer.was_stuck =>
+        {
+            Some(failure)
+        }
+        Outcome::Indeterminate { .. } if transfer.was_forced => None,
         Outcome::SourceStuck { failure, resume } => {
             return failed(format!("{}; the source could not be resumed: {resume}", show_failure(failure)));
         }
         Outcome::Indeterminate { failure, .. } => {
-            return failed(format!("{}; whether the destination runs is unknown", show_failure(failure)));
+            return failed(format!(
+                "{}; whether the destination runs is unknown, and the guest stands still: the source holds every write \
+                 acknowledged to it",
+                show_failure(failure)
+            ));
         }
     };
     if let Err(error) = guest {
@@ -235,6 +245,16 @@ fn judge(
             "{} blocks differed between source and destination at the switch, the first is {}",
             comparison.wrong,
             comparison.first_wrong.unwrap_or(0)
+        ));
+    }
+    if let (true, Outcome::Indeterminate { failure, .. }) = (transfer.was_forced, &transfer.outcome) {
+        if comparison.is_none() {
+            return wrong("the namespaces were not compared".into());
+        }
+        return failed(format!(
+            "{}; because the destination may have resumed, its managing controller was reset and the guest switched over \
+             to it: the guest runs on there, verified",
+            show_failure(failure)
         ));
     }
     if let Some(error) = transfer.bring_down_error {

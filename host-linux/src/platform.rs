@@ -150,6 +150,19 @@ impl<R: BusMaster> HostPlatform<R> {
         self.note(result)
     }
 
+    /// Nobody knows whether the destination resumed when it was asked to, and its suspension has been ended since, by a
+    /// reset of its managing controller: it may have answered commands, so the guest goes on there.
+    ///
+    /// # Errors
+    /// As [`destination_resumed`](Platform::destination_resumed).
+    pub fn go_forward(&mut self, destination: ControllerId) -> Result<(), PlatformError> {
+        // What is prepared may have been given up since.
+        let prepared = self.prepare();
+        self.note(prepared)?;
+        self.set_bus_master(Attachment::Destination, true)?;
+        self.destination_resumed(destination)
+    }
+
     fn run_at_stop(&self) -> Result<(), PlatformError> {
         let Some(text) = &self.at_stop else { return Ok(()) };
         let failed = |error: io::Error| PlatformError::AtStop(error.kind());
@@ -404,6 +417,42 @@ mod tests {
         bench.platform.fence_source(ID).expect("fenced");
         assert!(bench.platform.before_resume(ID).is_err());
         assert_eq!(*lock(&bench.shared.bus_masters), nobody, "a switch that is refused opens nothing");
+    }
+
+    #[test]
+    fn r10_going_forward_names_the_destination_before_the_guest_runs_there() {
+        for (name, prepared) in
+            [("after a resume without an answer", true), ("after a switch given up", false)]
+        {
+            let mut bench = bench(None);
+            bench.platform.source_suspended(ID).expect("suspended");
+            bench.platform.fence_source(ID).expect("fenced");
+            bench.platform.before_resume(ID).expect("before");
+            if !prepared {
+                bench.platform.destination_forgotten(ID).expect("forgotten");
+                bench.platform.journal.as_mut().expect("a journal").discard();
+            }
+            assert_eq!(Journal::read(&bench.journal).expect("journal").authoritative, Side::Source, "{name}");
+            let (token, journal) = (Arc::clone(&bench.token), bench.journal.clone());
+            let guest = std::thread::spawn(move || {
+                let _running = token.enter();
+                Journal::read(&journal).expect("journal").authoritative
+            });
+            bench.platform.go_forward(ID).expect("forward");
+            assert_eq!(guest.join().expect("guest"), Side::Destination, "{name}");
+            assert_eq!(*lock(&bench.shared.bus_masters), [false, true], "{name}");
+            assert_eq!(lock(&bench.shared.writes).last(), Some(&('s', 0)), "{name}: the source is disabled");
+        }
+        let mut bench = bench(None);
+        bench.platform.source_suspended(ID).expect("suspended");
+        bench.platform.fence_source(ID).expect("fenced");
+        bench.platform.before_resume(ID).expect("before");
+        std::fs::remove_dir_all(bench.dir.path()).expect("the directory disappears");
+        assert!(bench.platform.go_forward(ID).is_err());
+        assert!(
+            !bench.platform.guest_runs(),
+            "without a journal that vouches for it the guest stays stopped"
+        );
     }
 
     #[test]

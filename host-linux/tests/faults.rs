@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use nvme_controller::fault::FaultKind;
 use nvme_host_linux::faults::FaultOption;
-use nvme_host_linux::journal::Side;
+use nvme_host_linux::journal::{Journal, Side};
 use nvme_host_linux::report::{Report, Verdict};
 
 fn program(arguments: &[&str]) -> Output {
@@ -157,6 +157,34 @@ fn faults_that_end_a_migration_leave_the_guest_at_the_source_verified() {
 }
 
 #[test]
+fn r10_the_guest_goes_forward_where_a_resume_has_no_clear_answer() {
+    for action in ["drop", "delay=20s", "wrong-cid", "status=0/06", "status=7/00", "reset", "fatal"] {
+        let dir = tempfile::tempdir().expect("directory");
+        let [source, destination] = ["source", "destination"].map(|name| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, vec![7; 2 << 20]).expect("image");
+            path.into_os_string().into_string().expect("text")
+        });
+        let rule = format!("destination:{action},queue=admin,opcode=41,dw10=1/ff");
+        println!("row: {rule}");
+        let images = ["--source-image", &source, "--dest-image", &destination];
+        let (status, report) = reported(&[&GIVE_UP[..], &images].concat(), &[&rule]);
+        let statement = &report.statement;
+        assert_eq!((status, report.verdict), (Some(1), Verdict::MigrationFailed), "{rule}: {statement}");
+        assert!(statement.contains("the guest runs on there, verified"), "{rule}: {statement}");
+        assert_eq!(report.guest_runs_on, Side::Destination, "{rule}: {statement}");
+        assert_eq!((report.enabled.source, report.enabled.destination), (false, true), "{rule}: {statement}");
+        let comparison = report.comparison.expect("compared");
+        assert_eq!((comparison.wrong, comparison.equal), (0, comparison.blocks), "{rule}");
+        assert_eq!(report.guest.error, None, "{rule}");
+        assert!(report.guest.commands_after >= 100 && report.faults[0].fired == 1, "{rule}: {report:?}");
+        assert_eq!(report.leftovers.bytes, 0, "{rule}");
+        let record = Journal::read(report.journal.as_deref().expect("a journal")).expect("journal");
+        assert_eq!((record.authoritative, &record.step), (Side::Destination, statement), "{rule}");
+    }
+}
+
+#[test]
 fn r10_a_source_released_up_to_the_last_look_goes_on_alone() {
     let look = "controller=1,queue=admin,opcode=42";
     // The last command of this kind looks whether the source is still suspended, just before the destination resumes.
@@ -175,6 +203,7 @@ fn r10_a_source_released_up_to_the_last_look_goes_on_alone() {
         assert_eq!((report.enabled.source, report.enabled.destination), (true, false), "{rule}");
         assert_eq!(report.guest.error, None, "{rule}");
         assert!(report.guest.commands_after >= 100 && report.faults[0].fired == 1, "{rule}: {report:?}");
+        assert_eq!(report.leftovers.bytes, 0, "{rule}");
     }
 }
 

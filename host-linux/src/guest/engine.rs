@@ -291,7 +291,7 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
             }
         }
         for queue in self.queues {
-            delete_pair(&mut self.controller, queue.pair, waiter)?;
+            delete_pair(&mut self.controller, queue.pair, waiter).map_err(|(error, _)| error)?;
         }
         let kept = Kept { buffers: self.idle, quarantined: None };
         Ok(bring_down(self.controller, self.arena, kept, waiter)?)

@@ -11,7 +11,7 @@ use nvme_core::register::{Offset, RegisterIo};
 
 use super::bench::{MANAGER, registers};
 use super::*;
-use crate::report::EnabledReport;
+use crate::report::{EnabledReport, LeftoverReport};
 
 fn config(at_stop: String) -> MigrateConfig {
     MigrateConfig {
@@ -112,16 +112,19 @@ fn r10_a_source_released_between_the_last_look_and_the_resume_does_not_run() {
 }
 
 #[test]
-fn r10_neither_side_runs_when_nobody_knows_whether_the_destination_was_resumed() {
-    // The reset ends the destination's suspension, so that it runs, and its manager does not answer any more.
-    let (report, _) = with_manager_reset(false, 0);
+fn r10_the_guest_goes_forward_when_nobody_knows_whether_the_destination_was_resumed() {
+    // The reset ends the destination's suspension, and its manager does not answer any more.
+    let (report, [at_stop, at_end]) = with_manager_reset(false, 0);
     assert_eq!(report.verdict, Verdict::MigrationFailed, "{}", report.statement);
-    assert!(report.statement.contains("whether the destination runs is unknown"), "{}", report.statement);
-    assert_eq!(report.enabled, EnabledReport::default(), "{}", report.statement);
-    assert_eq!(report.guest_runs_on, Side::Source);
-    assert!(report.guest.error.is_some() && report.guest.commands_before >= 50, "{:?}", report.guest);
-    assert!(report.guest.verified_before > 0, "{:?}", report.guest);
-    assert_eq!(report.guest.commands_after, 0, "{:?}", report.guest);
+    assert!(report.statement.contains("the guest runs on there, verified"), "{}", report.statement);
+    assert_eq!(report.enabled, EnabledReport { source: false, destination: true }, "{}", report.statement);
+    assert_eq!(report.guest_runs_on, Side::Destination, "{}", report.statement);
+    assert!(at_stop == at_end, "the source changed after the last look at it");
+    let comparison = report.comparison.expect("compared");
+    assert_eq!((comparison.equal, comparison.wrong), (comparison.blocks, 0), "{comparison:?}");
+    assert_eq!(report.guest.error, None, "{}", report.statement);
+    assert!(report.guest.commands_after >= 50 && report.guest.verified_after > 0, "{:?}", report.guest);
+    assert_eq!(report.leftovers, LeftoverReport::default());
 }
 
 #[test]

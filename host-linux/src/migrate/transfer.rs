@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nvme_core::admin::AdminSlot;
 use nvme_core::cdq::{CdqOptions, HeadPolicy, QueueLayout};
-use nvme_core::controller::{EnableOptions, Link};
+use nvme_core::controller::{EnableOptions, Link, Quiesced};
 use nvme_core::dirty::{DirtyMap, DirtySet, Granularity};
 use nvme_core::dma::Pool;
 use nvme_core::io::IoSlot;
@@ -42,6 +42,9 @@ pub(super) struct Transfer {
     pub(super) outcome: Outcome<MoverError, PlatformError>,
     /// The source had to be resumed by a reset of its managing controller.
     pub(super) was_stuck: bool,
+    /// The destination was asked to resume and did not say whether it did, and the guest was switched over to it once
+    /// its managing controller had been reset.
+    pub(super) was_forced: bool,
     pub(super) step: MigrationStep,
     pub(super) cancelled_after: Option<MigrationStep>,
     pub(super) summary: Summary,
@@ -74,6 +77,27 @@ fn bring_up_manager<'d, 's>(
     request_queues(&mut controller, 1, waiter)?;
     let pair = create_pair(&mut controller, QueueId::new(1), PIECE_BYTES, io_slots, waiter)?;
     Ok((Manager { controller, arena }, pair))
+}
+
+/// Takes a managing controller down, with its queue pair and what was kept for it; calls `then` with the evidence that it
+/// is disabled, if it is.
+fn end_manager(
+    mut manager: Manager<'_, '_>,
+    pair: Pair<'_, '_>,
+    kept: Kept,
+    waiter: Waiter<'_>,
+    then: impl FnOnce(&Quiesced<'_>),
+) -> Result<(), DriverError> {
+    let (ended, undeleted) = match delete_pair(&mut manager.controller, pair, waiter) {
+        Ok(()) => (Ok(()), None),
+        Err((error, pair)) => (Err(error), Some(pair)),
+    };
+    let down = bring_down_then(manager.controller, manager.arena, kept, waiter, |proof| {
+        // The pair is this controller's, so the proof is taken.
+        let _ = undeleted.map(|pair| pair.retire(proof));
+        then(proof);
+    });
+    ended.and(down)
 }
 
 fn options(
@@ -299,35 +323,62 @@ impl Bench {
         let step = migrator.step();
         let controller_data_left = self.memory.source.usage(Pool::ControllerData).bytes as u64;
 
-        let was_stuck = matches!(outcome, Outcome::SourceStuck { .. });
+        let [(source_pair, source_buffers), (destination_pair, destination_buffers)] = mover.into_parts();
+        let mut destination_end = Some((destination, destination_pair, destination_buffers));
+        let mut end_destination = |then: &mut dyn FnMut()| match destination_end.take() {
+            Some((manager, pair, buffers)) => {
+                end_manager(manager, pair, Kept { buffers, quarantined: None }, waiter, |_| then())
+            }
+            None => Ok(()),
+        };
+        // What the platform says of itself it keeps, and where the guest runs afterwards decides.
+        let mut bring_down_error = None;
+        let (mut was_stuck, mut forced) = (false, false);
+        match outcome {
+            Outcome::Indeterminate { resume_asked: true, .. } => {
+                // The reset ends the destination's suspension, so that it runs in any case.
+                forced = true;
+                let platform = &mut self.platform;
+                let ended = end_destination(&mut || {
+                    let _ = platform.go_forward(DESTINATION);
+                });
+                bring_down_error = ended.err();
+            }
+            Outcome::Indeterminate { resume_asked: false, .. } => {
+                // It never reached the guest's memory, and does not from here on whatever it answers.
+                was_stuck = true;
+                let _ = self.platform.destination_forgotten(DESTINATION);
+                let _ = self.platform.unfence_source(SOURCE);
+            }
+            Outcome::SourceStuck { .. } => was_stuck = true,
+            Outcome::Completed { .. } | Outcome::RolledBack { .. } => {}
+        }
         if !was_stuck && !self.platform.guest_runs() {
-            // Nobody knows where the guest may run, or it may run nowhere.
             // A reset of a managing controller ends suspensions, and then both sides would run with the guest's queues.
             self.disable_both()?;
         }
-        let [(source_pair, source_buffers), (destination_pair, destination_buffers)] = mover.into_parts();
         // Only the source can have a Controller Data Queue.
         let kept = Kept { buffers: source_buffers, quarantined: migrator.take_quarantined() };
-        let ended = delete_pair(&mut source.controller, source_pair, waiter);
         let (arena, platform) = (source.arena, &mut self.platform);
-        let down = bring_down_then(source.controller, source.arena, kept, waiter, |proof| {
-            // What the platform says is in the outcome.
+        let ended = end_manager(source, source_pair, kept, waiter, |proof| {
             let _ = migrator.source_mut().manager_was_reset(arena, platform, proof);
+            if let Outcome::Indeterminate { resume_asked: false, .. } = outcome {
+                let _ = platform.source_resumed(SOURCE);
+            }
         });
-        let bring_down_error = ended.and(down).err();
+        bring_down_error = bring_down_error.or(ended.err());
         let outcome = migrator.outcome().copied().unwrap_or(outcome);
-        if !self.platform.guest_runs() {
+        let guest_runs = self.platform.guest_runs();
+        if !guest_runs {
             // The source was stuck and still is: nothing must bring it back later.
             self.disable_both()?;
         }
-        let kept = Kept { buffers: destination_buffers, quarantined: None };
-        let ended = delete_pair(&mut destination.controller, destination_pair, waiter);
-        let down = bring_down_then(destination.controller, destination.arena, kept, waiter, |_| {});
-        let bring_down_error = bring_down_error.or(ended.and(down).err());
+        bring_down_error = bring_down_error.or(end_destination(&mut || {}).err());
         drop(migrator);
         Ok(Transfer {
             outcome,
-            was_stuck: was_stuck && !matches!(outcome, Outcome::SourceStuck { .. }),
+            was_stuck: was_stuck && guest_runs,
+            was_forced: forced && guest_runs,
             step,
             cancelled_after,
             summary,
