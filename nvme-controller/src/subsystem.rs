@@ -64,13 +64,18 @@ impl core::fmt::Display for ConfigError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::ControllerId(id) => {
-                write!(f, "controller identifier {id} does not ascend or is above 0xffef")
+                write!(
+                    f,
+                    "controller identifier {id} does not ascend or is above 0xffef; list lower ones first"
+                )
             }
             Self::TooFewSlots(id) => write!(
                 f,
                 "controller {id} needs at least two queue pairs, three command slots, one event request and one vector"
             ),
-            Self::NamespaceId(id) => write!(f, "namespace identifier {id} is reserved or does not ascend"),
+            Self::NamespaceId(id) => {
+                write!(f, "namespace identifier {id} is reserved or does not ascend; list lower ones first")
+            }
             Self::BlockSize(id) => write!(f, "blocks of namespace {id} must be 512 bytes to 64 KiB"),
             Self::Scratch { bytes, needed } => {
                 write!(f, "scratch memory of {bytes} bytes is too small; lend at least {needed}")
@@ -81,8 +86,12 @@ impl core::fmt::Display for ConfigError {
             Self::PageSizes { min, max } => {
                 write!(f, "page sizes of 2^{min} to 2^{max} bytes; choose 12 to 16, smallest first")
             }
-            Self::Text(field) => write!(f, "{field} is longer than its field or not ASCII"),
-            Self::AbortLimit(limit) => write!(f, "abort limit {limit} is outside 1 to 256"),
+            Self::Text(field) => {
+                write!(f, "{field} is longer than its field or not ASCII; shorten or replace it")
+            }
+            Self::AbortLimit(limit) => {
+                write!(f, "abort limit {limit} is outside 1 to 256; choose one inside")
+            }
         }
     }
 }

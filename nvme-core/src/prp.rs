@@ -62,9 +62,9 @@ impl fmt::Display for PrpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Empty => f.write_str("data of zero bytes has no pages; submit the command without data"),
-            Self::Dma(error) => write!(f, "the arena has no address for the memory: {error:?}"),
+            Self::Dma(error) => write!(f, "the arena has no address for the memory: {error}"),
             Self::PageSize { bytes } => {
-                write!(f, "page size {bytes} is not a power of two of at least 4096")
+                write!(f, "page size {bytes} is not a power of two of at least 4096; choose one")
             }
             Self::ArenaPage { arena, controller } => write!(
                 f,
@@ -72,7 +72,7 @@ impl fmt::Display for PrpError {
                  allocate it contiguous"
             ),
             Self::Misaligned { address, needed } => {
-                write!(f, "address {address} is not a multiple of {needed}")
+                write!(f, "address {address} is not a multiple of {needed}; align it")
             }
             Self::ListTooSmall { needed, available } => {
                 write!(f, "the PRP list takes {needed} bytes and {available} are lent; transfer less at once")

@@ -22,7 +22,7 @@ const PLACES: &[(&str, Allowed, &str)] = &[
     ("nvme-core/src/fake/", Allowed::Promises, "the word of the fake admin port"),
     ("nvme-core/src/controller/disable.rs", Allowed::Promises, "the word of whoever attaches a device"),
     ("nvme-core/src/controller/tests.rs", Allowed::Everything, "tests that vouch for a fake device"),
-    ("nvme-core/src/recovery/tests.rs", Allowed::Everything, "tests that vouch for a fake device"),
+    ("nvme-core/src/recovery/tests", Allowed::Everything, "tests that vouch for a fake device"),
     ("nvme-core/src/testing.rs", Allowed::Everything, "the arena of the tests"),
     ("nvme-core/src/testing/", Allowed::Everything, "the arena of the tests"),
 ];

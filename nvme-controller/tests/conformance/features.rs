@@ -46,3 +46,31 @@ fn keep_alive_waits_while_suspended() {
     world.subsystem.advance(10_100_000);
     assert!(world.is_fatal(GUEST), "expired");
 }
+
+#[test]
+fn temperature_thresholds_are_two_and_of_one_sensor() {
+    const OVER: u32 = 0;
+    const UNDER: u32 = 1 << 20;
+    const ALL_SENSORS: u32 = 0xF << 16;
+    let mut world = World::new();
+    set(&mut world, 4, OVER | 350).ok();
+    set(&mut world, 4, UNDER | 280).ok();
+    let got = |world: &mut World, select| world.admin(GUEST, sqe::get_features(4, select)).ok().dword0;
+    assert_eq!((got(&mut world, OVER), got(&mut world, UNDER)), (350, 280), "apart from each other");
+    set(&mut world, 4, ALL_SENSORS | UNDER | 290).ok();
+    assert_eq!((got(&mut world, OVER), got(&mut world, UNDER)), (350, 290), "all sensors are the one");
+    let rows = [
+        ("another sensor", 3 << 16),
+        ("the third threshold", 2 << 20),
+        ("the fourth threshold", 3 << 20),
+        ("another sensor's lower threshold", UNDER | 1 << 16),
+    ];
+    for (name, select) in rows {
+        assert_eq!(set(&mut world, 4, select | 300).code, status::INVALID_FIELD, "set {name}");
+        let got = world.admin(GUEST, sqe::get_features(4, select)).code;
+        assert_eq!(got, status::INVALID_FIELD, "get {name}");
+    }
+    let all = world.admin(GUEST, sqe::get_features(4, ALL_SENSORS)).code;
+    assert_eq!(all, status::INVALID_FIELD, "all sensors can only be set");
+    assert_eq!((got(&mut world, OVER), got(&mut world, UNDER)), (350, 290), "as before");
+}

@@ -5,6 +5,7 @@
 mod abort_and_events;
 mod cdq_create_checks;
 mod cdq_trigger_and_events;
+mod configuration;
 mod failure_and_shutdown;
 mod fault_rules;
 mod faults;

@@ -14,6 +14,7 @@ const INVALID_RESOURCE: Code = Code(1, 0x22);
 
 const QUEUES: u32 = 0;
 const INTERRUPTS: u32 = 1;
+const ALLOCATE: u32 = 1;
 const OFFLINE: u32 = 7;
 const ASSIGN: u32 = 8;
 const ONLINE: u32 = 9;
@@ -53,6 +54,15 @@ fn every_check_has_its_status() {
     check(
         world,
         &[
+            ("no flexible resources for the primary", SUCCESS, |w| {
+                manage(w, MANAGER_ID, ALLOCATE, QUEUES, 0)
+            }),
+            ("flexible resources that there are none of", INVALID_NUMBER, |w| {
+                manage(w, MANAGER_ID, ALLOCATE, QUEUES, 1)
+            }),
+            ("flexible resources of another controller", INVALID_CONTROLLER, |w| {
+                manage(w, OTHER_GUEST_ID, ALLOCATE, QUEUES, 0)
+            }),
             ("assign queues", SUCCESS, |w| manage(w, OTHER_GUEST_ID, ASSIGN, QUEUES, 3)),
             ("assign interrupts", SUCCESS, |w| manage(w, OTHER_GUEST_ID, ASSIGN, INTERRUPTS, 64)),
             ("assign to an online controller", INVALID_STATE, |w| manage(w, GUEST_ID, ASSIGN, QUEUES, 3)),

@@ -54,13 +54,18 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "completed with status {status}"),
-            Self::TimedOut => f.write_str("no completion in time; its effect is unknown"),
-            Self::Lost => {
-                f.write_str("lost with a reset or failure of the controller; its effect is unknown")
+            Self::TimedOut => {
+                f.write_str("no completion in time, so its effect is unknown: reset the controller")
             }
-            Self::NotSubmitted(error) => write!(f, "not submitted: {error:?}"),
+            Self::Lost => f.write_str(
+                "lost with a reset or failure of the controller, so its effect is unknown: look again",
+            ),
+            Self::NotSubmitted(error) => write!(f, "not submitted: {error}"),
             Self::ShortBuffer { wanted, held } => {
-                write!(f, "succeeded, but {wanted} bytes were to be read from a buffer of {held}")
+                write!(
+                    f,
+                    "succeeded, but {wanted} bytes were to be read from a buffer of {held}: lend a larger one"
+                )
             }
         }
     }

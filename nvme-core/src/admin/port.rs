@@ -5,6 +5,7 @@
 //! the [`AdminHandle`] and later takes the completion with it, so none sees another's completions and none waits
 //! inside a call.
 
+use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 
@@ -157,6 +158,24 @@ pub enum SubmitError {
     NotReady,
     /// The command is about something of another controller than the port's.
     OtherController,
+}
+
+impl core::error::Error for SubmitError {}
+
+impl fmt::Display for SubmitError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => f.write_str("no slot is free: poll, then submit again"),
+            Self::TooLong { bytes, limit } => {
+                write!(f, "{bytes} bytes are too many for one command: transfer at most {limit}")
+            }
+            Self::DataPointer(error) => error.fmt(f),
+            Self::NotReady => f.write_str("the controller is disabled, failed or gone: enable it first"),
+            Self::OtherController => {
+                f.write_str("it is about something of another controller: submit it to that one")
+            }
+        }
+    }
 }
 
 /// How a command ended.

@@ -17,6 +17,8 @@ use crate::wire::{
     AdminOpcode, BusAddr, Command, ControllerId, NamespaceId, StatusCode, SubmissionQueueEntry,
 };
 
+mod calls;
+
 type Outcome = Result<Initialized, InitializeError>;
 
 fn identity() -> ControllerIdentity {

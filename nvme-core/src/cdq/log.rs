@@ -72,9 +72,13 @@ impl core::error::Error for LogViolation {}
 impl fmt::Display for LogViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed(error) => write!(f, "a log entry is malformed: {error}"),
-            Self::ChangeOutsideLog(state) => write!(f, "a change was reported while the log was {state:?}"),
-            Self::StartInsideLog => f.write_str("a log that had already started started again"),
+            Self::Malformed(error) => write!(f, "a log entry is malformed: {error}; copy every block again"),
+            Self::ChangeOutsideLog(state) => {
+                write!(f, "a change was reported while the log was {state:?}: copy every block again")
+            }
+            Self::StartInsideLog => {
+                f.write_str("a log that had already started started again: copy every block again")
+            }
         }
     }
 }

@@ -50,7 +50,7 @@ impl fmt::Display for CdqMemoryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Entries { entries, limit } => {
-                write!(f, "a queue of {entries} entries: choose {MIN_ENTRIES} to {limit}")
+                write!(f, "a queue of {entries} entries is not possible: choose {MIN_ENTRIES} to {limit}")
             }
             Self::TooManyPages { pages, limit } => {
                 write!(
@@ -58,8 +58,8 @@ impl fmt::Display for CdqMemoryError {
                     "a queue over {pages} pages where the controller takes {limit}: make it smaller or contiguous"
                 )
             }
-            Self::Arena(error) => write!(f, "no memory for the queue: {error:?}"),
-            Self::List(error) => write!(f, "no PRP list for the queue: {error:?}"),
+            Self::Arena(error) => write!(f, "no memory for the queue: {error}"),
+            Self::List(error) => write!(f, "no PRP list for the queue: {error}"),
         }
     }
 }

@@ -17,6 +17,8 @@ use crate::wire::{
     TargetIsManager, TrackedId,
 };
 
+mod ends;
+
 const MANAGER: ControllerId = ControllerId::new(4);
 const NS: NamespaceId = NamespaceId::new(1);
 const NOW: Instant = Instant::ZERO;

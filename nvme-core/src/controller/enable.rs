@@ -95,13 +95,15 @@ impl fmt::Display for EnableError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::PageSize { bytes, min, max } => {
-                write!(f, "page size {bytes} is not a power of two from {min} to {max}")
+                write!(f, "page size {bytes} is not a power of two from {min} to {max}; choose one")
             }
             Self::PageLimit { limit, min } => write!(
                 f,
                 "the controller's smallest page is {min} bytes, more than {limit}; raise the limit, or choose the size"
             ),
-            Self::CommandSets(selection) => write!(f, "the controller does not support {selection}"),
+            Self::CommandSets(selection) => {
+                write!(f, "the controller does not support {selection}; choose other command sets")
+            }
             Self::Entries(entries) => {
                 write!(f, "an admin queue of {entries} entries is not possible; choose 2 to 4096")
             }
@@ -109,7 +111,7 @@ impl fmt::Display for EnableError {
                 write!(f, "{lent} admin slots are too few; lend at least {needed}")
             }
             Self::MaxTransfer => f.write_str("the longest transfer is zero bytes; choose at least 4096"),
-            Self::Dma(error) => write!(f, "no memory for the admin queue: {error:?}"),
+            Self::Dma(error) => write!(f, "no memory for the admin queue: {error}"),
         }
     }
 }

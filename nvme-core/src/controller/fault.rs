@@ -93,18 +93,28 @@ impl fmt::Display for Fault {
             Self::WrongSubmissionQueue(queue) => {
                 write!(
                     f,
-                    "a completion names submission queue {queue}, which does not use this completion queue"
+                    "a completion names submission queue {queue}, which does not use its completion queue; reset the controller"
                 )
             }
             Self::BadSubmissionHead(head) => BadHead(head).fmt(f),
             Self::FatalStatus => f.write_str("the controller reports a fatal status; reset it"),
-            Self::Removed => f.write_str("the device is gone: its status reads as all ones"),
-            Self::RegisterAccess(offset) => write!(f, "register {:#x} cannot be accessed", offset.bytes()),
-            Self::NotReadyInTime => f.write_str("the controller did not become ready in the time it states"),
+            Self::Removed => {
+                f.write_str("the device is gone: its status reads as all ones; look for it on its bus")
+            }
+            Self::RegisterAccess(offset) => write!(
+                f,
+                "register {:#x} cannot be accessed; map it, or reset the controller",
+                offset.bytes()
+            ),
+            Self::NotReadyInTime => {
+                f.write_str("the controller did not become ready in the time it states; reset it")
+            }
             Self::NotDisabledInTime => f.write_str(
                 "the controller did not become disabled in the time it states; reset its function",
             ),
-            Self::ShutdownNotInTime => f.write_str("the controller's shutdown did not end in time"),
+            Self::ShutdownNotInTime => {
+                f.write_str("the controller's shutdown did not end in time; disable it, or wait longer")
+            }
             Self::ReadyLost => f.write_str("the controller stopped being ready; disable and enable it"),
             Self::Reset => f.write_str("the controller was reset since this queue was made; make a new one"),
         }

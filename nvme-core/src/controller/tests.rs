@@ -775,6 +775,7 @@ fn faults_survive_being_recorded() {
         Fault::NotDisabledInTime,
         Fault::ShutdownNotInTime,
         Fault::ReadyLost,
+        Fault::Reset,
     ];
     for fault in faults {
         let link = Link::new();

@@ -30,7 +30,7 @@ impl fmt::Display for MarkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownNamespace(namespace) => {
-                write!(f, "a change in namespace {namespace}, for which no dirty map is kept")
+                write!(f, "a change in namespace {namespace}, for which no dirty map is kept: lend one")
             }
             Self::OutOfRange(range) => range.fmt(f),
         }

@@ -11,12 +11,16 @@ use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
+pub use self::error::DmaError;
 use self::notes::Notes;
 use self::word::Word64;
 use crate::wire::BusAddr;
 
+#[cfg(test)]
+mod arena_tests;
 #[cfg(any(test, feature = "checking"))]
 pub mod checking;
+mod error;
 mod notes;
 mod word;
 
@@ -41,34 +45,6 @@ pub enum Direction {
     FromDevice,
     /// The device reads and writes.
     Bidirectional,
-}
-
-/// Why an arena could not do what was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DmaError {
-    /// No memory of this many bytes is left in the pool.
-    Exhausted {
-        /// The pool asked.
-        pool: Pool,
-        /// Bytes asked for.
-        bytes: usize,
-    },
-    /// The alignment is not a power of two or larger than the arena can give.
-    Alignment {
-        /// The alignment asked for, in bytes.
-        bytes: usize,
-    },
-    /// A length of zero.
-    Empty,
-    /// The range does not lie inside the region.
-    OutOfRange {
-        /// First byte asked for.
-        offset: usize,
-        /// Number of bytes asked for.
-        len: usize,
-        /// Bytes the region has.
-        region: usize,
-    },
 }
 
 /// How a region lies in the device's address space.

@@ -99,9 +99,9 @@ impl fmt::Display for IoQueueError {
             Self::Entries { entries, max } => {
                 write!(f, "a queue of {entries} entries is not possible; choose 2 to {max}")
             }
-            Self::NoSlots => f.write_str("a queue pair needs at least one slot"),
+            Self::NoSlots => f.write_str("a queue pair without slots takes no command; lend at least one"),
             Self::MaxTransfer => f.write_str("the longest transfer is zero bytes; choose at least 4096"),
-            Self::Dma(error) => write!(f, "no memory for the queue pair: {error:?}"),
+            Self::Dma(error) => write!(f, "no memory for the queue pair: {error}"),
         }
     }
 }

@@ -4,6 +4,7 @@
 use core::fmt;
 
 use super::formats::NoCommonFormat;
+use super::message::PROTOCOL_VERSION;
 use crate::admin::CallError;
 use crate::cdq::{CdqMemoryError, HeadUpdateFailed};
 use crate::dirty::MarkError;
@@ -101,18 +102,26 @@ impl fmt::Display for ManagerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command(failed) => failed.fmt(f),
-            Self::Identify(error) => write!(f, "Identify data is wrong: {error:?}"),
+            Self::Identify(error) => write!(f, "Identify data is wrong: {error}"),
             Self::NotAManager(id) => {
                 write!(f, "controller {id} does not manage migrations: give a managing controller")
             }
-            Self::NoUserDataTracking(id) => write!(f, "controller {id} cannot track changes of user data"),
+            Self::NoUserDataTracking(id) => {
+                write!(
+                    f,
+                    "controller {id} cannot track changes of user data: give a managing controller that can"
+                )
+            }
             Self::LogFormat(format) => {
                 write!(f, "the log's entries have format {format:#x}: only Entry Type 0 can be read")
             }
             Self::TargetIsManager(TargetIsManager(id)) => {
-                write!(f, "controller {id} is the managing controller, which cannot be migrated")
+                write!(
+                    f,
+                    "controller {id} is the managing controller, which cannot be migrated: name the guest's controller"
+                )
             }
-            Self::Memory(error) => write!(f, "no memory for command data: {error:?}"),
+            Self::Memory(error) => write!(f, "no memory for command data: {error}"),
         }
     }
 }
@@ -164,20 +173,29 @@ impl fmt::Display for DestinationFailure {
         match self {
             Self::Manager(error) => error.fmt(f),
             Self::Command(failed) => failed.fmt(f),
-            Self::ProtocolVersion(version) => write!(f, "messages of version {version} are not understood"),
-            Self::OutOfTurn => f.write_str("a message came out of turn"),
+            Self::ProtocolVersion(version) => write!(
+                f,
+                "messages of version {version} are not understood: both sides must speak version {PROTOCOL_VERSION}"
+            ),
+            Self::OutOfTurn => f.write_str("a message came out of turn: migrate again"),
             Self::StateTooLong { bytes, limit } => {
-                write!(f, "a controller state of {bytes} bytes, where {limit} can be taken")
+                write!(f, "a controller state of {bytes} bytes, where {limit} can be taken: lend more memory")
             }
             Self::Piece { offset, expected } => {
-                write!(f, "a piece of controller state at byte {offset}, expected at {expected}")
+                write!(
+                    f,
+                    "a piece of controller state at byte {offset}, expected at {expected}: send them in order"
+                )
             }
             Self::State(error) => write!(f, "controller state refused: {error}"),
             Self::NotInOne { bytes, limit } => {
-                write!(f, "controller state of {bytes} bytes has to go in one command of at most {limit}")
+                write!(
+                    f,
+                    "controller state of {bytes} bytes has to go in one command of at most {limit}: allow longer transfers"
+                )
             }
-            Self::Memory(error) => write!(f, "no memory for command data: {error:?}"),
-            Self::Platform => f.write_str("its platform failed"),
+            Self::Memory(error) => write!(f, "no memory for command data: {error}"),
+            Self::Platform => f.write_str("its platform failed: see what it reported"),
         }
     }
 }
@@ -240,7 +258,7 @@ impl<M: fmt::Debug, H: fmt::Debug> fmt::Display for Failure<M, H> {
             Self::Manager(error) => write!(f, "source: {error}"),
             Self::Command(failed) => write!(f, "source: {failed}"),
             Self::Memory(error) => write!(f, "source: {error}"),
-            Self::Data(error) => write!(f, "source: no memory for command data: {error:?}"),
+            Self::Data(error) => write!(f, "source: no memory for command data: {error}"),
             Self::Head(error) => write!(f, "source: {error}"),
             Self::QueueGone => f.write_str(
                 "source: the managing controller was reset, which ended the log of changes; migrate again",
@@ -251,18 +269,27 @@ impl<M: fmt::Debug, H: fmt::Debug> fmt::Display for Failure<M, H> {
             Self::UnknownBlocks(error) => write!(f, "source: the log reports {error}"),
             Self::Formats(error) => error.fmt(f),
             Self::NotConverged { dirty_blocks } => {
-                write!(f, "not converged within the limits, {dirty_blocks} blocks left to copy")
+                write!(
+                    f,
+                    "not converged within the limits, {dirty_blocks} blocks left to copy: slow the guest down or allow more"
+                )
             }
-            Self::NoRecovery => f.write_str("source: the log did not restart after an overflow"),
-            Self::NoSuspendMarker => f.write_str("source: suspended, but the log was not closed in time"),
-            Self::NotSuspended => {
-                f.write_str("source: the controller was not suspended while its state was read")
+            Self::NoRecovery => {
+                f.write_str("source: the log did not restart after an overflow: give it a larger queue")
             }
+            Self::NoSuspendMarker => {
+                f.write_str("source: suspended, but the log was not closed in time: allow more time")
+            }
+            Self::NotSuspended => f.write_str(
+                "source: the controller was not suspended while its state was read: migrate again",
+            ),
             Self::State(error) => write!(f, "source: controller state: {error}"),
             Self::Destination(error) => write!(f, "destination: {error}"),
             Self::ResumeUnknown(error) => write!(f, "destination: resume: {error}"),
-            Self::OutOfTurn => f.write_str("destination: answered something else than it was asked"),
-            Self::NoAnswer => f.write_str("destination: no answer in time"),
+            Self::OutOfTurn => {
+                f.write_str("destination: answered something else than it was asked: migrate again")
+            }
+            Self::NoAnswer => f.write_str("destination: no answer in time: see whether it can be reached"),
             Self::Mover(error) => write!(f, "moving data: {error:?}"),
             Self::Platform(error) => write!(f, "source platform: {error:?}"),
         }

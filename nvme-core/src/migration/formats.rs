@@ -39,7 +39,10 @@ impl core::error::Error for NoCommonFormat {}
 
 impl fmt::Display for NoCommonFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("source and destination have no known version of the NVMe Controller State in common")
+        f.write_str(
+            "source and destination have no known version of the NVMe Controller State in common: \
+             migrate to a controller that shares one",
+        )
     }
 }
 

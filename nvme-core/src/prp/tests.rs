@@ -134,6 +134,14 @@ fn pages_a_list_takes() {
     ] {
         assert_eq!(list_pages(entries, PAGE), expected, "{entries} entries");
     }
+    for (name, found) in [
+        ("pages of no size", pages(0, 4096, 0)),
+        ("more bytes than can be counted", pages(usize::MAX, 1, PAGE)),
+        ("list pages without room for a link", list_pages(5, 8)),
+        ("a transfer in pages of no size", list_pages_for_transfer(4096, 0)),
+    ] {
+        assert_eq!(found, 0, "{name}");
+    }
     assert_eq!(list_bytes(512, PAGE), 4096);
     assert_eq!(list_bytes(513, PAGE), 514 * 8);
     for (name, len, expected) in [
@@ -235,11 +243,21 @@ fn what_cannot_be_built() {
         assert_eq!(found, Err(expected), "{name}");
         assert!(!std::format!("{expected}").is_empty());
     }
-    assert_eq!(
-        build_queue_list(&arena, &data, 64..PAGE, PAGE, list(0..PAGE)),
-        Err(PrpError::Misaligned { address: at(64), needed: PAGE }),
-        "queue not at a page boundary"
-    );
+    let beyond = DmaError::OutOfRange { offset: PAGE, len: 8 * PAGE, region: 8 * PAGE };
+    let rows = [
+        (
+            "queue not at a page boundary",
+            64..PAGE,
+            PAGE,
+            PrpError::Misaligned { address: at(64), needed: PAGE },
+        ),
+        ("queue of no bytes", PAGE..PAGE, PAGE, PrpError::Empty),
+        ("queue past the end", PAGE..9 * PAGE, PAGE, PrpError::Dma(beyond)),
+        ("queue in pages of no size", 0..PAGE, 0, PrpError::PageSize { bytes: 0 }),
+    ];
+    for (name, range, page, expected) in rows {
+        assert_eq!(build_queue_list(&arena, &data, range, page, list(0..PAGE)), Err(expected), "{name}");
+    }
 }
 
 proptest! {

@@ -22,6 +22,7 @@ use crate::wire::{
     AdminOpcode, Command, CommandId, ControllerId, QueueId, Status, StatusCode, SubmissionQueueEntry,
 };
 
+mod ends;
 mod late;
 
 type TestSupervisor<'d, 'a, 's, 'p> = Supervisor<'d, 's, 'p, Device<'a>, TestArena, u32>;

@@ -171,7 +171,9 @@ impl fmt::Display for EntryError {
         match self {
             Self::ReservedSequence(value) => write!(f, "Entry Sequence Attribute {value:#x} is reserved"),
             Self::ReservedChange => f.write_str("LBA Change Information 11b is reserved"),
-            Self::InvalidNamespace(nsid) => write!(f, "namespace {nsid} cannot have changed"),
+            Self::InvalidNamespace(nsid) => {
+                write!(f, "namespace {nsid} cannot have changed: 0x1 to 0xfffffffe can")
+            }
             Self::RangeOverflow { start, blocks } => {
                 write!(f, "{blocks} blocks from {start} run past the last possible block")
             }
@@ -386,6 +388,11 @@ mod tests {
                 "too many blocks",
                 LbaMigrationEntry::ordinary(range(1, 0, MAX_BLOCKS + 1, false)),
                 EntryError::BlockCount(MAX_BLOCKS + 1),
+            ),
+            (
+                "past the last possible block",
+                LbaMigrationEntry::ordinary(range(1, u64::MAX - 1, 2, false)),
+                EntryError::RangeOverflow { start: Lba::new(u64::MAX - 1), blocks: 2 },
             ),
             (
                 "namespace 0",

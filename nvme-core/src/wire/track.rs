@@ -205,13 +205,22 @@ impl fmt::Display for TrackError {
             Self::Short { needed, found } => write!(f, "{found} bytes are too few: {needed} are needed"),
             Self::Version(version) => write!(f, "structure version {version} is unknown: only 0 is defined"),
             Self::Granularity(exponent) => {
-                write!(f, "granularity 2^{exponent} x 4 KiB exceeds the address space")
+                write!(
+                    f,
+                    "granularity 2^{exponent} x 4 KiB exceeds the address space: choose an exponent up to 51"
+                )
             }
             Self::Range(range) => {
-                write!(f, "{} granules from {} are no legal range", range.granules, range.start)
+                write!(
+                    f,
+                    "{} granules from {} are no legal range: align it, and end inside the address space",
+                    range.granules, range.start
+                )
             }
             Self::MoreWithoutChanges => f.write_str("more changes are announced but none reported"),
-            Self::TooMany(count) => write!(f, "{count} descriptors do not fit a 32-bit count"),
+            Self::TooMany(count) => {
+                write!(f, "{count} descriptors do not fit a 32-bit count: give at most 4294967295")
+            }
         }
     }
 }

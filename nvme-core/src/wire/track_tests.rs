@@ -97,6 +97,35 @@ fn r15_illegal_tracking_ranges_are_errors() {
     let mut small = [0; 19];
     let error = TrackMemoryRanges::build(&mut small, granularity(0), &[range(0, 1)]).unwrap_err();
     assert_eq!(error, TrackError::Short { needed: 20, found: 19 });
+    let mut enough = [0; 64];
+    for (name, bad) in
+        [("empty", range(0, 0)), ("unaligned", range(0x1000, 1)), ("past the end", range(!0x1FFF, 2))]
+    {
+        let built = TrackMemoryRanges::build(&mut enough, granularity(1), &[range(0, 1), bad]);
+        assert_eq!(built, Err(TrackError::Range(bad)), "{name}");
+        assert_eq!(enough, [0; 64], "{name}: nothing is written");
+    }
+}
+
+#[test]
+fn r15_changes_that_cannot_be_are_refused() {
+    let mut bytes = [0; 32];
+    let mut builder = TrackedMemoryBuilder::new(&mut bytes, ControllerId::new(7), granularity(1)).unwrap();
+    assert_eq!(builder.push(range(0x1000, 1)), Err(TrackError::Range(range(0x1000, 1))), "unaligned");
+    assert_eq!(builder.push(range(0x4000, 3)), Ok(true));
+    assert_eq!(builder.push(range(0x8000, 1)), Ok(false), "no room for another");
+    assert_eq!(builder.finish(true, false), 32);
+    let changes = TrackedMemoryChanges::parse(&bytes).unwrap();
+    assert_eq!((changes.granularity(), changes.controller()), (granularity(1), ControllerId::new(7)));
+    // The same report with another granularity (RPMPG) or length.
+    for (name, exponent, granules, expected) in
+        [("unaligned now", 3, 3, range(0x4000, 3)), ("empty", 1, 0, range(0x4000, 0))]
+    {
+        let mut bad = bytes;
+        bad[8] = exponent;
+        bad[24] = granules;
+        assert_eq!(TrackedMemoryChanges::parse(&bad).unwrap_err(), TrackError::Range(expected), "{name}");
+    }
 }
 
 #[test]

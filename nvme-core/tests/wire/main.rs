@@ -2,6 +2,7 @@
 //! Commands, registers, features, logs and status codes: bytes to values and back.
 
 mod admin;
+mod entry;
 mod feature;
 mod log;
 mod nvm;

@@ -16,9 +16,9 @@ use std::rc::Rc;
 
 use nvme_controller::host::Interrupts;
 use nvme_controller::{
-    CommandSlot, CompletionQueueSlot, Controller, ControllerConfig, ControllerStorage, DataQueueSlot,
-    ErrorSlot, EventSlot, ManagerConfig, Namespace, Port, Role, SubmissionQueueSlot, Subsystem,
-    SubsystemConfig, SubsystemStorage, TrackedRange,
+    CommandSlot, CompletionQueueSlot, ConfigError, Controller, ControllerConfig, ControllerStorage,
+    DataQueueSlot, ErrorSlot, EventSlot, ManagerConfig, Namespace, Port, Role, SubmissionQueueSlot,
+    Subsystem, SubsystemConfig, SubsystemStorage, TrackedRange,
 };
 use nvme_core::register::Offset;
 use nvme_core::wire::{CommandId, ControllerId, NamespaceId};
@@ -90,6 +90,7 @@ pub(crate) struct Setup {
     pub(crate) state_bytes: usize,
     pub(crate) tracked_ranges: usize,
     pub(crate) tracked_words: usize,
+    pub(crate) scratch: usize,
     /// log2 of the page size the hosts choose.
     pub(crate) page_shift: u8,
     /// Entries of the admin queues.
@@ -117,6 +118,7 @@ impl Setup {
             state_bytes: 16 * 1024,
             tracked_ranges: 8,
             tracked_words: 64,
+            scratch: 16 * 1024,
             page_shift: 12,
             admin_entries: 32,
         }
@@ -132,6 +134,11 @@ impl Setup {
 
     /// The world, with every controller disabled.
     pub(crate) fn build(self) -> World {
+        self.try_build().expect("a possible configuration")
+    }
+
+    /// As [`build`](Self::build), unless the configuration is not possible.
+    pub(crate) fn try_build(self) -> Result<World, ConfigError> {
         let mut controllers = Vec::new();
         for (config, memory) in self.controllers.iter().zip(&self.memories) {
             let state = if matches!(config.role, Role::Migratable) { self.state_bytes } else { 0 };
@@ -163,11 +170,10 @@ impl Setup {
                 controllers: controllers.leak(),
                 namespaces: namespaces.leak(),
                 data_queues: vec![DataQueueSlot::new(); self.data_queues].leak(),
-                scratch: vec![0; 16 * 1024].leak(),
+                scratch: vec![0; self.scratch].leak(),
             },
             interrupts.clone(),
-        )
-        .expect("a possible configuration");
+        )?;
         let port = |config: &ControllerConfig| subsystem.port(config.id).expect("a port for each controller");
         let ports = self.controllers.iter().map(port).collect();
         let hosts = self
@@ -176,7 +182,7 @@ impl Setup {
             .zip(self.memories)
             .map(|(config, memory)| Host::new(config.id.get(), memory, self.page_shift, self.admin_entries))
             .collect();
-        World { subsystem, ports, hosts, disks: self.disks, interrupts, budget: 64 }
+        Ok(World { subsystem, ports, hosts, disks: self.disks, interrupts, budget: 64 })
     }
 }
 

@@ -173,7 +173,7 @@ impl fmt::Display for StateError {
             }
             Self::TooLarge { nvme_dwords, vendor_dwords, limit } => write!(
                 f,
-                "{nvme_dwords} dwords of NVMe state and {vendor_dwords} of vendor state exceed the limit of {limit} bytes"
+                "{nvme_dwords} dwords of NVMe state and {vendor_dwords} of vendor state exceed the limit of {limit} bytes: raise it, or refuse the source"
             ),
             Self::HeaderVersion(version) => {
                 write!(f, "controller state version {version} is unknown: only 0 is supported")
@@ -183,21 +183,34 @@ impl fmt::Display for StateError {
             }
             Self::SizeDisagrees { submission_queues, completion_queues, bytes } => write!(
                 f,
-                "{submission_queues} submission and {completion_queues} completion queues do not make {bytes} bytes"
+                "{submission_queues} submission and {completion_queues} completion queues do not make {bytes} bytes: read it again"
             ),
-            Self::IndexWithoutState => {
-                f.write_str("the version index names an NVMe state, but the image has none")
+            Self::IndexWithoutState => f.write_str(
+                "the version index names an NVMe state, but the image has none: use version index 0",
+            ),
+            Self::StateWithoutIndex => f.write_str(
+                "an NVMe state is there, but the version index is 0: use the index of its version",
+            ),
+            Self::VendorWithoutIndex => {
+                f.write_str("a vendor part is there, but the vendor index is 0: use the index of its format")
             }
-            Self::StateWithoutIndex => f.write_str("an NVMe state is there, but the version index is 0"),
-            Self::VendorWithoutIndex => f.write_str("a vendor part is there, but the vendor index is 0"),
-            Self::ReservedHeader => f.write_str("reserved bits of the controller state header are set"),
-            Self::ReservedStateHeader => f.write_str("reserved bits of the NVMe state header are set"),
-            Self::ReservedQueue(kind, queue) => write!(f, "reserved bits of {kind} {queue} are set"),
+            Self::ReservedHeader => {
+                f.write_str("reserved bits of the controller state header are set: they must be zero")
+            }
+            Self::ReservedStateHeader => {
+                f.write_str("reserved bits of the NVMe state header are set: they must be zero")
+            }
+            Self::ReservedQueue(kind, queue) => {
+                write!(f, "reserved bits of {kind} {queue} are set: they must be zero")
+            }
             Self::TooManyQueues { kind, count, limit } => {
-                write!(f, "{count} entries in the {kind} list, the controller has {limit}")
+                write!(
+                    f,
+                    "{count} entries in the {kind} list, the controller has {limit}: choose one with more queues"
+                )
             }
             Self::QueueIdentifier(kind, queue) => {
-                write!(f, "{kind} {queue} is not an I/O queue of the controller")
+                write!(f, "{kind} {queue} is not an I/O queue of the controller: they start at 1")
             }
             Self::Order { kind, previous, queue } => {
                 write!(f, "{kind} {queue} follows {previous}: identifiers must ascend")
@@ -212,25 +225,25 @@ impl fmt::Display for StateError {
                 write!(f, "tail {tail} of {kind} {queue} is not below its {entries} entries")
             }
             Self::Base { kind, queue, base } => {
-                write!(f, "base {base} of {kind} {queue} is not aligned to a memory page")
+                write!(f, "base {base} of {kind} {queue} is not aligned to a memory page: align it")
             }
             Self::NotContiguous(kind, queue) => {
-                write!(f, "{kind} {queue} is not contiguous, which the controller requires")
+                write!(f, "{kind} {queue} is not contiguous, which the controller requires: create it so")
             }
             Self::NoCompletionQueue { queue, completion_queue } => {
                 write!(
                     f,
-                    "submission queue {queue} names completion queue {completion_queue}, which is not there"
+                    "submission queue {queue} names completion queue {completion_queue}, which is not there: add that queue"
                 )
             }
             Self::Vector { queue, vector, vectors } => write!(
                 f,
-                "completion queue {queue} interrupts through vector {vector}, the controller has {vectors}"
+                "completion queue {queue} interrupts through vector {vector}, the controller has {vectors}: choose one with more"
             ),
             Self::SubmissionAfterCompletion(queue) => {
-                write!(f, "submission queue {queue} was added after completion queues")
+                write!(f, "submission queue {queue} was added after completion queues: add it before them")
             }
-            Self::CountOverflow(kind) => write!(f, "more than 65535 entries in the {kind} list"),
+            Self::CountOverflow(kind) => write!(f, "more than 65535 entries in the {kind} list: add no more"),
         }
     }
 }

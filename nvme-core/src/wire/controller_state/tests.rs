@@ -256,6 +256,28 @@ fn building_refuses_what_could_not_be_read() {
     assert_eq!(builder.finish(1), Err(StateError::Short { needed: 108, found: 104 }));
     let mut builder = ControllerStateBuilder::without_nvme_state(&mut buffer, true).unwrap();
     assert_eq!(builder.submission_queue(submission(1)), Err(StateError::StateWithoutIndex));
+    let start = |bytes| {
+        let mut buffer = std::vec![0; bytes];
+        [
+            ControllerStateBuilder::new(&mut buffer, true, StateDialect::Specification).err(),
+            ControllerStateBuilder::without_nvme_state(&mut buffer, true).err(),
+        ]
+    };
+    let short = |needed, found| Some(StateError::Short { needed, found });
+    assert_eq!(start(47), [short(56, 47), short(48, 47)], "no room for a header");
+    assert_eq!(start(55), [short(56, 55), None], "no room for the second header");
+    assert_eq!(start(56), [None, None]);
+    let mut builder = ControllerStateBuilder::new(&mut buffer, true, StateDialect::Specification).unwrap();
+    for (kind, added) in [
+        (QueueKind::Submission, builder.submission_queue(submission(0))),
+        (QueueKind::Completion, builder.completion_queue(completion(0))),
+    ] {
+        assert_eq!(
+            added,
+            Err(StateError::QueueIdentifier(kind, QueueId::ADMIN)),
+            "the admin queue is no part"
+        );
+    }
 }
 
 #[test]
