@@ -11,8 +11,8 @@
 //! use nvme_core::register::Offset;
 //! use nvme_core::wire::{BusAddr, CommandId, ControllerId, Lba, NamespaceId};
 //!
-//! struct Nothing;
-//! impl HostMemory for Nothing {
+//! struct NoMemory;
+//! impl HostMemory for NoMemory {
 //!     fn read(&self, address: BusAddr, bytes: &mut [u8]) -> Result<(), MemoryFault> {
 //!         Err(MemoryFault { address, len: bytes.len() })
 //!     }
@@ -54,7 +54,8 @@
 //!         Err(StorageError::WriteProtected)
 //!     }
 //! }
-//! impl Interrupts for Nothing {
+//! struct NoInterrupts;
+//! impl Interrupts for NoInterrupts {
 //!     fn interrupt(&self, _: ControllerId, _: u16) {}
 //! }
 //!
@@ -70,20 +71,24 @@
 //!     tracked_ranges: &mut [],
 //!     tracked_bits: &mut [],
 //! };
-//! let controller = Controller::new(ControllerConfig::managing(id), Nothing, storage);
+//! let controller = Controller::new(ControllerConfig::managing(id), NoMemory, storage);
 //! let storage = SubsystemStorage {
 //!     controllers: &mut [controller],
 //!     namespaces: &mut [Namespace::new(NamespaceId::new(1), Blank, [0; 16])],
 //!     data_queues: &mut [DataQueueSlot::new(); 1],
 //!     scratch: &mut [0; 4096],
 //! };
-//! let mut subsystem = Subsystem::new(SubsystemConfig::default(), storage, Nothing)?;
+//! let mut subsystem = Subsystem::new(SubsystemConfig::default(), storage, NoInterrupts)?;
 //! let port = subsystem.port(id).expect("a controller with this identifier");
 //! // Accesses of the host go in here; work is done by polling.
 //! assert_eq!(subsystem.read32(port, Offset::new(0x08)), Ok(0x0002_0100));
 //! assert!(subsystem.poll(16).is_idle());
 //! # Ok::<(), ConfigError>(())
 //! ```
+//!
+//! Guests' controllers are [`ControllerConfig::migratable`]; `state` and the tracked slices of [`ControllerStorage`] are
+//! theirs. [`Subsystem::write32`] takes registers and doorbells, [`Subsystem::poll`] does the work until it is idle, and
+//! [`Subsystem::advance`] tells the time.
 //!
 //! # How things flow
 //!
@@ -112,10 +117,9 @@
 //! From its completion until it resumes a suspended controller starts no transaction at all: it reads and writes no
 //! memory of its host, peer-to-peer addresses included, and sends no interrupt. The one exception is asked for by the
 //! managing controller: Set Controller State reads the PRP lists of queues that are not contiguous, to check them, and
-//! writes nothing. There is no other way to move data past
-//! it, because it has no controller memory buffer or persistent memory region that a peer could reach. Doorbells and
-//! a shutdown notification are taken and acted on after Resume. Entries about a suspended controller go to the data queue of the managing
-//! controller, in that one's name.
+//! writes nothing. There is no other way to move data past it, because it has no controller memory buffer or persistent
+//! memory region that a peer could reach. Doorbells and a shutdown notification are taken and acted on after Resume.
+//! Entries about a suspended controller go to the data queue of the managing controller, in that one's name.
 #![no_std]
 #![cfg_attr(
     not(test),

@@ -5,9 +5,50 @@
 //! no clock, no executor and no thread: memory is lent by the caller, time is passed to every `poll`, and long jobs
 //! are step machines that say when to poll again. The device's side is the crate `nvme-controller`.
 //!
-//! # Main use
+//! # Bringing a controller up
 //!
-//! A host brings up the managing controllers of both subsystems ([`controller::attach`]), implements
+//! ```
+//! use nvme_core::admin::AdminSlot;
+//! use nvme_core::controller::{EnableOptions, Link, Ready, attach};
+//! use nvme_core::dma::DmaArena;
+//! use nvme_core::register::RegisterIo;
+//! use nvme_core::time::{Instant, Step};
+//!
+//! /// Takes a controller over and makes it ready; `sleep` comes back at the time told, or earlier, and says what time it is.
+//! fn bring_up<'d, 'q, R: RegisterIo, A: DmaArena>(
+//!     registers: &'d R,
+//!     arena: &'d A,
+//!     link: &'d Link,
+//!     slots: &'q mut [AdminSlot],
+//!     mut sleep: impl FnMut(Instant) -> Instant,
+//! ) -> Option<Ready<'d, 'q, R, A>> {
+//!     let mut now = Instant::ZERO;
+//!     // SAFETY: nothing else drives this controller, `arena` serves it alone, and both outlive it.
+//!     let mut disabling = unsafe { attach(registers, arena, link) }.ok()?;
+//!     loop {
+//!         match disabling.poll(now).ok()? {
+//!             Step::Done => break,
+//!             Step::Wait(deadline) => now = sleep(deadline),
+//!             Step::Again => {}
+//!         }
+//!     }
+//!     let mut enabling = disabling.finish().ok()?.enable(&EnableOptions::default(), slots).ok()?;
+//!     loop {
+//!         match enabling.poll(now).ok()? {
+//!             Step::Done => break enabling.finish().ok(),
+//!             Step::Wait(deadline) => now = sleep(deadline),
+//!             Step::Again => {}
+//!         }
+//!     }
+//! }
+//! ```
+//!
+//! [`io::CreateIoQueuePair`] over the admin queue of the [`Ready`](controller::Ready) controller makes queue pairs.
+//! [`recovery::Supervisor`] does all of it, and brings a controller that fails back.
+//!
+//! # Migrating
+//!
+//! A host brings up the managing controllers of both subsystems, implements
 //! [`DataMover`](migration::DataMover) and [`Platform`](migration::Platform), and polls a
 //! [`Migrator`](migration::Migrator) until it is done:
 //!
@@ -54,7 +95,7 @@
 //!         let ports = Ports { source: &mut *source, destination: &mut *destination };
 //!         match migrator.poll(now, ports, mover, platform) {
 //!             Step::Done => break matches!(migrator.outcome(), Some(Outcome::Completed { .. })),
-//!             // The host polls its controllers here and comes back at the time told, or earlier.
+//!             // The host polls its controllers here (`Ready::poll`) and comes back at the time told, or earlier.
 //!             Step::Wait(deadline) => now = wait_until(deadline),
 //!             Step::Again => now = wait_until(now),
 //!         }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What becomes of every kind of fault, in the driver, in the reader of a Controller Data Queue, and in a migration.
 //!
-//! One row for each kind; `tests/fault_table_*.rs` run every cell and assert its outcome, and the README shows what
-//! [`markdown`] makes of it.
+//! One row for each kind; `driver_faults`, `fault_table_reader` and `migration_faults` run every cell and assert its
+//! outcome, and the README shows what [`markdown`] makes of it.
 
 use std::fmt::Write;
 

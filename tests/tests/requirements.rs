@@ -2,6 +2,32 @@
 //! Each requirement of live migration on queues and on us has a test that is named after it.
 //!
 //! A test shows R9 if its name begins with `r9_`, and R1 and R3 if it begins with `r1_r3_`.
+//!
+//! | Number | What is required |
+//! |---|---|
+//! | R1 | every migration command goes to the managing controller's admin queue; managing and tracked controller are different types |
+//! | R2 | an SR-IOV virtual function is one topology among several |
+//! | R3 | the tracked controller is resolved explicitly, and never is the managing one |
+//! | R4 | the managing controller's admin queue is shared: one head update under way for each queue, and none starves others |
+//! | R5 | the steps map onto running, stopped, copied and resumed |
+//! | R6 | the estimate of what is left starts above zero and reaches zero |
+//! | R7 | what Suspend quiesces is said |
+//! | R8 | cancelling and failing are defined at every step |
+//! | R9 | Suspend drains what was fetched, and the log is read up to the entry that closes it |
+//! | R10 | the destination is suspended before it takes state, and both sides never run at once |
+//! | R11 | copying namespaces is apart from the controller's state, and optional |
+//! | R12 | a baseline by allocation where it is known, then every kind of change |
+//! | R13 | overflow is a mode: everything is copied again, and nothing from before counts |
+//! | R14 | convergence is estimated, limited, and told |
+//! | R15 | changes of host memory are a second log |
+//! | R16 | memory of a queue belongs to the controller until it is certain to have let go |
+//! | R17 | state formats are found and matched by value |
+//! | R18 | states of unknown size travel in parts |
+//! | R19 | every field of a state image is checked |
+//! | R20 | deviations of controllers are a table |
+//! | R21 | addresses in an image pass through unchanged |
+//! | R22 | migration commands are for those who control the IOMMU |
+//! | R23 | readers get decoded entries of one tracked controller |
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -37,7 +37,7 @@ macro_rules! kinds {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum FaultKind {
             $(
-                #[doc = concat!($summary, ".")]
+                #[doc = concat!("`", $name, $value, "`: ", $summary, ".")]
                 $variant,
             )+
         }

@@ -35,6 +35,9 @@
 //! | `ppm` | 0 to 1000000 | with this probability, in parts per million |
 //! | `seed` | number | deciding probability and data by this number |
 //!
+//! Values in brackets may be left out: `XOR`, hexadecimal, is 8000 then, `ESA` is 4, and an entry written after the
+//! deletion of its queue comes one poll later. `SCT/SC` is hexadecimal.
+//!
 //! # Commands that are held back
 //!
 //! A command that a rule delays is executed and keeps its completion slot and its place among the commands under way.

@@ -11,6 +11,18 @@
 //! | [`Family::Raw`] | hosts that write entries word by word and judge completions and memory byte by byte | subsystems of a described topology, nearly always with managing controllers |
 //! | [`Family::Driver`] | the driver of `nvme-core` | any controller that has registers and memory for DMA |
 //!
+//! # Running it on a back end of your own
+//!
+//! 1. Implement [`Backend`] (what it lacks, and how to open a subsystem), [`Device`] (registers, memory, arena, work,
+//!    interrupts, function level reset) and [`backend::BusMemory`]. [`Embedded`] is the example.
+//! 2. Make a test target with `harness = false` that calls [`runner::run_list`] and exits with what it says, as
+//!    `tests/conformance_embedded.rs` does. [`runner::Applicability`] decides whether cases that do not apply are shown
+//!    as ignored, with the reason, or fail.
+//! 3. `cargo test --test THAT_TARGET -- NAME` runs the cases whose names contain NAME; `-- --list` lists them.
+//!
+//! A back end with one controller lacks [`Need::Topology`] and nearly all raw cases; those of the driver still run. Cases
+//! write blocks: give it a namespace that nobody needs.
+//!
 //! # What is here and what is in the controller's own suite
 //!
 //! Here is what a foreign subsystem can be asked through its registers and its memory. The suite of `nvme-controller`
