@@ -376,6 +376,15 @@ pub(crate) fn delete_pair<'d, 's, R: RegisterIo<Error = AccessError>, T>(
     }
 }
 
+/// Gives a queue pair up without asking its controller, to be retired once that is disabled.
+pub(crate) fn abandon_pair<'d, 's, R: RegisterIo<Error = AccessError>, T>(
+    controller: &mut Controller<'_, '_, R>,
+    pair: QueuePair<'d, 's, R, T>,
+    waiter: Waiter<'_>,
+) -> QuarantinedQueuePair<'d, 's, R, AddressSpace, T> {
+    DeleteIoQueuePair::new(pair, waiter.timeout).abandon(controller.admin())
+}
+
 /// Memory that a controller may reach until it is disabled.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
@@ -407,7 +416,30 @@ pub(crate) fn bring_down_then<R: RegisterIo<Error = AccessError>>(
     let mut down = controller.shutdown(Shutdown::Normal, Duration::from_secs(5), waiter.now());
     let shut = waiter.run(|now| down.poll(now));
     // Only a disable takes the controller's memory away from it, however the shutdown went.
-    let disabled = disable(down.disable(), waiter)?;
+    disable_then(down.disable(), arena, kept, waiter, then)?;
+    Ok(shut?)
+}
+
+/// Resets a controller that is not used any more, without a shutdown; its memory goes back, and what was `kept` for it.
+/// Calls `then` with the evidence that the controller is disabled, if it is.
+pub(crate) fn reset_then<R: RegisterIo<Error = AccessError>>(
+    controller: Controller<'_, '_, R>,
+    arena: &AddressSpace,
+    kept: Kept,
+    waiter: Waiter<'_>,
+    then: impl FnOnce(&Quiesced<'_>),
+) -> Result<(), DriverError> {
+    disable_then(controller.disable(), arena, kept, waiter, then)
+}
+
+fn disable_then<R: RegisterIo<Error = AccessError>>(
+    disabling: Disabling<'_, '_, R, AddressSpace>,
+    arena: &AddressSpace,
+    kept: Kept,
+    waiter: Waiter<'_>,
+    then: impl FnOnce(&Quiesced<'_>),
+) -> Result<(), DriverError> {
+    let disabled = disable(disabling, waiter)?;
     for region in kept.buffers {
         release(arena, region, &disabled.quiesced());
     }
@@ -416,7 +448,7 @@ pub(crate) fn bring_down_then<R: RegisterIo<Error = AccessError>>(
     }
     then(&disabled.quiesced());
     disabled.detach();
-    Ok(shut?)
+    Ok(())
 }
 
 #[cfg(test)]

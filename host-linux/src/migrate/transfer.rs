@@ -21,8 +21,9 @@ use super::bench::{Bench, DESTINATION, MANAGER, SOURCE, let_run, registers};
 use super::{Observer, RunError, Status};
 use crate::config::{CdqLayout, MigrateConfig};
 use crate::driver::{
-    Clock, Controller, DriverError, Kept, QueuePair, Waiter, bring_down_then, bring_up, create_pair,
-    delete_pair, identify_controller, identify_namespace, request_queues, zeroes_limit,
+    Clock, Controller, DriverError, Kept, QueuePair, Waiter, abandon_pair, bring_down_then, bring_up,
+    create_pair, delete_pair, identify_controller, identify_namespace, request_queues, reset_then,
+    zeroes_limit,
 };
 use crate::embedded::{EmbeddedController, NAMESPACE};
 use crate::memory::AddressSpace;
@@ -79,24 +80,41 @@ fn bring_up_manager<'d, 's>(
     Ok((Manager { controller, arena }, pair))
 }
 
+/// How a managing controller is taken down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Its queues are deleted, and it is shut down.
+    Orderly,
+    /// It is reset at once: it does not do what it should, and the guest waits for that.
+    Reset,
+}
+
 /// Takes a managing controller down, with its queue pair and what was kept for it; calls `then` with the evidence that it
 /// is disabled, if it is.
 fn end_manager(
     mut manager: Manager<'_, '_>,
     pair: Pair<'_, '_>,
     kept: Kept,
+    ending: Ending,
     waiter: Waiter<'_>,
     then: impl FnOnce(&Quiesced<'_>),
 ) -> Result<(), DriverError> {
-    let (ended, undeleted) = match delete_pair(&mut manager.controller, pair, waiter) {
-        Ok(()) => (Ok(()), None),
-        Err((error, pair)) => (Err(error), Some(pair)),
+    let (ended, undeleted) = match ending {
+        Ending::Reset => (Ok(()), Some(abandon_pair(&mut manager.controller, pair, waiter))),
+        Ending::Orderly => match delete_pair(&mut manager.controller, pair, waiter) {
+            Ok(()) => (Ok(()), None),
+            Err((error, pair)) => (Err(error), Some(pair)),
+        },
     };
-    let down = bring_down_then(manager.controller, manager.arena, kept, waiter, |proof| {
+    let then = |proof: &Quiesced<'_>| {
         // The pair is this controller's, so the proof is taken.
         let _ = undeleted.map(|pair| pair.retire(proof));
         then(proof);
-    });
+    };
+    let down = match ending {
+        Ending::Reset => reset_then(manager.controller, manager.arena, kept, waiter, then),
+        Ending::Orderly => bring_down_then(manager.controller, manager.arena, kept, waiter, then),
+    };
     ended.and(down)
 }
 
@@ -325,9 +343,10 @@ impl Bench {
 
         let [(source_pair, source_buffers), (destination_pair, destination_buffers)] = mover.into_parts();
         let mut destination_end = Some((destination, destination_pair, destination_buffers));
-        let mut end_destination = |then: &mut dyn FnMut()| match destination_end.take() {
+        let mut end_destination = |ending, then: &mut dyn FnMut()| match destination_end.take() {
             Some((manager, pair, buffers)) => {
-                end_manager(manager, pair, Kept { buffers, quarantined: None }, waiter, |_| then())
+                let kept = Kept { buffers, quarantined: None };
+                end_manager(manager, pair, kept, ending, waiter, |_| then())
             }
             None => Ok(()),
         };
@@ -339,7 +358,7 @@ impl Bench {
                 // The reset ends the destination's suspension, so that it runs in any case.
                 forced = true;
                 let platform = &mut self.platform;
-                let ended = end_destination(&mut || {
+                let ended = end_destination(Ending::Reset, &mut || {
                     let _ = platform.go_forward(DESTINATION);
                 });
                 bring_down_error = ended.err();
@@ -360,7 +379,8 @@ impl Bench {
         // Only the source can have a Controller Data Queue.
         let kept = Kept { buffers: source_buffers, quarantined: migrator.take_quarantined() };
         let (arena, platform) = (source.arena, &mut self.platform);
-        let ended = end_manager(source, source_pair, kept, waiter, |proof| {
+        let ending = if was_stuck { Ending::Reset } else { Ending::Orderly };
+        let ended = end_manager(source, source_pair, kept, ending, waiter, |proof| {
             let _ = migrator.source_mut().manager_was_reset(arena, platform, proof);
             if let Outcome::Indeterminate { resume_asked: false, .. } = outcome {
                 let _ = platform.source_resumed(SOURCE);
@@ -373,7 +393,7 @@ impl Bench {
             // The source was stuck and still is: nothing must bring it back later.
             self.disable_both()?;
         }
-        bring_down_error = bring_down_error.or(end_destination(&mut || {}).err());
+        bring_down_error = bring_down_error.or(end_destination(Ending::Orderly, &mut || {}).err());
         drop(migrator);
         Ok(Transfer {
             outcome,
