@@ -49,6 +49,12 @@ pub struct Status {
 pub trait Observer {
     /// The run stands here now. Called a few times a second.
     fn update(&mut self, status: &Status);
+
+    /// Whether the run is to come to its end: the migration is cancelled if it still can be, and waits are cut short.
+    /// Asked many times a second.
+    fn is_interrupted(&self) -> bool {
+        false
+    }
 }
 
 /// Watches nothing.
@@ -101,7 +107,7 @@ fn run_with(
     observer: &mut impl Observer,
 ) -> Result<Report, RunError> {
     observer.update(&Status { step: "guest running".into(), ..Status::default() });
-    bench.let_run(config.run_before, config.run_commands);
+    bench.let_run(config.run_before, config.run_commands, observer);
     // A guest that has failed says why at the end.
     let _ = bench.guest.verify();
     let transfer = bench.transfer(config, observer)?;
@@ -114,7 +120,7 @@ fn run_with(
     // Where its registers lead nowhere it cannot go on, whatever the outcome says.
     let guest_lives = bench.platform.guest_runs();
     if guest_lives {
-        bench.let_run(config.run_after, config.run_commands);
+        bench.let_run(config.run_after, config.run_commands, observer);
     }
     let enabled = bench.enabled()?;
     let (guest, figures) = if guest_lives {
@@ -271,6 +277,13 @@ fn judge(
             Verdict::Verified,
             "verified: both namespaces were equal at the switch, and the guest read back all it wrote".into(),
         ),
+        Some(Failure::Cancelled) if transfer.interrupted_in.is_some() => {
+            let step = transfer.interrupted_in.map_or("?", |step| step.name());
+            (
+                Verdict::Interrupted,
+                format!("cancelled by a signal in {step}; the guest ran on at the source, verified"),
+            )
+        }
         Some(Failure::Cancelled) => {
             let step = transfer.cancelled_after.map_or("?", |step| step.name());
             (

@@ -15,6 +15,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
@@ -174,7 +175,8 @@ impl<R: BusMaster> HostPlatform<R> {
             let record = journal.record();
             command.env("NVME_LM_SOURCE", &record.source).env("NVME_LM_DESTINATION", &record.destination);
         }
-        let status = command.status().map_err(failed)?;
+        // What interrupts this program from its terminal is no business of the command's.
+        let status = command.process_group(0).status().map_err(failed)?;
         if status.success() { Ok(()) } else { Err(PlatformError::AtStopStatus(status.code())) }
     }
 }

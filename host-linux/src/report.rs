@@ -22,6 +22,8 @@ pub enum Verdict {
     Cancelled,
     /// The migration was cancelled because it did not converge; the guest runs on at the source and was verified.
     NotConverged,
+    /// The migration was cancelled by a signal; the guest ran on at the source and was verified.
+    Interrupted,
 }
 
 impl Verdict {
@@ -33,6 +35,7 @@ impl Verdict {
             Self::VerificationFailed | Self::MigrationFailed => 1,
             Self::Cancelled => 3,
             Self::NotConverged => 4,
+            Self::Interrupted => 130,
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nvme_host_linux::journal::{Journal, Side};
 use nvme_host_linux::report::{Report, Verdict};
@@ -79,6 +80,132 @@ fn exit_status_and_report_say_how_a_run_ended() {
         assert!(said.is_empty(), "{name}: {said}");
         assert_eq!(fs::read_dir(dir.path()).expect("list").count(), 0, "{name}: nothing is left");
     }
+}
+
+/// A run with two images in `directory`, which has begun.
+fn begin(directory: &Path, options: &[&str]) -> Child {
+    fs::write(directory.join("a.img"), vec![1; MIB]).expect("file");
+    fs::write(directory.join("b.img"), vec![2; MIB]).expect("file");
+    let child = Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
+        .current_dir(directory)
+        .args(["migrate", "--queue-depth", "8", "--source-image", "a.img", "--dest-image", "b.img"])
+        .args(["--json", "-", "--no-progress"])
+        .args(options)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    wait_for(&directory.join("b.img.journal"));
+    child
+}
+
+fn wait_for(path: &Path) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !path.exists() {
+        assert!(Instant::now() < until, "{} does not appear", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn send(signal: &str, child: &Child) {
+    let kill = format!("kill -{signal} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh").success());
+}
+
+const AT_STOP: &str = "touch stopped; while [ ! -e go ]; do sleep 0.01; done";
+
+#[test]
+fn r8_a_signal_cancels_what_can_be_cancelled_and_shortens_the_rest() {
+    let long = ["--run-before", "0ms", "--run-after", "3600s"];
+    // Name, options, signal, whether to wait for the command at stop, exit status, verdict, side, image.
+    type Row<'a> = (&'a str, Vec<&'a str>, &'a str, bool, i32, Verdict, Side, &'a str);
+    // It waits after the first round.
+    let slow = ["--stall-commands", "1000000000"];
+    let table: [Row<'_>; 4] = [
+        (
+            "before",
+            vec!["--run-before", "3600s", "--run-after", "3600s"],
+            "INT",
+            false,
+            130,
+            Verdict::Interrupted,
+            Side::Source,
+            "a.img",
+        ),
+        (
+            "copying",
+            [&long[..], &slow].concat(),
+            "INT",
+            false,
+            130,
+            Verdict::Interrupted,
+            Side::Source,
+            "a.img",
+        ),
+        (
+            "copying, to be terminated",
+            [&long[..], &slow].concat(),
+            "TERM",
+            false,
+            130,
+            Verdict::Interrupted,
+            Side::Source,
+            "a.img",
+        ),
+        (
+            "too late",
+            [&long[..], &["--at-stop", AT_STOP]].concat(),
+            "TERM",
+            true,
+            0,
+            Verdict::Verified,
+            Side::Destination,
+            "b.img",
+        ),
+    ];
+    for (name, options, signal, at_stop, status, verdict, side, image) in table {
+        let dir = tempfile::tempdir().expect("directory");
+        let child = begin(dir.path(), &options);
+        if at_stop {
+            wait_for(&dir.path().join("stopped"));
+        }
+        send(signal, &child);
+        fs::write(dir.path().join("go"), "").expect("go");
+        let output = child.wait_with_output().expect("output");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{name}: {said}{}", text(&output.stdout));
+        let report: Report = serde_json::from_slice(&output.stdout).expect("only JSON on standard output");
+        assert_eq!((report.verdict, report.guest_runs_on), (verdict, side), "{name}: {}", report.statement);
+        assert_eq!(report.guest.error, None, "{name}: {}", report.statement);
+        assert_eq!(report.leftovers.bytes, 0, "{name}");
+        let record = Journal::read(&dir.path().join("b.img.journal")).expect("journal");
+        assert_eq!(record.image.file_name(), Path::new(image).file_name(), "{name}");
+        assert_eq!(record.step, report.statement, "{name}");
+    }
+}
+
+#[test]
+fn r10_a_second_signal_ends_the_program_at_once_with_a_journal_that_is_right() {
+    let dir = tempfile::tempdir().expect("directory");
+    let mut child = begin(dir.path(), &["--at-stop", AT_STOP]);
+    wait_for(&dir.path().join("stopped"));
+    // Two signals may count as one if they come together.
+    let status = loop {
+        send("INT", &child);
+        std::thread::sleep(Duration::from_millis(20));
+        if let Some(status) = child.try_wait().expect("status") {
+            break status;
+        }
+    };
+    fs::write(dir.path().join("go"), "").expect("go");
+    assert_eq!(status.code(), Some(130));
+    let output = child.wait_with_output().expect("output");
+    assert!(output.stdout.is_empty(), "a report of a run that did not come to its end");
+    let record = Journal::read(&dir.path().join("b.img.journal")).expect("journal");
+    assert_eq!(
+        (record.authoritative, record.image.file_name()),
+        (Side::Source, Path::new("a.img").file_name())
+    );
 }
 
 #[test]

@@ -67,7 +67,9 @@ Exit status:
   1  verification failed, or the migration failed
   2  bad input; no file was changed
   3  cancelled as asked; the guest runs on the source, verified
-  4  cancelled because convergence was not reached (--strict); the guest runs on the source, verified";
+  4  cancelled because convergence was not reached (--strict); the guest runs on the source, verified
+  130  cancelled by SIGINT or SIGTERM; the guest runs on the source, verified. After the point of no return a signal \
+cancels nothing and only shortens the run. A second one ends the program at once; the journal stays right";
 
 /// Options of `nvme-lm migrate`.
 #[derive(Args, Debug)]

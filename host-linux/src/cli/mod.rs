@@ -10,16 +10,20 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 pub use args::{Cli, Color, Command, MigrateArgs};
 
 use crate::faults::BadFault;
 use crate::images::Inputs;
 use crate::migrate;
-use crate::report::Report;
+use crate::report::{Report, Verdict};
 
 /// Exit status for bad input.
 const BAD_INPUT: u8 = 2;
@@ -98,13 +102,17 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
         Color::Always => anstream::ColorChoice::Always.write_global(),
         Color::Never => anstream::ColorChoice::Never.write_global(),
     }
+    let interrupted = match interrupts() {
+        Ok(interrupted) => interrupted,
+        Err(error) => return complain(FAILED, &format!("signals: {error}")),
+    };
     let config = args.config();
     let inputs = Inputs::open(&config, args.size());
     let inputs = match inputs {
         Ok(inputs) => inputs,
         Err(error) => return complain(BAD_INPUT, &error.to_string()),
     };
-    let mut progress = output::Progress::new(!args.no_progress && io::stderr().is_terminal());
+    let mut progress = output::Progress::new(!args.no_progress && io::stderr().is_terminal(), interrupted);
     let result = migrate::run(&config, inputs, &mut progress);
     progress.finish();
     let report = match result {
@@ -115,6 +123,18 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
         Ok(()) => ExitCode::from(report.verdict.exit_status()),
         Err(error) => complain(FAILED, &error),
     }
+}
+
+/// Set by the first SIGINT or SIGTERM. The second one ends the program at once.
+fn interrupts() -> io::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::<AtomicBool>::default();
+    for signal in [SIGINT, SIGTERM] {
+        // In this order: the first signal finds the flag unset, then sets it.
+        let status = Verdict::Interrupted.exit_status().into();
+        flag::register_conditional_shutdown(signal, status, Arc::clone(&interrupted))?;
+        flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    Ok(interrupted)
 }
 
 /// Writes the report; the error says where it could not be written.

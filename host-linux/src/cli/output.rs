@@ -2,6 +2,8 @@
 //! Tables and the progress bar.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -13,29 +15,36 @@ use crate::faults::CONDITIONS;
 use crate::migrate::{Observer, Status};
 use crate::report::{FaultReport, Report, Verdict};
 
-/// A progress bar on standard error, if it is a terminal.
-pub(crate) struct Progress(ProgressBar);
+/// A progress bar on standard error, if it is a terminal, and whoever interrupts.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    interrupted: Arc<AtomicBool>,
+}
 
 impl Progress {
-    pub(crate) fn new(shown: bool) -> Self {
+    pub(crate) fn new(shown: bool, interrupted: Arc<AtomicBool>) -> Self {
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(1), target);
         let style =
             ProgressStyle::with_template("{msg:28!} {wide_bar} {bytes:>10}/{total_bytes:10} {elapsed:>4}");
-        Self(bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+        Self { bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())), interrupted }
     }
 
     pub(crate) fn finish(&self) {
-        self.0.finish_and_clear();
+        self.bar.finish_and_clear();
     }
 }
 
 impl Observer for Progress {
     fn update(&mut self, status: &Status) {
         // A bar of length zero would look full.
-        self.0.set_length(status.total_bytes.max(status.moved_bytes).max(1));
-        self.0.set_position(status.moved_bytes);
-        self.0.set_message(status.step.clone());
+        self.bar.set_length(status.total_bytes.max(status.moved_bytes).max(1));
+        self.bar.set_position(status.moved_bytes);
+        self.bar.set_message(status.step.clone());
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
     }
 }
 
@@ -166,7 +175,7 @@ pub(crate) fn tables(report: &Report, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "Convergence: {}", report.convergence.statement)?;
     let color = match report.verdict {
         Verdict::Verified => AnsiColor::Green,
-        Verdict::Cancelled | Verdict::NotConverged => AnsiColor::Yellow,
+        Verdict::Cancelled | Verdict::NotConverged | Verdict::Interrupted => AnsiColor::Yellow,
         Verdict::VerificationFailed | Verdict::MigrationFailed => AnsiColor::Red,
     };
     let style = Style::new().bold().fg_color(Some(color.into()));

@@ -10,7 +10,7 @@ use nvme_core::migration::Timeouts;
 use nvme_core::register::{Offset, RegisterIo};
 use nvme_core::wire::ControllerId;
 
-use super::{LOOK, RunError};
+use super::{LOOK, Observer, RunError};
 use crate::config::{MigrateConfig, Namespaces};
 use crate::driver::ADMIN_TIMEOUT;
 use crate::embedded::{
@@ -285,9 +285,10 @@ impl Bench {
         })
     }
 
-    /// Waits while the guest runs for so long and until it has completed so many commands more; shorter if it fails.
-    pub(super) fn let_run(&self, duration: Duration, commands: u64) {
-        let_run(&self.guest, duration, commands);
+    /// Waits while the guest runs for so long and until it has completed so many commands more; shorter if it fails or the run is
+    /// interrupted.
+    pub(super) fn let_run(&self, duration: Duration, commands: u64, observer: &impl Observer) {
+        let_run(&self.guest, duration, commands, observer);
     }
 
     /// The guest's controllers.
@@ -321,11 +322,12 @@ impl Bench {
     }
 }
 
-/// Waits while the guest runs for so long and until it has completed so many commands more; shorter if it fails.
-pub(super) fn let_run(guest: &Guest, duration: Duration, commands: u64) {
+/// Waits while the guest runs for so long and until it has completed so many commands more; shorter if it fails or the run is
+/// interrupted.
+pub(super) fn let_run(guest: &Guest, duration: Duration, commands: u64, observer: &impl Observer) {
     let until = Instant::now() + duration;
     let enough = guest.commands().saturating_add(commands);
-    while !guest.has_failed() {
+    while !guest.has_failed() && !observer.is_interrupted() {
         let now = Instant::now();
         let left = until.saturating_duration_since(now);
         if left.is_zero() && (guest.commands() >= enough || now >= until + COMMANDS) {

@@ -11,8 +11,8 @@ use nvme_core::dirty::{DirtyMap, DirtySet, Granularity};
 use nvme_core::dma::Pool;
 use nvme_core::io::IoSlot;
 use nvme_core::migration::{
-    ConvergencePolicy, DestinationOptions, MigrationOptions, MigrationStep, Migrator, Outcome, Platform,
-    Ports, Quirks, Round, Summary, Timeouts,
+    Cancellation, ConvergencePolicy, DestinationOptions, MigrationOptions, MigrationStep, Migrator, Outcome,
+    Platform, Ports, Quirks, Round, Summary, Timeouts,
 };
 use nvme_core::time::{Instant, Step};
 use nvme_core::wire::{ControllerId, QueueId};
@@ -48,6 +48,8 @@ pub(super) struct Transfer {
     pub(super) was_forced: bool,
     pub(super) step: MigrationStep,
     pub(super) cancelled_after: Option<MigrationStep>,
+    /// Where an interruption cancelled it.
+    pub(super) interrupted_in: Option<MigrationStep>,
     pub(super) summary: Summary,
     pub(super) rounds: Vec<Round>,
     pub(super) duration: Duration,
@@ -284,6 +286,7 @@ impl Bench {
         let mut observed = Instant::ZERO;
         let mut last_step = migrator.step();
         let mut cancelled_after = None;
+        let mut interrupted_in = None;
         let mut stalls = 0;
         loop {
             let now = waiter.now();
@@ -303,11 +306,17 @@ impl Bench {
                 let _ = migrator.cancel();
             }
             last_step = current;
+            if interrupted_in.is_none()
+                && observer.is_interrupted()
+                && migrator.cancel() == Cancellation::Accepted
+            {
+                interrupted_in = Some(current);
+            }
             let rounds_made = migrator.summary().rounds;
             if config.stall_commands > 0 && current == MigrationStep::DeltaRounds && stalls < rounds_made {
                 stalls = rounds_made;
                 let begun = std::time::Instant::now();
-                let_run(&self.guest, Duration::ZERO, config.stall_commands);
+                let_run(&self.guest, Duration::ZERO, config.stall_commands, observer);
                 // What nobody looked after must not be given up for it.
                 waiter.clock = waiter.clock.behind(begun.elapsed());
             }
@@ -401,6 +410,7 @@ impl Bench {
             was_forced: forced && guest_runs,
             step,
             cancelled_after,
+            interrupted_in,
             summary,
             rounds: rounds.into_iter().take(summary.rounds as usize).collect(),
             duration,
