@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A subsystem whose hosts do what the input says: properties, doorbells, entries, memory that comes and goes.
 
-use nvme_core::register::Offset;
-use nvme_core::wire::QueueId;
-use nvme_core::wire::admin::{CreateIoCompletionQueue, CreateIoSubmissionQueue, QueuePriority};
 use nvme_core::wire::cdq::{ControllerDataQueueCommand, CreateControllerDataQueue};
+use nvme_core::wire::feature::ControllerDataQueueFeature;
 use nvme_core::wire::migration::{MigrationSend, SuspendKind};
 use nvme_core::wire::track::TrackSend;
 use nvme_core::wire::{AdminOpcode, BusAddr, CdqId, Command, IoOpcode, NamespaceId, SubmissionQueueEntry};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use crate::Input;
-use crate::rig::{ASQ, BASE, CDQ, CQ, DATA, ENTRIES, GUEST, IDS, MANAGER, PAGE, PAGES, Rig, SQ, with_rig};
+use crate::rig::{BASE, CDQ, CONTROLLERS, DATA, Figures, GUESTS, IDS, LISTS, PAGE, PAGES, Rig, with_rig};
 
 const ADMIN: [AdminOpcode; 20] = [
     AdminOpcode::DELETE_IO_SUBMISSION_QUEUE,
@@ -49,47 +47,66 @@ const IO: [IoOpcode; 9] = [
 const PROPERTIES: [u32; 14] =
     [0x00, 0x04, 0x08, 0x0C, 0x10, 0x14, 0x1C, 0x20, 0x24, 0x28, 0x2C, 0x30, 0x34, 0xE00];
 /// Steps of one run.
-const STEPS: u32 = 96;
+const STEPS: u32 = 128;
 
 /// Runs the host's script.
 ///
 /// # Panics
 /// A property does not hold.
 pub fn run(bytes: &[u8]) {
+    play(bytes);
+}
+
+/// Runs the host's script and says how far it came.
+pub(crate) fn play(bytes: &[u8]) -> Figures {
     let mut input = Input::new(bytes);
     with_rig(|rig| {
         let first = input.u8();
-        for index in [MANAGER, GUEST] {
+        for index in 0..CONTROLLERS {
             if first & (1 << index) != 0 {
                 assert!(rig.bring_up(index), "controller {index} is not ready");
             }
         }
-        let mut fetched = [0; 2];
         for _ in 0..STEPS {
             if input.is_empty() {
                 break;
             }
-            step(rig, &mut input, &mut fetched);
+            step(rig, &mut input);
         }
+        let figures = rig.figures();
+        (0..PAGES).for_each(|page| rig.spaces.iter().for_each(|space| space.map(page, true)));
+        rig.expect_full_events();
         // Whatever was done, a reset leads back to a controller that works.
-        for index in [MANAGER, GUEST] {
-            (0..PAGES).for_each(|page| rig.spaces[index].map(page, true));
-            rig.subsystem.reset(rig.ports[index]);
-        }
-        for index in [MANAGER, GUEST] {
+        (0..CONTROLLERS).for_each(|index| rig.reset(index));
+        for index in 0..CONTROLLERS {
             assert!(rig.bring_up(index), "controller {index} does not come back");
             let keep_alive = SubmissionQueueEntry::new(AdminOpcode::KEEP_ALIVE.get());
             let done = rig.admin(index, keep_alive);
             assert!(done.is_some_and(|entry| entry.status().is_success()), "controller {index}: {done:?}");
         }
-    });
+        figures
+    })
 }
 
-fn step(rig: &mut Rig<'_>, input: &mut Input<'_>, fetched: &mut [u64; 2]) {
+fn step(rig: &mut Rig<'_>, input: &mut Input<'_>) {
     let choice = input.u8();
-    let index = usize::from(choice >> 7);
-    match choice & 0x7F & 31 {
-        0..=3 => poll(rig, input, fetched),
+    let index = usize::from(choice >> 5) % CONTROLLERS;
+    match choice & 31 {
+        0 => {
+            rig.work(1 + input.below(16));
+            if !input.rarely(4) {
+                rig.take_all();
+            }
+        }
+        1 => {
+            rig.fetch(1 + input.below(16));
+        }
+        2 => {
+            rig.execute(1 + input.below(16));
+        }
+        3 => {
+            rig.take(index, input.below(3) as usize);
+        }
         4 => {
             let offset = PROPERTIES[input.below(14) as usize];
             let value = input.u32();
@@ -97,22 +114,27 @@ fn step(rig: &mut Rig<'_>, input: &mut Input<'_>, fetched: &mut [u64; 2]) {
         }
         5 => {
             let (offset, value) = (u32::from(input.u16()), input.u32());
-            let result = rig.subsystem.write32(rig.ports[index], Offset::new(offset), value);
-            assert_eq!(result.is_err(), !offset.is_multiple_of(4), "a write at {offset:#x}");
+            rig.write32(index, offset, value);
         }
-        6 => {
-            let offset = u32::from(input.u16());
-            let result = rig.subsystem.read32(rig.ports[index], Offset::new(offset));
-            assert_eq!(result.is_err(), !offset.is_multiple_of(4), "a read at {offset:#x}");
-            let wide = rig.subsystem.read64(rig.ports[index], Offset::new(offset));
-            assert_eq!(wide.is_err(), !offset.is_multiple_of(8), "a wide read at {offset:#x}");
-        }
+        6 => rig.read_anywhere(index, u32::from(input.u16())),
         7 => {
             let (doorbell, value) = (0x1000 + 4 * input.below(10), u32::from(input.u8()) % 40);
             rig.write32(index, doorbell, value);
         }
-        8 => rig.subsystem.reset(rig.ports[index]),
-        9 => rig.write32(index, 0x20, 0x4E56_4D65),
+        8 => match input.below(4) {
+            // Shutdown, abrupt or normal, and its end.
+            0 => rig.write32(index, 0x14, 0x0046_4001),
+            1 => rig.write32(index, 0x14, 0x0046_8001),
+            2 => rig.write32(index, 0x14, 0x0046_0000),
+            _ => rig.reset(index),
+        },
+        9 => {
+            if input.rarely(4) {
+                rig.write32(index, 0x20, 0x4E56_4D65);
+            } else {
+                rig.write32(index, 0x14, 0);
+            }
+        }
         10 => {
             let (page, present) = (u64::from(input.u8()) % PAGES, input.rarely(2));
             rig.spaces[index].map(page, present);
@@ -122,17 +144,17 @@ fn step(rig: &mut Rig<'_>, input: &mut Input<'_>, fetched: &mut [u64; 2]) {
             let len = usize::from(input.u8());
             rig.spaces[index].put(BASE + page * PAGE + offset, input.bytes(len));
         }
-        12 => {
-            let time = u64::from(input.u32());
-            rig.subsystem.advance(time);
-        }
-        13 | 14 => {
+        12 => rig.advance(u64::from(input.u32())),
+        13 => {
             rig.bring_up(index);
         }
-        15 => queues(rig, input, index),
-        16 => migrate(rig, input),
-        17 | 18 => prp_list(rig, input, index),
-        19..=25 => admin(rig, input, index),
+        14 | 15 => {
+            let (queue, contiguous) = (1 + usize::from(input.rarely(4)), !input.rarely(4));
+            rig.make_pair(index, queue, 2 + input.below(31), contiguous);
+        }
+        16..=18 => migrate(rig, input, index % 2),
+        19 => prp_list(rig, input, index),
+        20..=25 => admin(rig, input, index),
         _ => io(rig, input, index),
     }
     states(rig, index);
@@ -148,40 +170,13 @@ fn states(rig: &Rig<'_>, index: usize) {
     assert_ne!(csts >> 2 & 3, 3, "no such shutdown status");
 }
 
-/// Lets the subsystem work, and looks at what it did.
-fn poll(rig: &mut Rig<'_>, input: &mut Input<'_>, fetched: &mut [u64; 2]) {
-    let budget = 1 + input.below(16);
-    let mut disabled = [false; 2];
-    for index in [MANAGER, GUEST] {
-        rig.spaces[index].take_touched();
-        disabled[index] = rig.read32(index, 0x1C) & 1 == 0 && rig.read32(index, 0x14) & 1 == 0;
+/// Submits an entry through a ring, mostly with a doorbell and mostly with an identifier of its own.
+fn put(rig: &mut Rig<'_>, index: usize, queue: usize, entry: SubmissionQueueEntry, input: &mut Input<'_>) {
+    let choice = input.u8();
+    rig.put(index, queue, entry, choice & 15 == 15);
+    if choice < 0xC0 {
+        rig.ring(index, queue);
     }
-    let activity = rig.subsystem.poll(budget);
-    // Both halves of a fused pair are fetched together.
-    assert!(activity.fetched <= 2 * (budget + 1), "{activity:?} with a budget of {budget}");
-    for index in [MANAGER, GUEST] {
-        let touched = rig.spaces[index].take_touched();
-        if disabled[index] && rig.read32(index, 0x14) & 1 == 0 {
-            assert_eq!(touched, [], "a disabled controller reaches memory");
-        }
-        // Data of a command and its lists, entries and completions: nothing is without bound.
-        assert!(touched.len() < 20_000, "{} accesses", touched.len());
-        assert!(touched.iter().all(|touch| touch.len <= 1 << 20), "a long access");
-        fetched[index] += touched.iter().filter(|touch| !touch.write && touch.len >= 64).count() as u64;
-    }
-}
-
-fn put(rig: &mut Rig<'_>, index: usize, queue: u64, entry: SubmissionQueueEntry, input: &mut Input<'_>) {
-    let slot = u64::from(input.u8()) % u64::from(ENTRIES);
-    let base = if queue == 0 { ASQ } else { SQ };
-    let entry = if input.rarely(16) {
-        entry
-    } else {
-        entry.with_command_id(nvme_core::wire::CommandId::new(slot as u16))
-    };
-    rig.spaces[index].put(base + slot * 64, entry.as_bytes());
-    let tail = (slot as u32 + 1) % ENTRIES;
-    rig.write32(index, 0x1000 + 8 * queue as u32, tail);
 }
 
 /// An entry of any content with PRPs that mostly mean something.
@@ -228,78 +223,75 @@ fn io(rig: &mut Rig<'_>, input: &mut Input<'_>, index: usize) {
         _ => input.u8(),
     };
     let entry = entry(input, opcode);
-    let queue = 1 + u64::from(input.rarely(8));
+    let queue = 1 + usize::from(input.rarely(8));
     put(rig, index, queue, entry, input);
 }
 
-/// I/O queues as a well-behaved host makes them.
-fn queues(rig: &mut Rig<'_>, input: &mut Input<'_>, index: usize) {
-    let id = QueueId::new(1 + u16::from(input.rarely(4)));
-    let contiguous = !input.rarely(4);
-    let entries = 2 + input.below(31);
-    let completion = CreateIoCompletionQueue {
-        queue: id,
-        entries,
-        contiguous,
-        interrupts_enabled: true,
-        interrupt_vector: 1,
-    };
-    let submission = CreateIoSubmissionQueue {
-        queue: id,
-        entries: ENTRIES,
-        contiguous,
-        priority: QueuePriority::Medium,
-        completion_queue: id,
-        nvm_set: 0,
-    };
-    let list = BASE + 4 * PAGE;
-    rig.spaces[index].put(list, &CQ.to_le_bytes());
-    rig.spaces[index].put(list + PAGE / 2, &SQ.to_le_bytes());
-    let [first, second] = if contiguous { [CQ, SQ] } else { [list, list] };
-    rig.admin(index, completion.encode().with_prps(BusAddr::new(first), BusAddr::new(0)));
-    rig.admin(index, submission.encode().with_prps(BusAddr::new(second), BusAddr::new(0)));
-}
-
 /// Migration commands as a well-behaved host sends them.
-fn migrate(rig: &mut Rig<'_>, input: &mut Input<'_>) {
-    let controller = IDS[GUEST];
-    let queue = CdqId::new(u16::from(input.u8()) % 3);
-    let entry = match input.below(8) {
+fn migrate(rig: &mut Rig<'_>, input: &mut Input<'_>, manager: usize) {
+    let choice = input.u8();
+    let guest = GUESTS[usize::from(choice >> 7)];
+    let controller = IDS[guest];
+    let mut queue = || CdqId::new(u16::from(input.u8()) % 3);
+    let entry = match choice % 14 {
         0 => {
-            let entries = 2 + input.below(30);
-            let create = CreateControllerDataQueue::user_data_migration(controller, entries, true);
+            let (entries, contiguous) = (2 + input.below(30), !input.rarely(6));
+            let create = CreateControllerDataQueue::user_data_migration(controller, entries, contiguous);
             let create = ControllerDataQueueCommand::Create(create.expect("a legal size"));
-            create.encode().with_prps(BusAddr::new(CDQ), BusAddr::new(0))
+            let memory = CDQ + PAGE * (guest - GUESTS[0]) as u64;
+            rig.spaces[manager].put(LISTS[0], &memory.to_le_bytes());
+            let at = if contiguous { memory } else { LISTS[0] };
+            create.encode().with_prps(BusAddr::new(at), BusAddr::new(0))
         }
-        1 => TrackSend::LogUserDataChanges { start: true, queue }.encode(),
-        2 => TrackSend::LogUserDataChanges { start: false, queue }.encode(),
-        3 => MigrationSend::Suspend {
+        1 | 2 => TrackSend::LogUserDataChanges { start: true, queue: queue() }.encode(),
+        3 => TrackSend::LogUserDataChanges { start: false, queue: queue() }.encode(),
+        4 | 5 => MigrationSend::Suspend {
             controller,
-            kind: if input.rarely(4) { SuspendKind::Notification } else { SuspendKind::Suspend },
+            kind: if input.rarely(8) { SuspendKind::Notification } else { SuspendKind::Suspend },
             delete_queue: input.rarely(4),
             uuid_index: 0,
         }
         .encode(),
-        4 => MigrationSend::Resume { controller, uuid_index: 0 }.encode(),
-        5 => {
-            if let Some(image) = rig.get_state(input.rarely(2)) {
+        6 => MigrationSend::Resume { controller, uuid_index: 0 }.encode(),
+        7 => {
+            if let Some(image) = rig.get_state(manager, guest, input.rarely(2)) {
                 assert!(image.len() >= 48);
             }
             return;
         }
-        6 => {
-            let Some(mut image) = rig.get_state(true) else { return };
-            for _ in 0..input.below(4) {
+        8 => {
+            let to = GUESTS[input.below(2) as usize];
+            let Some(mut image) = rig.get_state(manager, guest, true) else { return };
+            let changes = input.below(8).saturating_sub(4);
+            for _ in 0..changes {
                 let at = usize::from(input.u16()) % image.len();
                 image[at] ^= input.u8();
             }
+            let parts = 1 + input.below(3) as usize;
             // Refused or taken: both are possible.
-            let _ = rig.set_state(&image, 1 + input.below(3) as usize, true, input.rarely(8));
+            let taken = rig.set_state((manager, to), &image, parts, true, input.rarely(8));
+            if taken.is_ok() && changes == 0 && to != guest {
+                rig.move_host(guest, to);
+            }
             return;
         }
-        _ => ControllerDataQueueCommand::Delete(queue).encode(),
+        9 => ControllerDataQueueCommand::Delete(queue()).encode(),
+        10 => {
+            let (queue, head) = (queue(), input.below(32));
+            let tail_trigger = (!input.rarely(2)).then(|| input.below(32));
+            let feature = ControllerDataQueueFeature { queue, head, tail_trigger };
+            feature.to_set_features().encode()
+        }
+        11 => SubmissionQueueEntry::new(AdminOpcode::ASYNCHRONOUS_EVENT_REQUEST.get()),
+        12 => return rig.track(manager, guest),
+        _ => return rig.written(manager, guest, 8 << input.below(7)),
     };
-    rig.admin(MANAGER, entry.with_namespace(NamespaceId::NONE));
+    let entry = entry.with_namespace(NamespaceId::NONE);
+    if input.rarely(4) {
+        put(rig, manager, 0, entry, input);
+    } else {
+        rig.admin(manager, entry);
+    }
 }
 
 /// A PRP list, mostly of data pages.

@@ -6,7 +6,7 @@ use nvme_core::wire::controller_state::{
 };
 
 use crate::Input;
-use crate::rig::{GUEST, with_rig};
+use crate::rig::{GUEST, MANAGER, with_rig};
 
 /// Largest image looked at.
 const LIMIT: usize = 8192;
@@ -103,19 +103,20 @@ fn rebuild(
 fn set_and_get(choice: u8, bytes: &[u8]) {
     let bytes = &bytes[..bytes.len().min(4096) & !3];
     with_rig(|rig| {
-        rig.bring_up(0);
+        rig.bring_up(MANAGER);
         rig.bring_up(GUEST);
-        assert!(rig.suspend(), "a guest without commands is suspended at once");
-        let before = rig.get_state(choice & 2 != 0).expect("a suspended controller has a state");
+        assert!(rig.suspend(GUEST), "a guest without commands is suspended at once");
+        let before =
+            rig.get_state(MANAGER, GUEST, choice & 2 != 0).expect("a suspended controller has a state");
         let own = choice & 4 != 0;
         let image = if own { before.as_slice() } else { bytes };
         if image.is_empty() {
             return;
         }
         let parts = 1 + usize::from(choice >> 5);
-        match rig.set_state(image, parts, choice & 2 != 0, choice & 8 != 0) {
+        match rig.set_state((MANAGER, GUEST), image, parts, choice & 2 != 0, choice & 8 != 0) {
             Ok(()) => {
-                let taken = rig.get_state(choice & 2 != 0).expect("it is still suspended");
+                let taken = rig.get_state(MANAGER, GUEST, choice & 2 != 0).expect("it is still suspended");
                 let parsed = ControllerStateImage::parse(image, 1 << 16).expect("it was taken");
                 let given = ControllerStateImage::parse(&taken, 1 << 16).expect("its own image");
                 // Without a vendor part it keeps its own, which the answer has if it is asked for.
@@ -131,7 +132,8 @@ fn set_and_get(choice: u8, bytes: &[u8]) {
             }
             Err(_) => {
                 assert!(!own || choice & 8 != 0, "its own state was refused");
-                let after = rig.get_state(choice & 2 != 0).expect("a refused image changes nothing");
+                let after =
+                    rig.get_state(MANAGER, GUEST, choice & 2 != 0).expect("a refused image changes nothing");
                 assert_eq!(after, before, "a refused image changes nothing");
             }
         }

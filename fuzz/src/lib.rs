@@ -10,10 +10,11 @@
 //! | [`cdq`] | ring bytes, events, answers to head updates | every change is in the dirty map, the head is legal |
 //! | [`controller_state`] | a state image | it is refused, or taken and given back equal |
 //! | [`prp`] | pages, lists, lengths | builder and walker agree with a model; nothing else is touched |
-//! | [`driver`] | a device's behaviour | bounded polls, each command ends once, no misuse of memory |
-//! | [`controller`] | a host's accesses | bounded work, only mapped memory, states that can be |
+//! | [`driver`] | a device's behaviour | bounded polls, each command ends once, no misuse of memory, statuses understood |
+//! | [`controller`] | what hosts do | bounded work, silence when suspended, one completion each, every change logged and tracked |
 //! | [`migration`] | the choices of a world | verified, or rolled back with the source whole |
 //! | [`fault_rule`] | text | text of a rule is read as the same rule; errors point into the text |
+//! | [`supervisor`] | a device's behaviour | recovery ends, each command ends once, all memory comes back |
 
 pub mod cdq;
 pub mod controller;
@@ -25,6 +26,8 @@ pub mod migration;
 pub mod prp;
 mod rig;
 pub mod seeds;
+mod status;
+pub mod supervisor;
 mod sys;
 pub mod wire;
 
@@ -43,4 +46,5 @@ pub const TARGETS: &[Target] = &[
     ("controller", controller::run),
     ("migration", migration::run),
     ("fault_rule", fault_rule::run),
+    ("supervisor", supervisor::run),
 ];

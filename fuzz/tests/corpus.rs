@@ -86,6 +86,7 @@ targets! {
     controller: 4_000 inputs of up to 1500 bytes;
     migration: 40 inputs of up to 1500 bytes;
     fault_rule: 20_000 inputs of up to 60 bytes;
+    supervisor: 500 inputs of up to 600 bytes;
 }
 
 /// Names of the types in `nvme_core::wire` that are read from bytes, dwords or entries.

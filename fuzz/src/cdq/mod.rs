@@ -147,13 +147,15 @@ fn act(arena: &Arena<'_>, input: &mut Input<'_>) {
         CdqOptions { entries, layout, head, timeout: Duration::from_secs(1), ..CdqOptions::default() };
     let manager = ManagerId::new(ControllerId::new(1));
     let tracked = TrackedId::new(ControllerId::new(2), manager).expect("two controllers");
-    port.answer = Answer::ALL[input.below(7) as usize];
+    port.answer = Answer::choose(input);
     let mut creation = CdqCreation::new(&port, tracked, &options).expect("enough memory");
     let made = (0..8).find_map(|_| creation.poll(&mut port, Instant::ZERO)).expect("an end");
+    assert!(made.is_err() || port.has_queue, "a queue that the controller does not have");
     let Ok(mut queue) = made else {
         // Refused: back in the pool; unknown: kept for good.
         let kept = made.err().is_some_and(|failure| failure.quarantined.is_some());
         assert_eq!(arena.live_in(Pool::ControllerData) > 0, kept);
+        assert!(kept || !port.has_queue, "memory that the controller has is back in the pool");
         return;
     };
     let slot = |n: u32| {
@@ -201,7 +203,7 @@ fn act(arena: &Arena<'_>, input: &mut Input<'_>) {
                 let event = if input.rarely(2) { CdqEvent::Full(id) } else { CdqEvent::TailPointer(id) };
                 port.events.push_back(event.into());
             }
-            5 => port.answer = Answer::ALL[input.below(7) as usize],
+            5 => port.answer = Answer::choose(input),
             _ => {
                 let limit = 1 + input.below(20);
                 let before = queue.figures();
@@ -238,6 +240,7 @@ fn act(arena: &Arena<'_>, input: &mut Input<'_>) {
     let ended = (0..16).find_map(|_| deletion.poll(&mut port, now)).expect("a deletion ends");
     let kept = ended.is_err_and(|failure| failure.quarantined.is_some());
     assert_eq!(arena.live_in(Pool::ControllerData) > 0, kept);
+    assert!(kept || !port.has_queue, "memory that the controller has is back in the pool");
     let taken: Vec<_> = collect(&mut dirty);
     assert!(taken.iter().all(|extent| extent.start.get() + extent.blocks <= BLOCKS));
 }

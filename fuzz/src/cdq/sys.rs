@@ -10,12 +10,15 @@ use nvme_core::admin::{
 };
 use nvme_core::time::Instant;
 use nvme_core::wire::admin::SetFeatures;
+use nvme_core::wire::cdq::ControllerDataQueueCommand;
 use nvme_core::wire::feature::ControllerDataQueueFeature;
 use nvme_core::wire::{
     AsynchronousEvent, BusAddr, Command, CommandId, CompletionQueueEntry, QueueId, Status, StatusCode,
 };
 
 use super::{Arena, ID};
+use crate::Input;
+use crate::status::Verdict;
 
 /// How the next command is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,11 +30,19 @@ pub(super) enum Answer {
     Lost,
     Busy,
     Late,
+    /// Any status, with the effect that it leaves open.
+    Any(Verdict),
 }
 
 impl Answer {
-    pub(super) const ALL: [Self; 7] =
+    const ALL: [Self; 7] =
         [Self::Success, Self::Refused, Self::NotAtTail, Self::TimedOut, Self::Lost, Self::Busy, Self::Late];
+
+    /// The answer that the input chooses.
+    pub(super) fn choose(input: &mut Input<'_>) -> Self {
+        let choice = input.below(9) as usize;
+        Self::ALL.get(choice).copied().unwrap_or_else(|| Self::Any(Verdict::choose(input)))
+    }
 }
 
 /// An admin queue that answers as told.
@@ -47,6 +58,8 @@ pub(super) struct Port<'a, 's> {
     life: Life,
     /// A head update is on its way.
     updating: bool,
+    /// The controller has, or may have, the queue.
+    pub(super) has_queue: bool,
 }
 
 impl<'a, 's> Port<'a, 's> {
@@ -61,6 +74,7 @@ impl<'a, 's> Port<'a, 's> {
             next: 0,
             life: Life::new(),
             updating: false,
+            has_queue: false,
         }
     }
 }
@@ -114,11 +128,23 @@ unsafe impl<'s> AdminPort for Port<'_, 's> {
             let entry = CompletionQueueEntry::new(QueueId::ADMIN, 0, id, status);
             AdminOutcome::Completed(entry.with_result(ID.get().into(), 0))
         };
+        let (effect, may_have_effect) = match self.answer {
+            Answer::Success | Answer::Late | Answer::Busy => (true, true),
+            Answer::Any(verdict) => (verdict.takes_effect, verdict.takes_effect),
+            Answer::TimedOut | Answer::Lost => (false, true),
+            Answer::Refused | Answer::NotAtTail => (false, false),
+        };
+        if effect {
+            self.taken.extend(feature);
+        }
+        match ControllerDataQueueCommand::decode(&request.command) {
+            Ok(ControllerDataQueueCommand::Create(_)) => self.has_queue = may_have_effect,
+            Ok(ControllerDataQueueCommand::Delete(_)) => self.has_queue &= !effect,
+            Err(_) => {}
+        }
         let outcome = match self.answer {
-            Answer::Success | Answer::Late | Answer::Busy => {
-                self.taken.extend(feature);
-                entry(Status::SUCCESS)
-            }
+            Answer::Success | Answer::Late | Answer::Busy => entry(Status::SUCCESS),
+            Answer::Any(verdict) => entry(verdict.status),
             Answer::Refused => entry(StatusCode::INTERNAL_ERROR.status()),
             Answer::NotAtTail => entry(StatusCode::INVALID_FIELD.status().with_do_not_retry()),
             Answer::TimedOut => AdminOutcome::TimedOut,

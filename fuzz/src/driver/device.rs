@@ -9,20 +9,22 @@ use nvme_core::dma::checking::Access;
 use nvme_core::register::{Offset, RegisterIo};
 use nvme_core::ring::PhaseProducer;
 use nvme_core::wire::admin::{
-    CreateIoCompletionQueue, CreateIoSubmissionQueue, DeleteIoCompletionQueue, DeleteIoSubmissionQueue,
+    Abort, CreateIoCompletionQueue, CreateIoSubmissionQueue, DeleteIoCompletionQueue, DeleteIoSubmissionQueue,
 };
+use nvme_core::wire::identify::ControllerIdentity;
 use nvme_core::wire::register::{
     AdminQueueAttributes, Capabilities, ControllerConfiguration, ControllerStatus, Doorbell,
     ShutdownNotification, ShutdownStatus,
 };
 use nvme_core::wire::{
-    AdminOpcode, BusAddr, CdqEvent, CdqId, Command, CommandId, CompletionQueueEntry, IoOpcode, QueueId,
-    Status, StatusCode, SubmissionQueueEntry,
+    AdminOpcode, BusAddr, CdqEvent, CdqId, Command, CommandId, CompletionQueueEntry, ControllerId, IoOpcode,
+    QueueId, Status, StatusCode, SubmissionQueueEntry,
 };
 use nvme_tests::checked::CheckedSpace;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::Input;
+use crate::status::Verdict;
 
 /// The identifier of the one Controller Data Queue.
 const QUEUE: CdqId = CdqId::new(3);
@@ -66,7 +68,7 @@ pub(crate) struct Device<'a, 's, 'b> {
 }
 
 impl<'a, 's, 'b> Device<'a, 's, 'b> {
-    pub(super) fn new(arena: &'a CheckedSpace<'s>, input: Input<'b>) -> Self {
+    pub(crate) fn new(arena: &'a CheckedSpace<'s>, input: Input<'b>) -> Self {
         Self {
             arena,
             state: RefCell::new(State {
@@ -88,16 +90,16 @@ impl<'a, 's, 'b> Device<'a, 's, 'b> {
     }
 
     /// The next decision of the input, below `bound`.
-    pub(super) fn below(&self, bound: u32) -> u32 {
+    pub(crate) fn below(&self, bound: u32) -> u32 {
         self.state.borrow_mut().input.below(bound)
     }
 
-    pub(super) fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.state.borrow().input.is_empty()
     }
 
     /// From now on it follows the rules, as far as being disabled goes.
-    pub(super) fn behave(&self) {
+    pub(crate) fn behave(&self) {
         let state = &mut *self.state.borrow_mut();
         state.input = Input::new(&[]);
         (state.gone, state.stuck) = (false, false);
@@ -149,7 +151,7 @@ impl<'a, 's, 'b> Device<'a, 's, 'b> {
     }
 
     /// Does one thing, mostly what it should.
-    pub(super) fn act(&self) {
+    pub(crate) fn act(&self) {
         let state = &mut *self.state.borrow_mut();
         if state.gone || !state.status.ready() {
             return;
@@ -235,14 +237,16 @@ impl<'a, 's, 'b> Device<'a, 's, 'b> {
             state.pending.push((queue, *entry));
             return;
         }
-        let refused = state.input.rarely(12);
+        let Verdict { mut status, takes_effect } =
+            if state.input.rarely(12) { Verdict::choose(&mut state.input) } else { Verdict::SUCCESS };
         let mut result = (0, 0);
-        let mut status = if refused { StatusCode::INTERNAL_ERROR.status() } else { Status::SUCCESS };
-        if !refused {
+        if takes_effect {
             let makes_sense = queue != 0 || self.manage(state, entry, &mut result);
             if !makes_sense {
-                status = StatusCode::INVALID_FIELD.status();
                 result = (0, 0);
+                if status.is_success() {
+                    status = StatusCode::INVALID_FIELD.status();
+                }
             } else if state.honest {
                 self.transfer(state, queue, entry);
             }
@@ -265,31 +269,62 @@ impl<'a, 's, 'b> Device<'a, 's, 'b> {
             self.read(entry.prp1(), &mut vec![0; len]);
         } else {
             let byte = state.input.u8();
-            self.write(entry.prp1(), &vec![byte; len]);
+            let mut page = [byte; 4096];
+            if queue == 0 && byte < 0xF0 {
+                let identity = ControllerIdentity {
+                    controller: ControllerId::new(1),
+                    event_request_limit: 1 + u16::from(byte & 3),
+                    abort_limit: 1 + u16::from(byte >> 2 & 3),
+                    ..ControllerIdentity::default()
+                };
+                identity.build(&mut page);
+            }
+            self.write(entry.prp1(), &page[..len]);
         }
     }
 
-    /// Queue management; `false`, with a mark in `result`, if the command makes no sense.
+    /// Notes that the device has memory of its own accord, until it lets go of it.
+    fn hold(&self, state: &State<'_>, base: BusAddr) {
+        if state.honest {
+            assert!(self.arena.hold(base), "a queue in memory that is not there: {base}");
+        }
+    }
+
+    fn let_go(&self, state: &State<'_>, base: BusAddr) {
+        if state.honest {
+            self.arena.let_go(base);
+        }
+    }
+
+    /// Commands that do more than move data; `false`, with a mark in `result`, if the command makes no sense.
     fn manage(&self, state: &mut State<'_>, entry: &SubmissionQueueEntry, result: &mut (u32, u32)) -> bool {
         let known = match AdminOpcode::new(entry.opcode()) {
             AdminOpcode::CREATE_IO_COMPLETION_QUEUE => {
-                CreateIoCompletionQueue::decode(entry).is_ok_and(|command| {
-                    let producer = PhaseProducer::new(command.entries);
-                    let made = Completion { base: entry.prp1(), producer };
-                    state.completions.insert(command.queue.get(), made).is_none()
-                })
+                let command = CreateIoCompletionQueue::decode(entry).ok();
+                command.filter(|command| !state.completions.contains_key(&command.queue.get())).is_some_and(
+                    |command| {
+                        self.hold(state, entry.prp1());
+                        let producer = PhaseProducer::new(command.entries);
+                        let made = Completion { base: entry.prp1(), producer };
+                        state.completions.insert(command.queue.get(), made).is_none()
+                    },
+                )
             }
             AdminOpcode::CREATE_IO_SUBMISSION_QUEUE => {
-                CreateIoSubmissionQueue::decode(entry).is_ok_and(|command| {
-                    let made = Submission {
-                        base: entry.prp1(),
-                        size: command.entries,
-                        head: 0,
-                        tail: 0,
-                        completion: command.completion_queue.get(),
-                    };
-                    state.submissions.insert(command.queue.get(), made).is_none()
-                })
+                let command = CreateIoSubmissionQueue::decode(entry).ok();
+                command.filter(|command| !state.submissions.contains_key(&command.queue.get())).is_some_and(
+                    |command| {
+                        self.hold(state, entry.prp1());
+                        let made = Submission {
+                            base: entry.prp1(),
+                            size: command.entries,
+                            head: 0,
+                            tail: 0,
+                            completion: command.completion_queue.get(),
+                        };
+                        state.submissions.insert(command.queue.get(), made).is_none()
+                    },
+                )
             }
             AdminOpcode::DELETE_IO_SUBMISSION_QUEUE => {
                 DeleteIoSubmissionQueue::decode(entry).is_ok_and(|command| {
@@ -300,22 +335,64 @@ impl<'a, 's, 'b> Device<'a, 's, 'b> {
                             self.arena.let_go(dropped.prp1());
                         }
                     }
-                    state.submissions.remove(&queue).is_some()
+                    let gone = state.submissions.remove(&queue);
+                    gone.is_some_and(|gone| {
+                        self.let_go(state, gone.base);
+                        true
+                    })
                 })
             }
-            AdminOpcode::DELETE_IO_COMPLETION_QUEUE => DeleteIoCompletionQueue::decode(entry)
-                .is_ok_and(|command| state.completions.remove(&command.queue.get()).is_some()),
+            AdminOpcode::DELETE_IO_COMPLETION_QUEUE => {
+                DeleteIoCompletionQueue::decode(entry).is_ok_and(|command| {
+                    let queue = command.queue.get();
+                    let used = state.submissions.values().any(|submission| submission.completion == queue);
+                    let gone = if used { None } else { state.completions.remove(&queue) };
+                    gone.is_some_and(|gone| {
+                        self.let_go(state, gone.base);
+                        true
+                    })
+                })
+            }
             AdminOpcode::CONTROLLER_DATA_QUEUE => {
                 let [dword10, _, dword12, ..] = entry.dwords();
                 if dword10 & 0xFF == 0 {
                     *result = (QUEUE.get().into(), 0);
                     let producer = PhaseProducer::new((dword12 / 8).max(2));
-                    state.data_queue = Some((entry.prp1(), producer));
+                    let free = state.data_queue.is_none();
+                    if free {
+                        self.hold(state, entry.prp1());
+                        state.data_queue = Some((entry.prp1(), producer));
+                    }
+                    free
                 } else {
-                    state.data_queue = None;
+                    let gone = state.data_queue.take();
+                    gone.is_some_and(|(base, _)| {
+                        self.let_go(state, base);
+                        true
+                    })
                 }
+            }
+            AdminOpcode::SET_FEATURES if entry.dwords()[0] & 0xFF == 7 => {
+                *result = (0x0003_0003, 0);
                 true
             }
+            AdminOpcode::ABORT => Abort::decode(entry).is_ok_and(|command| {
+                let queue = command.queue.get();
+                let named = |(of, entry): &(u16, SubmissionQueueEntry)| {
+                    *of == queue && entry.command_id() == command.command
+                };
+                let at = state.pending.iter().position(named).filter(|_| state.input.below(3) != 0);
+                *result = (Abort::result(at.is_some()), 0);
+                if let Some(at) = at {
+                    let (_, aborted) = state.pending.remove(at);
+                    if state.honest && carries_data(queue, &aborted) {
+                        self.arena.let_go(aborted.prp1());
+                    }
+                    let status = StatusCode::ABORT_REQUESTED.status();
+                    self.complete(state, queue, aborted.command_id(), status, (0, 0));
+                }
+                true
+            }),
             _ => true,
         };
         if !known {

@@ -58,11 +58,33 @@ impl Ledger {
     }
 }
 
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    /// Queue pairs created and deleted.
+    pub(crate) pairs: u32,
+    pub(crate) deleted: u32,
+    /// I/O commands completed.
+    pub(crate) completed: u32,
+    /// Data queues created, and entries read from them.
+    pub(crate) data_queues: u32,
+    pub(crate) entries: u32,
+    /// Admin commands of the user that ended.
+    pub(crate) calls: u32,
+    /// I/O commands that did not end with success.
+    pub(crate) statuses: u32,
+}
+
 /// Runs the driver through lives of a controller.
 ///
 /// # Panics
 /// A property does not hold.
 pub fn run(bytes: &[u8]) {
+    play(bytes);
+}
+
+/// Runs the driver through lives of a controller and says how far it came.
+pub(crate) fn play(bytes: &[u8]) -> Figures {
     let capacity = Capacity { queues: 640 << 10, data: 640 << 10, controller_data: 64 << 10 };
     let space = AddressSpace::new("driver", capacity).expect("memory");
     let mut slots: Vec<RegionSlot> = (0..64).map(|_| RegionSlot::new()).collect();
@@ -72,9 +94,10 @@ pub fn run(bytes: &[u8]) {
     let mut admin_slots: Vec<AdminSlot> = (0..8).map(|_| AdminSlot::new()).collect();
     let mut io_slots: Vec<IoSlot<usize>> = (0..SLOTS).map(|_| IoSlot::new()).collect();
     let link = Link::new();
-    lives(&arena, &device, &link, &mut admin_slots, &mut io_slots);
+    let figures = lives(&arena, &device, &link, &mut admin_slots, &mut io_slots);
     let found = violations(&arena);
     assert!(found.is_empty(), "{found:?}");
+    figures
 }
 
 /// Polls a machine to its end; `false` if it failed.
@@ -116,9 +139,9 @@ fn lives<'d, 's, 'b>(
     link: &'d Link,
     admin_slots: &'d mut [AdminSlot],
     io_slots: &'d mut [IoSlot<usize>],
-) {
+) -> Figures {
     // A device that cannot be read at all is refused.
-    let Ok(machine) = attach(device, arena, link) else { return };
+    let Ok(machine) = attach(device, arena, link) else { return Figures::default() };
     let mut host = Host {
         arena,
         device,
@@ -134,6 +157,7 @@ fn lives<'d, 's, 'b>(
         queue_deletion: None,
         quarantined: Vec::new(),
         calls: Vec::new(),
+        figures: Figures::default(),
     };
     let mut down = disable(machine, device, &mut host.now);
     let mut slots = Some(admin_slots);
@@ -174,6 +198,7 @@ fn lives<'d, 's, 'b>(
     let _slots = down.detach();
     assert!(host.ledger.0.iter().all(|ended| *ended), "commands that never ended: {:?}", host.ledger.0);
     assert_eq!(arena.live(), 0, "memory that did not come back");
+    host.figures
 }
 
 /// The user of the driver.
@@ -192,6 +217,7 @@ struct Host<'d, 's, 'b> {
     queue_deletion: Option<CdqDeletion>,
     quarantined: Vec<Quarantined>,
     calls: Vec<Call>,
+    figures: Figures,
 }
 
 impl<'d, 's, 'b> Host<'d, 's, 'b> {
@@ -308,8 +334,10 @@ impl<'d, 's, 'b> Host<'d, 's, 'b> {
                     {
                         buffer.region().read(0, &mut [0; 64]).expect("inside");
                     }
-                    let (_, tag) = completed.release(self.arena);
+                    let (done, tag) = completed.release(self.arena);
                     self.ledger.ended(tag);
+                    self.figures.completed += 1;
+                    self.figures.statuses += u32::from(!done.status().is_success());
                 }
                 Ok(None) => return pair.acknowledge().is_ok(),
                 Err(_) => return false,
@@ -323,7 +351,10 @@ impl<'d, 's, 'b> Host<'d, 's, 'b> {
             let _ = creation.poll(up.admin(), self.now);
             match creation.finish() {
                 Err(creation) => self.creation = Some(creation),
-                Ok(CreateOutcome::Created(pair)) => self.pair = Some(pair),
+                Ok(CreateOutcome::Created(pair)) => {
+                    self.pair = Some(pair);
+                    self.figures.pairs += 1;
+                }
                 Ok(CreateOutcome::Refused { slots, .. }) => self.slots = Some(slots),
                 Ok(CreateOutcome::Quarantined { pair, .. }) => self.broken.push(pair),
             }
@@ -353,7 +384,10 @@ impl<'d, 's, 'b> Host<'d, 's, 'b> {
             let Some(deletion) = self.deletion.take() else { return };
             match deletion.finish() {
                 Err(deletion) => self.deletion = Some(deletion),
-                Ok(DeleteOutcome::Deleted { slots }) => self.slots = Some(slots),
+                Ok(DeleteOutcome::Deleted { slots }) => {
+                    self.slots = Some(slots);
+                    self.figures.deleted += 1;
+                }
                 Ok(DeleteOutcome::Quarantined { pair, .. }) => self.broken.push(pair),
             }
         } else if let Some(pair) = self.pair.take() {
@@ -373,11 +407,15 @@ impl<'d, 's, 'b> Host<'d, 's, 'b> {
             let force = self.device.below(4) == 0;
             let (drained, _) = queue.poll(up.admin(), &mut dirty, self.now, limit, force);
             assert!(drained.entries <= limit);
+            self.figures.entries += drained.entries;
         } else if let Some(creation) = &mut self.queue_creation {
             if let Some(made) = creation.poll(up.admin(), self.now) {
                 self.queue_creation = None;
                 match made {
-                    Ok(queue) => self.queue = Some(queue),
+                    Ok(queue) => {
+                        self.queue = Some(queue);
+                        self.figures.data_queues += 1;
+                    }
                     Err(failure) => self.quarantined.extend(failure.quarantined),
                 }
             }
@@ -415,9 +453,10 @@ impl<'d, 's, 'b> Host<'d, 's, 'b> {
     }
 
     fn admin_progress(&mut self, up: &mut Up<'d, 's, 'b>) {
-        let (arena, now) = (self.arena, self.now);
+        let (arena, now, figures) = (self.arena, self.now, &mut self.figures);
         self.calls.retain_mut(|call| match call.poll(up.admin(), now) {
             Some(result) => {
+                figures.calls += 1;
                 let mut bytes = [0; 128];
                 let _ = result.read(arena, &mut bytes);
                 false
