@@ -13,9 +13,11 @@ use crate::prp::{self, DataPointer, ListMemory, PrpError};
 use crate::queue::{CompletionRing, SubmissionRing, Tracker};
 use crate::register::{Offset, RegisterIo};
 use crate::time::Instant;
+use crate::wire::migration::MigrationSend;
 use crate::wire::register::{Capabilities, cq_head, sq_tail};
 use crate::wire::{
-    AsynchronousEvent, BusAddr, CommandId, CompletionQueueEntry, QueueId, SubmissionQueueEntry,
+    AdminOpcode, AsynchronousEvent, BusAddr, Command, CommandId, CompletionQueueEntry, QueueId,
+    SubmissionQueueEntry,
 };
 
 /// The admin queue of one enabled controller: the [`AdminPort`] that this crate implements.
@@ -78,6 +80,12 @@ fn allocate<A: DmaArena>(
             Err(error)
         }
     }
+}
+
+/// Whether a time-out of `command` says nothing about the controller.
+fn waits_for_others(command: &SubmissionQueueEntry) -> bool {
+    AdminOpcode::new(command.opcode()) == AdminOpcode::MIGRATION_SEND
+        && MigrationSend::decode(command).is_ok_and(|command| command.waits_for_others())
 }
 
 impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
@@ -208,7 +216,8 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         target
     }
 
-    /// Commands of this queue that were not completed in time, whether they were later or not.
+    /// Commands of this queue that were not completed in time, whether they were later or not, except those that
+    /// [wait for others](MigrationSend::waits_for_others).
     #[must_use]
     pub const fn timeouts(&self) -> u64 {
         self.timeouts
@@ -231,8 +240,14 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
     /// queue stays for a command: entries that hold requests become free only when something else completes.
     fn arm_events(&mut self) {
         while self.events.missing() > 0 && self.submission.free() > 1 && self.check().is_ok() {
-            let work =
-                AdminWork { role: Role::Event, stage: Stage::Outstanding, handle: None, data: None, len: 0 };
+            let work = AdminWork {
+                role: Role::Event,
+                stage: Stage::Outstanding,
+                handle: None,
+                data: None,
+                len: 0,
+                waits_for_others: true,
+            };
             if self.send(Events::request(), work, DataPointer::NONE, None).is_err() {
                 return;
             }
@@ -250,10 +265,11 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> AdminQueue<'d, 's, R, A> {
         match self.collect() {
             Ok(count) => {
                 while let Some(id) = self.tracker.expire(now) {
-                    self.timeouts = self.timeouts.saturating_add(1);
-                    if let Some(work) = self.tracker.get_mut(id)
-                        && matches!(work.stage, Stage::Outstanding)
-                    {
+                    let Some(work) = self.tracker.get_mut(id) else { continue };
+                    if !work.waits_for_others {
+                        self.timeouts = self.timeouts.saturating_add(1);
+                    }
+                    if matches!(work.stage, Stage::Outstanding) {
                         work.stage = if work.is_unclaimed() { Stage::Told } else { Stage::TimedOut };
                     }
                 }
@@ -462,14 +478,21 @@ unsafe impl<R: RegisterIo + ?Sized, A: DmaArena> AdminPort for AdminQueue<'_, '_
             Err(error) => return Err((error, request)),
         };
         let AdminRequest { command, data, timeout } = request;
+        let waits_for_others = waits_for_others(&command);
         let (data, len, base) = match data {
             AdminData::Buffer { region, len } => (Some(region), len, None),
             AdminData::QueueBase(base) => (None, 0, Some(base)),
             AdminData::None => (None, 0, None),
         };
         let handle = self.life.handle(id);
-        let work =
-            AdminWork { role: Role::Command, stage: Stage::Outstanding, handle: Some(handle), data, len };
+        let work = AdminWork {
+            role: Role::Command,
+            stage: Stage::Outstanding,
+            handle: Some(handle),
+            data,
+            len,
+            waits_for_others,
+        };
         match self.send(command, work, pointer, Some(now.after(timeout))) {
             Ok(_) => Ok(handle),
             Err(work) => {

@@ -20,6 +20,8 @@ pub struct AdminWork {
     pub(super) data: Option<DmaRegion>,
     /// Bytes of `data` that the command transfers.
     pub(super) len: usize,
+    /// A time-out says nothing about the controller.
+    pub(super) waits_for_others: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,12 +33,15 @@ pub struct EnableOptions {
     pub events: u16,
     /// Longest data transfer of an admin command in bytes; decides how much memory for PRP lists each slot gets.
     pub max_transfer: usize,
+    /// Longest time to wait for the controller to become ready, whatever it states (CRTO may state 9 hours).
+    pub ready_limit: Duration,
     /// Become ready before the media is (CC.CRIME), if the controller supports both modes.
     pub ready_independent_of_media: bool,
 }
 
 impl Default for EnableOptions {
-    /// Queues of 32 entries, 4 event requests, transfers of up to 2 MiB, pages of up to 64 KiB.
+    /// Queues of 32 entries, 4 event requests, transfers of up to 2 MiB, pages of up to 64 KiB, 5 minutes to become ready:
+    /// twice what a controller can state without CRTO.
     fn default() -> Self {
         Self {
             page_size: None,
@@ -48,6 +51,7 @@ impl Default for EnableOptions {
             completion_entries: 32,
             events: 4,
             max_transfer: 2 << 20,
+            ready_limit: Duration::from_secs(300),
             ready_independent_of_media: false,
         }
     }
@@ -176,6 +180,7 @@ pub struct Enabling<'d, 's, R: ?Sized, A: DmaArena> {
     core: Core<'d, R, A>,
     queue: AdminQueue<'d, 's, R, A>,
     configuration: ControllerConfiguration,
+    limit: Duration,
     stage: Stage,
 }
 
@@ -216,7 +221,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Enabling<'d, 's, R, A> {
             .with_ready_independent_of_media(early);
         let queue = AdminQueue::new(core, options, page as usize, slots)
             .map_err(|(error, slots)| (EnableError::Dma(error), slots))?;
-        Ok(Self { core, queue, configuration, stage: Stage::Configure })
+        Ok(Self { core, queue, configuration, limit: options.ready_limit, stage: Stage::Configure })
     }
 
     fn timeout(&self) -> Result<Duration, Fault> {
@@ -234,10 +239,11 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena> Enabling<'d, 's, R, A> {
             Duration::ZERO
         };
         let stated = if stated.is_zero() { capabilities.timeout() } else { stated };
-        Ok(stated.max(SHORTEST_TIMEOUT))
+        Ok(stated.max(SHORTEST_TIMEOUT).min(self.limit))
     }
 
-    /// Goes on. Waits no longer than the controller itself states (CRTO, or CAP.TO where CRTO is not implemented).
+    /// Goes on. Waits no longer than the controller itself states (CRTO, or CAP.TO where CRTO is not implemented), and
+    /// than [`EnableOptions::ready_limit`].
     ///
     /// # Errors
     /// [`Fault::FatalStatus`], [`Fault::NotReadyInTime`], [`Fault::Removed`], [`Fault::RegisterAccess`]; the only way on is
@@ -312,6 +318,35 @@ mod tests {
     use crate::testing::TestArena;
     use crate::testing::device::Device;
     use crate::testing::life::{disabled, slots};
+
+    #[test]
+    fn the_controller_does_not_decide_alone_how_long_it_takes() {
+        let second = Duration::from_secs(1);
+        for (name, media, limit, expected) in [
+            ("states 9 hours", 0xFFFF, EnableOptions::default().ready_limit, 300 * second),
+            ("states a second", 2, EnableOptions::default().ready_limit, second),
+            ("the host has half a second", 2, second / 2, second / 2),
+            ("the host waits as long as it takes", 0xFFFF, Duration::MAX, 0xFFFF * second / 2),
+        ] {
+            let (arena, link) = (TestArena::new(), Link::new());
+            let device = Device::new(&arena);
+            {
+                let mut state = device.state.borrow_mut();
+                state.capabilities = state.capabilities.with_ready_with_media_supported(true);
+                state.timeouts = media;
+                state.manners.ready_after = u32::MAX;
+            }
+            let mut memory = slots(8);
+            let options = EnableOptions { ready_limit: limit, ..EnableOptions::default() };
+            let made = disabled(&device, &arena, &link).enable(&options, &mut memory);
+            let mut machine = made.map_err(|rejected| rejected.error).unwrap();
+            assert_eq!(machine.poll(Instant::ZERO), Ok(Step::Again), "{name}");
+            let end = Instant::ZERO.after(expected);
+            let before = Instant::ZERO.after(expected - Duration::from_millis(1));
+            assert_eq!(machine.poll(before), Ok(Step::Wait(end)), "{name}");
+            assert_eq!(machine.poll(end), Err(Fault::NotReadyInTime), "{name}");
+        }
+    }
 
     #[test]
     fn the_controller_does_not_decide_how_much_memory_it_gets() {

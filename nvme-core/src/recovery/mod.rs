@@ -24,7 +24,8 @@
 //! - [`Event::TimedOut`] comes once for each command, before anything is done about it, and does not end it.
 //! - After a reset all queue pairs are there again with the same identifiers and sizes, event requests are outstanding and
 //!   the event configuration is set again ([`Event::Ready`]).
-//! - Every wait has a limit: those of the policy, those that the controller states (CAP.TO, CRTO), and the time-outs of
+//! - Every wait has a limit: those of the policy, those that the controller states (CAP.TO, CRTO) as far as
+//!   [`EnableOptions::ready_limit`](crate::controller::EnableOptions::ready_limit) allows, and the time-outs of
 //!   commands. A controller that never settles is given up after as many resets as the policy has.
 //! - Never more Abort commands are outstanding than the controller takes (ACL).
 //!

@@ -36,8 +36,10 @@ pub struct Policy {
     /// A controller that has been in use for so long after a reset counts as recovered: all resets of the policy are
     /// available again.
     pub settled: Duration,
-    /// Reset the controller when an admin command is not completed in time. Otherwise its owner, who is told either way,
-    /// has to [ask](super::Supervisor::reset) for it; the slot stays taken until then.
+    /// Reset the controller when an admin command is not completed in time, unless it
+    /// [waits for others](crate::wire::migration::MigrationSend::waits_for_others), as Suspend does for the guest.
+    /// Otherwise its owner, who is told either way, has to [ask](super::Supervisor::reset) for it; the slot stays taken
+    /// until then.
     pub reset_on_admin_timeout: bool,
 }
 

@@ -122,6 +122,13 @@ impl MigrationSend {
         }
     }
 
+    /// Whether the command may take as long as somebody else likes, so that a time-out says nothing about the managing
+    /// controller: a suspension completes what was fetched, which takes completion queue entries that the guest frees.
+    #[must_use]
+    pub const fn waits_for_others(&self) -> bool {
+        matches!(self, Self::Suspend { kind: SuspendKind::Suspend, .. })
+    }
+
     /// Bytes of data the command carries; 0 for all but Set Controller State.
     #[must_use]
     pub const fn data_bytes(&self) -> u64 {

@@ -2,6 +2,7 @@
 //! Commands that time out: what is done about them whoever saw it, whatever else goes on, and what is left behind.
 
 use super::*;
+use crate::wire::migration::{MigrationSend, SuspendKind};
 
 #[test]
 fn a_time_out_that_the_host_took_is_escalated() {
@@ -118,4 +119,40 @@ fn an_abort_names_its_own_command_as_long_as_it_is_on_its_way() {
         assert_eq!(bench.ledger.resets, []);
         shut_down(bench)
     });
+}
+
+#[test]
+fn a_guest_cannot_have_the_managing_controller_reset() {
+    let controller = ControllerId::new(9);
+    let suspend = |kind| MigrationSend::Suspend { controller, kind, delete_queue: false, uuid_index: 0 };
+    for (name, command, resets) in [
+        ("Suspend", suspend(SuspendKind::Suspend), false),
+        ("its announcement", suspend(SuspendKind::Notification), true),
+        ("Resume", MigrationSend::Resume { controller, uuid_index: 0 }, true),
+    ] {
+        for abandoned in [false, true] {
+            bench(&options(Policy::default()), Behaviour::default(), |bench| {
+                bench.until("ready");
+                let mut call = Call::new();
+                call.start(AdminRequest::without_data(&command, SECOND)).unwrap();
+                assert!(call.poll(bench.supervisor.admin().unwrap(), bench.now).is_none());
+                if abandoned {
+                    call.abandon(bench.supervisor.admin().unwrap());
+                }
+                let end = bench.now.after(2 * SECOND);
+                while bench.now < end && bench.ledger.resets.is_empty() {
+                    assert_eq!(bench.step(), None, "{name}");
+                }
+                assert_eq!(!bench.ledger.resets.is_empty(), resets, "{name}, abandoned: {abandoned}");
+                if !resets && !abandoned {
+                    let told = call.poll(bench.supervisor.admin().unwrap(), bench.now).unwrap();
+                    assert_eq!(told.outcome.unwrap_err(), CallError::TimedOut, "{name}");
+                }
+                while !bench.supervisor.is_ready() {
+                    assert_eq!(bench.step(), None, "{name}");
+                }
+                shut_down(bench)
+            });
+        }
+    }
 }
