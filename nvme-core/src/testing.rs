@@ -19,6 +19,7 @@ use crate::dma::{Direction, DmaArena, DmaError, DmaRegion, Evidence, Layout, Let
 use crate::wire::BusAddr;
 
 pub(crate) mod device;
+pub(crate) mod empty;
 pub(crate) mod life;
 
 /// Bytes of the pages that scattered memory comes in.

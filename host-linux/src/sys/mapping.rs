@@ -18,10 +18,14 @@ pub(crate) struct SharedMapping {
     file: OwnedFd,
 }
 
-// SAFETY: the mapping belongs to the value, stays in place until it is dropped, and every access is atomic, so it
-// may move between threads (guaranteed by the private fields and the methods below).
+// SAFETY: the mapping belongs to the value and stays in place until it is dropped (guaranteed by the private fields).
 unsafe impl Send for SharedMapping {}
-// SAFETY: as above; shared access is atomic.
+// SAFETY: every access is atomic (guaranteed by the methods below), so it tears at most. Accesses of different sizes to
+// the same bytes do not race between a driver and a controller of this process: the one accesses data and queue entries
+// before it hands them over, the other after (phase tags by `write_dword_release` and `DmaRegion`'s loads of the same
+// size, doorbells), which the queue and controller crates guarantee. A guest that has two controllers use the same bytes
+// at once can bring two threads to it. The language leaves that undefined between accesses of different sizes; each is
+// one plain load or store of the machine here, whose value nothing but the guest's own data depends on.
 unsafe impl Sync for SharedMapping {}
 
 impl SharedMapping {

@@ -19,6 +19,8 @@ pub use queue::AdminQueue;
 pub use work::{AdminSlot, AdminWork};
 
 #[cfg(test)]
+mod one_address;
+#[cfg(test)]
 mod ownership;
 #[cfg(test)]
 mod tests;

@@ -55,6 +55,16 @@ pub(crate) fn fresh_number() -> u32 {
 }
 
 impl Generation {
+    /// Whether this is about the controller with this number.
+    pub(crate) const fn is_of(self, controller: u32) -> bool {
+        self.controller == controller
+    }
+
+    /// The controller's number.
+    pub(crate) const fn controller(self) -> u32 {
+        self.controller
+    }
+
     /// Whether both are about the same controller.
     #[must_use]
     pub const fn is_of_same_controller(self, other: Self) -> bool {

@@ -6,6 +6,7 @@
 
 use core::fmt;
 
+use crate::admin::Generation;
 use crate::dma::{self, Direction, DmaArena, DmaError, DmaRegion, LetGo, Pool};
 use crate::prp::{self, ListMemory, PrpError};
 use crate::wire::BusAddr;
@@ -82,6 +83,8 @@ pub struct CdqMemory {
     entries: u32,
     /// Identity of the arena it came from, which serves the controller that may write it.
     arena: usize,
+    /// Number of that controller, once it is known.
+    controller: Option<u32>,
 }
 
 impl CdqMemory {
@@ -125,7 +128,7 @@ impl CdqMemory {
         match (slots.zero(0..bytes), list) {
             (Ok(()), Ok((base, list))) => {
                 arena.publish(&slots, 0..bytes);
-                Ok(Self { slots, list, base, entries, arena: dma::identity(arena) })
+                Ok(Self { slots, list, base, entries, arena: dma::identity(arena), controller: None })
             }
             (zeroed, list) => {
                 let error = match (zeroed, list) {
@@ -159,6 +162,12 @@ impl CdqMemory {
         }
     }
 
+    /// Only proof about the controller of this life gives it back from now on.
+    pub(super) const fn belongs_to(mut self, life: Generation) -> Self {
+        self.controller = Some(life.controller());
+        self
+    }
+
     /// What PRP1 of the create command holds: the base of the slots, or of the PRP list.
     #[must_use]
     pub const fn base(&self) -> BusAddr {
@@ -186,7 +195,8 @@ impl CdqMemory {
     /// Gives the memory back to `arena`, the one it came from; `proof` shows that the controller let go of it. With
     /// another arena, or a proof about another controller, the memory is leaked.
     pub fn release<A: DmaArena + ?Sized, P: LetGo>(self, arena: &A, proof: &P) {
-        if dma::identity(arena) != self.arena {
+        let other = self.controller.is_some_and(|controller| !proof.is_about(controller));
+        if other || dma::identity(arena) != self.arena {
             return;
         }
         dma::release(arena, self.slots, proof);

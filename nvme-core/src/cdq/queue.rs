@@ -118,7 +118,8 @@ impl CdqCreation {
         let create =
             CreateControllerDataQueue::user_data_migration(tracked.controller(), entries, contiguous)
                 .ok_or(wrong)?;
-        let memory = CdqMemory::allocate(port.arena(), entries, layout, port.page_size(), limits)?;
+        let memory = CdqMemory::allocate(port.arena(), entries, layout, port.page_size(), limits)?
+            .belongs_to(port.generation());
         let command = ControllerDataQueueCommand::Create(create);
         let mut call = Call::new();
         match call.start(AdminRequest::with_queue(&command, memory.base(), timeout)) {

@@ -239,6 +239,10 @@ impl dma::proof::Sealed for Quiesced<'_> {
     fn covers(&self, arena: usize) -> bool {
         self.arena == arena
     }
+
+    fn is_about(&self, controller: u32) -> bool {
+        self.link.controller() == controller
+    }
 }
 impl LetGo for Quiesced<'_> {}
 

@@ -59,7 +59,8 @@ pub enum Layout {
 /// One piece of device memory, owned by whoever holds the value.
 ///
 /// It is not `Clone` and has no `Drop`: forgetting one leaks the memory, which is sound. It goes back only through
-/// [`release`] with a proof that the device no longer uses it.
+/// [`release`] with a proof that the device no longer uses it. It may move to another thread, but not be shared by
+/// several: it is reached in units of one, four and eight bytes, and atomic accesses of different sizes must not race.
 #[derive(Debug, PartialEq, Eq)]
 pub struct DmaRegion {
     cpu: NonNull<u8>,
@@ -71,12 +72,10 @@ pub struct DmaRegion {
     notes: Notes,
 }
 
-// SAFETY: the region is the only handle through which safe code reaches the memory, the memory stays mapped until
-// the region is released (guaranteed by the arena that made it, `DmaRegion::from_raw_parts`), and all access is
-// atomic, so it may move between threads.
+// SAFETY: the region is the only handle through which safe code reaches the memory, and the memory stays mapped until
+// the region is released (guaranteed by the arena that made it, `DmaRegion::from_raw_parts`). It is not `Sync`, so one
+// thread at a time accesses the memory, and what it did happens before what the next one does.
 unsafe impl Send for DmaRegion {}
-// SAFETY: shared access goes through atomics only, as above.
-unsafe impl Sync for DmaRegion {}
 
 impl DmaRegion {
     /// Describes memory an arena has set aside.
@@ -85,6 +84,11 @@ impl DmaRegion {
     /// `cpu` points to `len` bytes, aligned to at least eight, that stay valid for reads and writes until the
     /// region is released, that no Rust reference covers meanwhile, and whose bus address is `bus` (of the first
     /// byte, if scattered).
+    ///
+    /// A device is outside the language's memory model, and so is one that another process plays. One that runs on a
+    /// thread of this process keeps to the order in which a driver looks: it writes what comes before a phase tag, then
+    /// the four bytes with the tag at once (release), and it touches data only between the doorbell and the completion of
+    /// their command. Then accesses of different sizes never race.
     #[must_use]
     pub const unsafe fn from_raw_parts(
         cpu: NonNull<u8>,
@@ -335,6 +339,15 @@ impl DmaRegion {
     }
 }
 
+#[cfg(test)]
+mod threads {
+    use static_assertions::{assert_impl_all, assert_not_impl_any};
+
+    assert_impl_all!(super::DmaRegion: Send);
+    // Two threads could read four bytes where the other writes eight.
+    assert_not_impl_any!(super::DmaRegion: Sync);
+}
+
 /// The host's supply of device memory.
 ///
 /// # Safety
@@ -493,10 +506,18 @@ pub(crate) mod proof {
             let _ = arena;
             true
         }
+
+        /// Whether this shows anything about the controller with this number.
+        fn is_about(&self, controller: u32) -> bool {
+            let _ = controller;
+            true
+        }
     }
 }
 
-/// Tells arenas apart: each serves one controller and stays where it is while lent.
+/// Tells arenas apart: each serves one controller and stays where it is while lent. Arenas without bytes of their own,
+/// or one that is the first field of another, may share an address; memory that a controller keeps beyond a command is
+/// told by the number of the controller, too.
 pub(crate) fn identity<A: ?Sized>(arena: &A) -> usize {
     core::ptr::from_ref(arena).cast::<()>().addr()
 }

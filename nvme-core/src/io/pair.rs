@@ -206,7 +206,7 @@ impl<'d, 's, R: RegisterIo + ?Sized, A: DmaArena, T> IoQueuePair<'d, 's, R, A, T
 
     /// Whether `port` leads to the controller of the pair.
     pub(super) fn is_reached_by<P: AdminPort + ?Sized>(&self, port: &P) -> bool {
-        dma::identity(port.arena()) == dma::identity(self.core.arena)
+        port.generation().is_of(self.core.link.controller())
     }
 
     /// Whether `port` leads to the controller that has, or is to have, the queues, and which was not reset since.

@@ -8,6 +8,7 @@ use super::TestArena;
 use super::device::Device;
 use crate::admin::AdminSlot;
 use crate::controller::{Disabled, Disabling, EnableOptions, Fault, Link, Ready, attach};
+use crate::dma::DmaArena;
 use crate::time::{Instant, Step};
 
 pub(crate) type TestReady<'d, 'a, 's> = Ready<'d, 's, Device<'a>, TestArena>;
@@ -34,32 +35,32 @@ pub(crate) fn slots(count: usize) -> Vec<AdminSlot> {
     (0..count).map(|_| AdminSlot::new()).collect()
 }
 
-pub(crate) fn attach_to<'d, 'a, 's>(
+pub(crate) fn attach_to<'d, 'a, 's, A: DmaArena>(
     device: &'d Device<'a>,
-    arena: &'d TestArena,
+    arena: &'d A,
     link: &'d Link,
-) -> Disabling<'d, 's, Device<'a>, TestArena> {
+) -> Disabling<'d, 's, Device<'a>, A> {
     // SAFETY: the device is a fake of this test and has no other driver; nothing is released early.
     unsafe { attach(device, arena, link) }.unwrap()
 }
 
-pub(crate) fn disabled<'d, 'a, 's>(
+pub(crate) fn disabled<'d, 'a, 's, A: DmaArena>(
     device: &'d Device<'a>,
-    arena: &'d TestArena,
+    arena: &'d A,
     link: &'d Link,
-) -> Disabled<'d, 's, Device<'a>, TestArena> {
+) -> Disabled<'d, 's, Device<'a>, A> {
     let mut machine = attach_to(device, arena, link);
     run(&mut Instant::ZERO.clone(), |now| machine.poll(now)).unwrap();
     machine.finish().unwrap()
 }
 
-pub(crate) fn ready<'d, 'a, 's>(
+pub(crate) fn ready<'d, 'a, 's, A: DmaArena>(
     device: &'d Device<'a>,
-    arena: &'d TestArena,
+    arena: &'d A,
     link: &'d Link,
     options: &EnableOptions,
     slots: &'s mut [AdminSlot],
-) -> TestReady<'d, 'a, 's> {
+) -> Ready<'d, 's, Device<'a>, A> {
     let mut machine = disabled(device, arena, link).enable(options, slots).unwrap();
     run(&mut Instant::ZERO.clone(), |now| machine.poll(now)).unwrap();
     machine.finish().unwrap()

@@ -37,6 +37,21 @@ pub(super) struct Entry {
     last_run: usize,
 }
 
+/// Whether `evidence` says anything about memory of `pool`. Queues that no command named come back in hand, but nobody has
+/// a Controller Data Queue in hand: the end of a command says nothing about it, nor does its owner.
+const fn shows(evidence: Evidence, pool: Pool) -> bool {
+    match (pool, evidence) {
+        (_, Evidence::NeverSeen | Evidence::Disabled)
+        | (Pool::Data, _)
+        | (Pool::Queues, Evidence::InHand | Evidence::QueuesDeleted)
+        | (Pool::ControllerData, Evidence::DataQueueReleased) => true,
+        (Pool::Queues, Evidence::CommandEnded | Evidence::DataQueueReleased)
+        | (Pool::ControllerData, Evidence::CommandEnded | Evidence::InHand | Evidence::QueuesDeleted) => {
+            false
+        }
+    }
+}
+
 /// The ranges of at most [`CHUNK`] bytes that make up `range`.
 fn chunks(range: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let end = range.end;
@@ -259,7 +274,9 @@ impl Entry {
             });
         }
         let at = Moment::Release;
-        match (unpublished.filter(|_| published), unacquired) {
+        // What the device only writes may have been cleared for nobody but the processor.
+        let wanted = published || self.direction != Direction::FromDevice;
+        match (unpublished.filter(|_| wanted), unacquired) {
             (Some(offset), _) => Some(Violation::MissingPublish { address: self.address(inner, offset), at }),
             (None, Some(offset)) => {
                 Some(Violation::MissingAcquire { address: self.address(inner, offset), at })
@@ -444,12 +461,8 @@ impl<'s> Book<'s> {
             Some(entry) => entry,
         };
         let noted = entry.noted(inner);
-        let of_queue = entry.pool == Pool::ControllerData && evidence == Some(Evidence::CommandEnded);
-        let unproven = (evidence.is_none() || of_queue).then_some(Violation::ReleaseWithoutProof {
-            region: bus,
-            len,
-            evidence,
-        });
+        let proven = evidence.is_some_and(|evidence| shows(evidence, entry.pool));
+        let unproven = (!proven).then_some(Violation::ReleaseWithoutProof { region: bus, len, evidence });
         let in_use =
             (entry.held > 0).then_some(Violation::ReleaseInUse { region: bus, len, commands: entry.held });
         let data_ended = entry.pool == Pool::Data && evidence == Some(Evidence::CommandEnded);

@@ -19,7 +19,7 @@
 //! | device's access out of range, to released memory or against the direction | if told: [`CheckingArena::device_access`] |
 //! | device's read of bytes not published | if the device's accesses are told |
 //! | publish over the device's bytes, acquire over the processor's | at the call; the former if accesses are told |
-//! | command data not published or not acquired when its command ended | at the release, always |
+//! | command data not published or not acquired | at a release on the end of its command; not when given back in hand |
 //! | write to released memory | when its quarantine ends, or when [`CheckingArena::inspect`] is called |
 //!
 //! Without [`CheckingArena::device_access`], as on a host with a real device, the rows with "if told" are not seen as

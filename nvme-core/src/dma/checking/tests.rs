@@ -90,6 +90,26 @@ fn each_misuse_is_found() {
             let evidence = Some(Evidence::CommandEnded);
             std::vec![Violation::ReleaseWithoutProof { region, len: 64, evidence }]
         }),
+        ("a Controller Data Queue given back as if in hand", |arena| {
+            let queue = arena.allocate(Pool::ControllerData, 64, 4096, FromDevice).unwrap();
+            let region = queue.bus();
+            give_back(arena, queue);
+            std::vec![Violation::ReleaseWithoutProof { region, len: 64, evidence: Some(Evidence::InHand) }]
+        }),
+        ("an I/O queue released on the end of one command", |arena| {
+            let queue = arena.allocate(Pool::Queues, 64, 4096, ToDevice).unwrap();
+            let region = queue.bus();
+            dma::release(arena, queue, &CommandEnded::new());
+            let evidence = Some(Evidence::CommandEnded);
+            std::vec![Violation::ReleaseWithoutProof { region, len: 64, evidence }]
+        }),
+        ("an I/O queue released with a Controller Data Queue", |arena| {
+            let queue = arena.allocate(Pool::Queues, 64, 4096, ToDevice).unwrap();
+            let region = queue.bus();
+            dma::release(arena, queue, &CdqReleased::new());
+            let evidence = Some(Evidence::DataQueueReleased);
+            std::vec![Violation::ReleaseWithoutProof { region, len: 64, evidence }]
+        }),
         ("release under an outstanding command", |arena| {
             let data = region(arena, ToDevice);
             let region = data.bus();
@@ -211,6 +231,13 @@ fn each_misuse_is_found() {
             dma::release(arena, data, &CommandEnded::new());
             std::vec![Violation::MissingPublish { address, at: Moment::Release }]
         }),
+        ("command ended, nothing of its data published", |arena| {
+            let data = region(arena, ToDevice);
+            data.write(3, &[9]).unwrap();
+            let address = data.bus().plus(3);
+            dma::release(arena, data, &CommandEnded::new());
+            std::vec![Violation::MissingPublish { address, at: Moment::Release }]
+        }),
         ("processor reads what it did not acquire", |arena| {
             let data = region(arena, FromDevice);
             device_writes(arena, data.bus().plus(32), &[1; 16]);
@@ -289,7 +316,15 @@ fn right_use_is_not_complained_of() {
         ("written, given back and never submitted", |arena| {
             let data = region(arena, Direction::ToDevice);
             data.write(0, &[1]).unwrap();
+            give_back(arena, data);
+        }),
+        ("cleared for nobody but the processor, and a command that wrote nothing", |arena| {
+            let data = region(arena, Direction::FromDevice);
+            data.zero(0..600).unwrap();
             dma::release(arena, data, &CommandEnded::new());
+        }),
+        ("queues that no command named", |arena| {
+            give_back(arena, arena.allocate(Pool::Queues, 64, 4096, Direction::ToDevice).unwrap());
         }),
         ("results of a lost command that nobody wants", |arena| {
             let data = region(arena, Direction::FromDevice);
