@@ -23,7 +23,8 @@ pub struct HeadPolicy {
     /// When nothing new is in the queue and the controller does not know the head.
     pub when_idle: bool,
     /// Before sleeping, arm the tail pointer trigger so that the entry this many slots after the next one raises an
-    /// event. The event is a hint: a caller polls again after a while even without it.
+    /// event. The event is a hint: a caller polls again after a while even without it. A controller that refuses updates
+    /// with a trigger gets them without.
     pub wake_after: Option<u32>,
     /// After this long without a completion an update counts as failed.
     pub timeout: Duration,
@@ -70,6 +71,8 @@ struct Armed {
 struct Update {
     head: u32,
     armed: Option<Armed>,
+    /// A trigger was asked for, whatever has become of it.
+    asked: bool,
 }
 
 /// Publishes one queue's head: at most one update on its way, the acknowledged head moves on success only.
@@ -80,6 +83,10 @@ pub(super) struct HeadPublisher {
     acknowledged: u32,
     /// The controller refuses a head at its tail, so the last entry read is never given back.
     keeps_one: bool,
+    /// An update has been acknowledged since `keeps_one` was assumed.
+    keeps_one_holds: bool,
+    /// The controller takes no trigger.
+    refuses_trigger: bool,
     armed: Option<Armed>,
     update: Option<Update>,
     call: Call,
@@ -94,6 +101,8 @@ impl HeadPublisher {
             size,
             acknowledged: 0,
             keeps_one: false,
+            keeps_one_holds: false,
+            refuses_trigger: false,
             armed: None,
             update: None,
             call: Call::new(),
@@ -147,14 +156,23 @@ impl HeadPublisher {
                 self.updates = self.updates.wrapping_add(1);
                 self.acknowledged = update.head;
                 self.armed = update.armed;
+                self.keeps_one_holds |= self.keeps_one;
                 Ok(())
             }
             Err(error) => {
                 let moved = update.head != self.acknowledged;
-                if moved && !self.keeps_one && error.is_status(StatusCode::INVALID_FIELD) {
-                    // A strict reading wants the head on a slot that holds an entry: try one slot less.
-                    self.keeps_one = true;
-                    return Ok(());
+                if error.is_status(StatusCode::INVALID_FIELD) {
+                    if moved && !self.keeps_one {
+                        // A strict reading wants the head on a slot that holds an entry: try one slot less.
+                        self.keeps_one = true;
+                        return Ok(());
+                    }
+                    if update.asked {
+                        // That was not it, or not all: it may be the trigger. Polling does without.
+                        self.refuses_trigger = true;
+                        self.keeps_one = self.keeps_one_holds;
+                        return Ok(());
+                    }
                 }
                 self.failures = self.failures.wrapping_add(1);
                 Err(HeadUpdateFailed { head: update.head, error })
@@ -177,11 +195,11 @@ impl HeadPublisher {
             head
         };
         let unpublished = ring::distance(self.acknowledged, target, self.size);
-        let wakes = idle && self.policy.wake_after.is_some() && self.armed.is_none();
+        let wakes = idle && self.wake_after().is_some() && self.armed.is_none();
         if !(wakes || unpublished > 0 && (force || self.is_due(unpublished, idle))) {
             return;
         }
-        let armed = match self.policy.wake_after {
+        let armed = match self.wake_after() {
             Some(after) if idle => {
                 let after = after.min(self.size.saturating_sub(2));
                 Some(Armed { base: head, slot: ring::advance(head, after, self.size) })
@@ -192,7 +210,7 @@ impl HeadPublisher {
             ControllerDataQueueFeature { queue, head: target, tail_trigger: armed.map(|armed| armed.slot) };
         let command = feature.to_set_features();
         if self.call.start(AdminRequest::without_data(&command, self.policy.timeout)).is_ok() {
-            self.update = Some(Update { head: target, armed });
+            self.update = Some(Update { head: target, armed, asked: armed.is_some() });
             // An update without the trigger disarms it.
             self.armed = None;
         }
@@ -201,8 +219,12 @@ impl HeadPublisher {
     /// Whether nothing is on its way and the trigger, if the policy wants it, is armed ahead of the head.
     pub(super) fn may_sleep(&self, head: u32) -> bool {
         !self.is_busy()
-            && (self.policy.wake_after.is_none()
-                || self.armed.is_some_and(|armed| !self.is_behind(armed, head)))
+            && (self.wake_after().is_none() || self.armed.is_some_and(|armed| !self.is_behind(armed, head)))
+    }
+
+    /// The policy's trigger, as far as the controller takes one.
+    const fn wake_after(&self) -> Option<u32> {
+        if self.refuses_trigger { None } else { self.policy.wake_after }
     }
 
     const fn is_behind(&self, armed: Armed, head: u32) -> bool {

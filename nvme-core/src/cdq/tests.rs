@@ -18,6 +18,7 @@ use crate::wire::{
 };
 
 mod ends;
+mod head;
 
 const MANAGER: ControllerId = ControllerId::new(4);
 const NS: NamespaceId = NamespaceId::new(1);
@@ -297,24 +298,6 @@ fn r4_head_updates_one_at_a_time_and_only_success_counts() {
     assert!(port.post(queue.id(), EntrySequence::Ordinary, range(2, 1)));
     settle(&mut port, &mut queue, &mut dirty);
     assert_eq!(queue.acknowledged_head(), 7);
-    delete(&mut port, queue).unwrap();
-}
-
-#[test]
-fn a_strict_controller_keeps_the_last_entry() {
-    let arena = TestArena::new();
-    let mut port = port(&arena);
-    port.device.strict_head = true;
-    let mut queue = create(&mut port, &options(8, QueueLayout::Contiguous));
-    let mut dirty = set();
-    assert!(port.post(queue.id(), EntrySequence::First, Change::None));
-    for lap in 0..20 {
-        assert!(port.post(queue.id(), EntrySequence::Ordinary, range(lap, 1)));
-        settle(&mut port, &mut queue, &mut dirty);
-    }
-    assert!(queue.keeps_one_entry());
-    assert_eq!((queue.figures().head_failures, queue.figures().overflows), (0, 0));
-    assert_eq!(port.device.queues[&queue.id().get()].producer.occupied(), 1);
     delete(&mut port, queue).unwrap();
 }
 

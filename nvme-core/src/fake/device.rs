@@ -65,6 +65,8 @@ pub(crate) struct Device {
     pub(crate) running: Running,
     /// Refuse a head at the tail, as a literal reading of the feature's text has it.
     pub(crate) strict_head: bool,
+    /// Refuse every trigger.
+    pub(crate) refuses_trigger: bool,
     /// The heads that Set Features named, accepted or not.
     pub(crate) heads: Vec<u32>,
     /// The blocks of each namespace, one number for each.
@@ -103,6 +105,7 @@ impl Device {
             next_queue: 7,
             running: Running::Running,
             strict_head: false,
+            refuses_trigger: false,
             heads: Vec::new(),
             disks: BTreeMap::new(),
             image: Vec::new(),
@@ -428,6 +431,9 @@ impl Device {
 
     fn set_head(&mut self, feature: &ControllerDataQueueFeature) -> Result<u32, StatusCode> {
         self.heads.push(feature.head);
+        if self.refuses_trigger && feature.tail_trigger.is_some() {
+            return Err(StatusCode::INVALID_FIELD);
+        }
         let strict = self.strict_head;
         let queue = self.queues.get_mut(&feature.queue.get()).ok_or(StatusCode::INVALID_CDQ)?;
         let moved = feature.head != queue.producer.head();
