@@ -49,12 +49,25 @@ pub struct PoolUsage {
     pub bytes: usize,
 }
 
+/// Adjacent memory of an [`AddressSpace`] that is adjacent on the bus, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// First byte, from the start of the file behind the space; a multiple of [`PAGE`].
+    pub offset: u64,
+    /// Its bus address, a multiple of [`PAGE`].
+    pub address: BusAddr,
+    /// Bytes, whole pages.
+    pub len: u64,
+}
+
 /// One bus address space over one memfd.
 #[derive(Debug)]
 pub struct AddressSpace {
     mapping: SharedMapping,
     /// Bus page number of the first page of the window.
     base: u64,
+    /// Of each pool the distance from its CPU pages to its bus pages, if it is the same for all of them.
+    linear: Option<[u32; 3]>,
     /// Bus page (from the start of the window) to CPU page and rights.
     table: Box<[AtomicU32]>,
     /// CPU page to bus page (from the start of the window), for scattered regions.
@@ -138,6 +151,8 @@ impl Pages {
 
 /// Distance between consecutive pages of a scattered region.
 const STRIDE: usize = 7;
+/// Unmapped pages between the pools of a linear space.
+const LINEAR_GAP: u32 = 16;
 
 /// Number of address spaces made so far: each has a window of its own, so that an address of one means nothing in
 /// another.
@@ -149,29 +164,80 @@ impl AddressSpace {
     /// # Errors
     /// The system has no memory or descriptors left.
     pub fn new(name: &str, capacity: Capacity) -> io::Result<Self> {
+        Self::build(name, capacity, false)
+    }
+
+    /// As [`new`](Self::new), but each pool lies on the bus as it lies in the file, so that a device reaches it through
+    /// one mapping, see [`windows`](Self::windows). Such a device reaches what is not allocated, too.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn linear(name: &str, capacity: Capacity) -> io::Result<Self> {
+        Self::build(name, capacity, true)
+    }
+
+    fn build(name: &str, capacity: Capacity, linear: bool) -> io::Result<Self> {
         let mut cpu_first = 0u32;
         let mut bus_first = 1u32;
         let mut pool = |bytes: usize| {
             let pages = u32::try_from(bytes.div_ceil(PAGE).max(1)).unwrap_or(u32::MAX >> 6);
+            let shift = bus_first - cpu_first;
             let cpu = Pages::new(cpu_first, pages);
-            let window = pages * 2 + 64;
+            let window = if linear { 0 } else { pages * 2 + 64 };
             let contiguous = Pages::new(bus_first, window);
             let scattered = Pages::new(bus_first + window + 1, window);
             cpu_first += pages;
-            bus_first += 2 * window + 2;
-            Mutex::new(PoolState { cpu, contiguous, scattered, live: BTreeMap::new() })
+            bus_first += if linear { pages + LINEAR_GAP } else { 2 * window + 2 };
+            (Mutex::new(PoolState { cpu, contiguous, scattered, live: BTreeMap::new() }), shift)
         };
-        let pools = [pool(capacity.queues), pool(capacity.data), pool(capacity.controller_data)];
+        let (queues, data, controller_data) =
+            (pool(capacity.queues), pool(capacity.data), pool(capacity.controller_data));
         let mapping = SharedMapping::new(name, cpu_first as usize * PAGE)?;
         let space = SPACES.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
             mapping,
             base: ((space % 4096) + 1) << 28,
+            linear: linear.then_some([queues.1, data.1, controller_data.1]),
             table: (0..bus_first).map(|_| AtomicU32::new(0)).collect(),
             reverse: (0..cpu_first).map(|_| AtomicU32::new(0)).collect(),
-            pools,
+            pools: [queues.0, data.0, controller_data.0],
             accesses: RwLock::new(()),
         })
+    }
+
+    /// What a device is to be given of a [`linear`](Self::linear) space: a window for each pool, with unmapped addresses
+    /// between them. Nothing of any other space.
+    #[must_use]
+    pub fn windows(&self) -> Vec<Window> {
+        let window = |(pool, shift): (&Mutex<PoolState>, u32)| {
+            let state = lock(pool);
+            let (first, pages) = (state.cpu.first, state.cpu.used.len());
+            let offset = u64::from(first) * PAGE as u64;
+            Window { offset, address: self.address_of(first + shift), len: (pages * PAGE) as u64 }
+        };
+        self.pools.iter().zip(self.linear.into_iter().flatten()).map(window).collect()
+    }
+
+    /// What a device is to be given for `region` alone: one window, or one for each page of a scattered region. Nothing
+    /// for a region of another space.
+    #[must_use]
+    pub fn region_windows(&self, region: &DmaRegion) -> Vec<Window> {
+        let Some(cpu) = self.cpu_page(region) else { return Vec::new() };
+        let state = lock(self.pool(region.pool()));
+        let Some(live) = state.live.get(&cpu) else { return Vec::new() };
+        let mut windows: Vec<Window> = Vec::new();
+        for (cpu_page, bus_page) in (cpu..).zip(&live.bus) {
+            let address = self.address_of(*bus_page);
+            match windows.last_mut() {
+                Some(last) if last.address.plus(last.len) == address => last.len += PAGE as u64,
+                _ => windows.push(Window {
+                    offset: u64::from(cpu_page) * PAGE as u64,
+                    address,
+                    len: PAGE as u64,
+                }),
+            }
+        }
+        windows
     }
 
     /// The descriptor of the memory behind the space.
@@ -222,10 +288,23 @@ impl AddressSpace {
         };
         let mut state = lock(self.pool(pool));
         let state = &mut *state;
-        let cpu = state.cpu.take_run(pages, 1, 0).ok_or(exhausted)?;
-        let taken = match layout {
-            Layout::Contiguous => {
-                let align = (align.div_ceil(PAGE)) as u64;
+        let shift = self.linear.map(|[queues, data, controller_data]| match pool {
+            Pool::Queues => queues,
+            Pool::Data => data,
+            Pool::ControllerData => controller_data,
+        });
+        let align = align.div_ceil(PAGE) as u64;
+        let cpu = match shift {
+            None => state.cpu.take_run(pages, 1, 0),
+            Some(shift) => state.cpu.take_run(pages, align, self.base + u64::from(shift)),
+        };
+        let cpu = cpu.ok_or(exhausted)?;
+        let taken = match (layout, shift) {
+            (_, Some(shift)) => {
+                let first = cpu + shift;
+                Some(Live { cpu_pages: pages, bus: (first..first + pages).collect(), guard: None })
+            }
+            (Layout::Contiguous, None) => {
                 // One page more than needed stays unmapped, so that an overrun faults.
                 state.contiguous.take_run(pages + 1, align, self.base).map(|first| Live {
                     cpu_pages: pages,
@@ -233,7 +312,7 @@ impl AddressSpace {
                     guard: Some(first + pages),
                 })
             }
-            Layout::Scattered => {
+            (Layout::Scattered, None) => {
                 let bus: Vec<u32> = (0..pages).map_while(|_| state.scattered.take_apart()).collect();
                 if bus.len() == pages as usize {
                     Some(Live { cpu_pages: pages, bus, guard: None })
@@ -281,8 +360,10 @@ impl AddressSpace {
         }
         // An access that translated an address before may still be copying; whoever comes now faults.
         drop(self.accesses.write().unwrap_or_else(PoisonError::into_inner));
-        let pages = if live.guard.is_some() { &mut state.contiguous } else { &mut state.scattered };
-        live.bus.iter().chain(live.guard.iter()).for_each(|page| pages.give_back(*page));
+        if self.linear.is_none() {
+            let pages = if live.guard.is_some() { &mut state.contiguous } else { &mut state.scattered };
+            live.bus.iter().chain(live.guard.iter()).for_each(|page| pages.give_back(*page));
+        }
         (cpu..cpu + live.cpu_pages).for_each(|page| state.cpu.give_back(page));
     }
 

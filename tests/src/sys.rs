@@ -2,15 +2,18 @@
 //! What the suites promise about memory that they make up.
 #![allow(unsafe_code, reason = "what mappings, back ends and drivers have to promise is promised here")]
 
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use nvme_core::controller::{AttachError, Disabling, Link, attach};
-use nvme_core::dma::DmaArena;
+use nvme_core::dma::{Direction, DmaArena, DmaError, DmaRegion, Pool};
 use nvme_core::mmio::MmioBar;
 use nvme_core::register::RegisterIo;
+use nvme_core::wire::BusAddr;
 
 use crate::conformance::EmbeddedDevice;
 use crate::conformance::backend::{AccessRefused, Device};
+use crate::conformance::vfio_user::{Space, VfioUserDevice};
 
 /// A register space of `words`, zero except where `fill` says otherwise; it is handed to `test` mapped, and returned as it
 /// is afterwards.
@@ -43,6 +46,56 @@ pub unsafe trait Confined {}
 // its own table and copies with atomic accesses (guaranteed by `nvme_host_linux::memory`); a released region is
 // unmapped before its pages are used again.
 unsafe impl Confined for EmbeddedDevice {}
+
+// SAFETY: the second process reaches memory of this one only through descriptors of `AddressSpace`s that it was sent
+// (guaranteed by `RemoteController`), and such memory is reached through atomic copies alone, also by regions that were
+// given back: it belongs to its address space for as long as that lives.
+unsafe impl Confined for VfioUserDevice {}
+
+// SAFETY: everything goes to an address space, which has made the promise itself; in between regions are only announced
+// to controllers and withdrawn from them, the latter before the address space has them back.
+unsafe impl DmaArena for Space {
+    fn allocate(
+        &self,
+        pool: Pool,
+        len: usize,
+        align: usize,
+        direction: Direction,
+    ) -> Result<DmaRegion, DmaError> {
+        Ok(self.announce(self.memory().allocate(pool, len, align, direction)?))
+    }
+
+    fn allocate_scattered(
+        &self,
+        pool: Pool,
+        len: usize,
+        direction: Direction,
+    ) -> Result<DmaRegion, DmaError> {
+        Ok(self.announce(self.memory().allocate_scattered(pool, len, direction)?))
+    }
+
+    fn bus_address(&self, region: &DmaRegion, offset: usize) -> Result<BusAddr, DmaError> {
+        self.memory().bus_address(region, offset)
+    }
+
+    fn page_size(&self) -> usize {
+        self.memory().page_size()
+    }
+
+    unsafe fn release(&self, region: DmaRegion) {
+        self.withdraw(&region);
+        // SAFETY: the caller has promised that the device lets go of the region.
+        unsafe { self.memory().release(region) };
+    }
+
+    fn publish(&self, region: &DmaRegion, range: Range<usize>) {
+        DmaArena::publish(self.memory(), region, range);
+    }
+
+    fn acquire(&self, region: &DmaRegion, range: Range<usize>) {
+        DmaArena::acquire(self.memory(), region, range);
+    }
+}
 
 #[cfg(test)]
 // SAFETY: everything goes to a device that has made the promise itself.

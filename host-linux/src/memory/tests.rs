@@ -225,6 +225,74 @@ fn memory_given_back_is_never_changed_under_its_next_owner() {
     });
 }
 
+#[test]
+fn a_linear_space_lies_on_the_bus_as_in_its_file() {
+    let capacity = Capacity { queues: 3 * PAGE, data: 64 * PAGE, controller_data: 8 * PAGE };
+    let space = AddressSpace::linear("test", capacity).expect("space");
+    let windows = space.windows();
+    let lengths: Vec<u64> = windows.iter().map(|window| window.len / PAGE as u64).collect();
+    assert_eq!(lengths, [3, 64, 8]);
+    for pair in windows.windows(2) {
+        assert_eq!(pair[0].offset + pair[0].len, pair[1].offset, "one file");
+        assert!(pair[0].address.get() + pair[0].len < pair[1].address.get(), "unmapped between");
+    }
+    let rows = [
+        ("queue", 0, Pool::Queues, 2 * PAGE, PAGE, false),
+        ("data", 1, Pool::Data, 5 * PAGE, PAGE, false),
+        ("aligned", 1, Pool::Data, PAGE, 16 * PAGE, false),
+        ("scattered", 2, Pool::ControllerData, 3 * PAGE, PAGE, true),
+    ];
+    let mut live = Vec::new();
+    for (name, window, pool, len, align, scattered) in rows {
+        let region = if scattered {
+            space.allocate_scattered(pool, len, Direction::Bidirectional)
+        } else {
+            space.allocate(pool, len, align, Direction::Bidirectional)
+        };
+        let region = region.expect(name);
+        let bus = space.bus_address(&region, 0).expect(name).get();
+        assert_eq!(bus % align as u64, 0, "{name}");
+        let window = windows[window];
+        let file = bus - window.address.get() + window.offset;
+        region.write(0, name.as_bytes()).expect(name);
+        let mut found = vec![0; name.len()];
+        space.mapping.read(file as usize, &mut found);
+        assert_eq!(found, name.as_bytes(), "{name}");
+        let last = space.bus_address(&region, len - 1).expect(name).get();
+        assert_eq!(last - bus, len as u64 - 1, "{name}: adjacent");
+        assert_eq!(space.region_windows(&region).len(), 1, "{name}");
+        live.push(region);
+    }
+    live.into_iter().for_each(|region| space.give_back(region));
+    let whole = space.allocate(Pool::Data, 64 * PAGE, PAGE, Direction::ToDevice).expect("all came back");
+    space.give_back(whole);
+}
+
+#[test]
+fn windows_of_a_region_lead_to_its_bytes() {
+    let space = space();
+    assert!(space.windows().is_empty(), "not linear");
+    for scattered in [false, true] {
+        let region = if scattered {
+            space.allocate_scattered(Pool::Data, 5 * PAGE, Direction::Bidirectional)
+        } else {
+            space.allocate(Pool::Data, 5 * PAGE, PAGE, Direction::Bidirectional)
+        };
+        let region = region.expect("memory");
+        let windows = space.region_windows(&region);
+        assert_eq!(windows.len(), if scattered { 5 } else { 1 });
+        assert_eq!(windows.iter().map(|window| window.len).sum::<u64>(), 5 * PAGE as u64);
+        for window in windows {
+            space.mapping.write(window.offset as usize, &[7]);
+            let mut found = [0];
+            HostMemory::read(&space, window.address, &mut found).expect("mapped");
+            assert_eq!(found, [7]);
+            space.mapping.write(window.offset as usize, &[0]);
+        }
+        space.give_back(region);
+    }
+}
+
 proptest! {
     #[test]
     fn live_regions_never_overlap_and_everything_comes_back(

@@ -1,50 +1,82 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Anonymous shared memory behind a file descriptor, reached by atomic copies only.
+//! Shared memory behind a file descriptor, reached by atomic copies only: memory of this process, and memory that a peer
+//! has sent.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::ops::Deref;
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// A memfd mapped once, for as long as the value lives. No Rust reference to its bytes ever exists; offsets are
+/// Pages mapped once, for as long as the value lives. No Rust reference to its bytes ever exists; offsets are
 /// checked by every call.
 #[derive(Debug)]
-pub(crate) struct SharedMapping {
+pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
-    file: OwnedFd,
 }
 
 // SAFETY: the mapping belongs to the value and stays in place until it is dropped (guaranteed by the private fields).
-unsafe impl Send for SharedMapping {}
+unsafe impl Send for Mapping {}
 // SAFETY: every access is atomic (guaranteed by the methods below), so it tears at most. Accesses of different sizes to
 // the same bytes do not race between a driver and a controller of this process: the one accesses data and queue entries
 // before it hands them over, the other after (phase tags by `write_dword_release` and `DmaRegion`'s loads of the same
 // size, doorbells), which the queue and controller crates guarantee. A guest that has two controllers use the same bytes
 // at once can bring two threads to it. The language leaves that undefined between accesses of different sizes; each is
-// one plain load or store of the machine here, whose value nothing but the guest's own data depends on.
-unsafe impl Sync for SharedMapping {}
+// one plain load or store of the machine here, whose value nothing but the guest's own data depends on. Nor can what
+// another process does with memory that it shares be told from such a guest.
+unsafe impl Sync for Mapping {}
+
+/// A memfd of this process, mapped as a whole. Its size is sealed, so that whoever is given the descriptor cannot take
+/// the memory away.
+#[derive(Debug)]
+pub(crate) struct SharedMapping {
+    mapping: Mapping,
+    file: OwnedFd,
+}
+
+impl Deref for SharedMapping {
+    type Target = Mapping;
+
+    fn deref(&self) -> &Mapping {
+        &self.mapping
+    }
+}
 
 impl SharedMapping {
     /// Maps `len` bytes of fresh, zeroed memory.
     pub(crate) fn new(name: &str, len: usize) -> io::Result<Self> {
-        let file = memfd_create(name, MemfdFlags::CLOEXEC)?;
+        let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, len as u64)?;
-        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing; the length is not zero
-        // (guaranteed by the kernel, which refuses zero).
-        let base = unsafe {
-            mmap(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &file, 0)?
-        };
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
-        Ok(Self { base, len, file })
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let mapping = Mapping::new(&file, 0, len, true)?;
+        Ok(Self { mapping, file })
     }
 
     /// The descriptor behind the memory.
     pub(crate) fn file(&self) -> &OwnedFd {
         &self.file
+    }
+}
+
+impl Mapping {
+    /// Maps `len` bytes of `file` from `offset` on, a multiple of the page size. The file should not get shorter
+    /// meanwhile: an access to what it lost ends the process with SIGBUS.
+    pub(crate) fn new(file: impl AsFd, offset: u64, len: usize, writable: bool) -> io::Result<Self> {
+        let rights = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing; the length is not zero
+        // (guaranteed by the kernel, which refuses zero).
+        let base = unsafe { mmap(std::ptr::null_mut(), len, rights, MapFlags::SHARED, file, offset)? };
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
+        Ok(Self { base, len })
+    }
+
+    /// Bytes mapped.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
     }
 
     /// The CPU address of the byte at `offset`; the mapping has at least one byte there.
@@ -125,6 +157,20 @@ impl SharedMapping {
         self.dword(offset).store(u32::from_ne_bytes(bytes), Ordering::Release);
     }
 
+    /// The eight bytes at `offset`, a multiple of eight.
+    pub(crate) fn load_qword(&self, offset: usize) -> u64 {
+        self.check(offset, 8);
+        assert!(offset.is_multiple_of(8), "offset {offset} is not a multiple of eight");
+        self.qword(offset).load(Ordering::Acquire)
+    }
+
+    /// Stores `value` in the four bytes at `offset`, a multiple of four, and returns what was there.
+    pub(crate) fn swap_dword(&self, offset: usize, value: u32) -> u32 {
+        self.check(offset, 4);
+        assert!(offset.is_multiple_of(4), "offset {offset} is not a multiple of four");
+        self.dword(offset).swap(value, Ordering::AcqRel)
+    }
+
     /// Sets `len` bytes, whole pages, to zero.
     pub(crate) fn zero(&self, offset: usize, len: usize) {
         self.check(offset, len);
@@ -134,7 +180,7 @@ impl SharedMapping {
     }
 }
 
-impl Drop for SharedMapping {
+impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `new`; whoever holds a `DmaRegion` into it also keeps this value alive
         // (guaranteed by the address space, which both the driver and the controller borrow or share).

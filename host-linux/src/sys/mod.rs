@@ -7,5 +7,5 @@ mod attach;
 mod mapping;
 
 pub(crate) use arena::describe;
-pub(crate) use attach::attach_embedded;
-pub(crate) use mapping::SharedMapping;
+pub(crate) use attach::{attach_embedded, attach_remote};
+pub(crate) use mapping::{Mapping, SharedMapping};

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use nvme_controller::host::{BlockStorage, HostMemory, Interrupts, MemoryFault, StorageError};
 use nvme_controller::{
-    CommandSlot, CompletionQueueSlot, Controller, ControllerStorage, DataQueueSlot, ErrorSlot, EventSlot,
-    Namespace, Port, Role, SubmissionQueueSlot, Subsystem, SubsystemStorage, TrackedRange,
+    Activity, CommandSlot, CompletionQueueSlot, Controller, ControllerStorage, DataQueueSlot, ErrorSlot,
+    EventSlot, Namespace, Port, Role, SubmissionQueueSlot, Subsystem, SubsystemStorage, TrackedRange,
 };
 use nvme_core::dma::{Direction, DmaArena, Pool};
 use nvme_core::register::{Offset, RegisterIo};
@@ -107,6 +107,21 @@ fn build(
     Subsystem::new(topology.config, storage, interrupts)
 }
 
+/// Polls a subsystem of so many controllers until it rests; `false` if it does not within the bound.
+pub(super) fn settle(controllers: usize, mut poll: impl FnMut() -> Activity) -> bool {
+    // Controllers take turns, so that one quiet poll does not mean that all are at rest.
+    let needed = controllers + 2;
+    let mut quiet = 0;
+    for _ in 0..POLLS {
+        let activity = poll();
+        quiet = if activity.fetched == 0 && activity.executed == 0 { quiet + 1 } else { 0 };
+        if quiet == needed {
+            return true;
+        }
+    }
+    false
+}
+
 /// A subsystem of the embedded back end.
 pub struct EmbeddedDevice {
     subsystem: Rc<RefCell<EmbeddedSubsystem>>,
@@ -171,19 +186,7 @@ impl Device for EmbeddedDevice {
             Work::Little => {
                 subsystem.poll(1);
             }
-            Work::Settle => {
-                // Controllers take turns, so that one quiet poll does not mean that all are at rest.
-                let needed = self.ports.len() + 2;
-                let mut quiet = 0;
-                for _ in 0..POLLS {
-                    let activity = subsystem.poll(64);
-                    quiet = if activity.fetched == 0 && activity.executed == 0 { quiet + 1 } else { 0 };
-                    if quiet == needed {
-                        return true;
-                    }
-                }
-                return false;
-            }
+            Work::Settle => return settle(self.ports.len(), || subsystem.poll(64)),
         }
         true
     }
@@ -286,14 +289,14 @@ impl HostMemory for Reach {
 }
 
 /// Media that keep only what was written.
-struct Media {
+pub(super) struct Media {
     shape: NamespaceShape,
     content: BTreeMap<u64, Vec<u8>>,
     unreadable: BTreeSet<u64>,
 }
 
 impl Media {
-    const fn new(shape: NamespaceShape) -> Self {
+    pub(super) const fn new(shape: NamespaceShape) -> Self {
         Self { shape, content: BTreeMap::new(), unreadable: BTreeSet::new() }
     }
 }

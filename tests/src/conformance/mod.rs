@@ -4,7 +4,8 @@
 //! [`CASES`] is the list, [`run`] runs a case, a [`Backend`] is where. A back end makes fresh subsystems and gives
 //! registers, memory, interrupts and time to work; a case knows nothing else of it. What a back end cannot give it says
 //! by name ([`Need`], or an error of [`Backend::open`]), and the case is then [`Verdict::NotApplicable`] with that
-//! reason. The first back end is [`Embedded`], where every case applies.
+//! reason. Every case applies to [`Embedded`] and to [`VfioUser`](vfio_user::VfioUser), which is the same controller in
+//! another process.
 //!
 //! | Family | Who acts | Runs on |
 //! |---|---|---|
@@ -37,6 +38,7 @@ mod driver;
 mod embedded;
 mod list;
 pub mod runner;
+pub mod vfio_user;
 mod world;
 
 use std::any::Any;

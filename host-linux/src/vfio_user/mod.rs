@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Controllers behind a UNIX socket: the vfio-user protocol, both sides (QEMU, `docs/interop/vfio-user.rst`).
+//!
+//! [`RemoteController`] drives a controller of another process, [`server`] gives a controller of this process to
+//! another one. Neither side trusts the other: sizes are checked before memory is taken, replies against their
+//! commands, and no wait is without a limit.
+//!
+//! | | By | Checked |
+//! |---|---|---|
+//! | registers | messages of 4 or 8 bytes | offset, region, count and length of each reply |
+//! | doorbells | memory shared with the server where it offers that, else messages | area inside its region, file long enough |
+//! | memory | descriptors of [`AddressSpace`](crate::memory::AddressSpace)s | rights, overlaps, length and seals of the file |
+//! | interrupts | one eventfd for each vector of MSI-X | number of vectors, kind of descriptor |
+//! | reset | a message | |
+//!
+//! Memory without a descriptor can be announced to the server but not be reached: it sends no DMA_READ and no
+//! DMA_WRITE, and the client refuses them.
+
+mod capabilities;
+mod connection;
+mod error;
+mod region;
+mod remote;
+pub mod server;
+mod socket;
+pub mod wire;
+
+pub use error::Error;
+pub use remote::{ConnectOptions, MappedSpace, RemoteController, Vectors, attach};
