@@ -11,4 +11,5 @@ pub mod raw_host;
 pub mod rig;
 pub mod sys;
 pub mod tools;
+pub mod vfio_user;
 pub mod world;

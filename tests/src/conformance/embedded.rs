@@ -289,7 +289,7 @@ impl HostMemory for Reach {
 }
 
 /// Media that keep only what was written.
-pub(super) struct Media {
+pub struct Media {
     shape: NamespaceShape,
     content: BTreeMap<u64, Vec<u8>>,
     unreadable: BTreeSet<u64>,

@@ -46,7 +46,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 pub use backend::{Backend, Device, Need};
-pub use embedded::{Embedded, EmbeddedDevice};
+pub use embedded::{Embedded, EmbeddedDevice, Media};
 pub use list::CASES;
 #[cfg(test)]
 pub(crate) use tests::Recorded;

@@ -48,7 +48,6 @@ pub fn run_list(backend: &'static (dyn Backend + Sync), applicability: Applicabi
 }
 
 /// Runs the list on several back ends, as [`run_list`] does.
-#[must_use]
 pub fn run_lists(lists: &[Listed]) -> Conclusion {
     libtest_mimic::run(&Arguments::from_args(), lists.iter().copied().flat_map(Listed::trials).collect())
 }

@@ -69,7 +69,8 @@ impl Order {
 }
 
 /// The socket of controller `index`.
-pub(super) fn socket(folder: &Path, index: usize) -> PathBuf {
+#[must_use]
+pub fn socket(folder: &Path, index: usize) -> PathBuf {
     folder.join(index.to_string())
 }
 
@@ -145,8 +146,20 @@ impl Storage {
     }
 }
 
-/// Serves one subsystem until it is told to forget it.
-fn serve(topology: &Topology, folder: &Path, share: bool) -> Result<(), String> {
+/// The machine that [`with_server`] makes.
+pub type Served<'s> = SubsystemMachine<'s, Media>;
+
+/// Makes the subsystem of `topology` and listens for clients of its controllers in `folder`, at [`socket`]s of their
+/// numbers; `run` does the rest.
+///
+/// # Errors
+/// What of it cannot be.
+pub fn with_server<T>(
+    topology: &Topology,
+    folder: &Path,
+    options: &ServeOptions,
+    run: impl FnOnce(&mut Server, &mut Served<'_>) -> T,
+) -> Result<T, String> {
     let configs = &topology.controllers;
     let memories: Vec<ClientMemory> = configs.iter().map(|_| ClientMemory::new()).collect();
     let vectors: Vec<InterruptVectors> =
@@ -180,21 +193,33 @@ fn serve(topology: &Topology, folder: &Path, share: bool) -> Result<(), String> 
         let queue_pairs = topology.queue_pairs as u32;
         FunctionSetup { path, vendor: topology.config.vendor, device: 0x10, queue_pairs, memory, vectors }
     });
+    let mut server = Server::bind(setups.collect(), options).map_err(|error| error.to_string())?;
+    Ok(run(&mut server, &mut machine))
+}
+
+/// Serves one subsystem until it is told to forget it.
+fn serve(topology: &Topology, folder: &Path, share: bool) -> Result<(), String> {
     let memory = MemoryLimits { regions: REGIONS, ..MemoryLimits::default() };
     let options = ServeOptions { memory, share_doorbells: share, ..ServeOptions::default() };
-    let mut server = Server::bind(setups.collect(), &options).map_err(|error| error.to_string())?;
+    let controllers = topology.controllers.len();
+    with_server(topology, folder, &options, |server, machine| obey(server, machine, controllers))?
+        .map_err(|error| error.to_string())
+}
+
+/// Does as it is told.
+fn obey(server: &mut Server, machine: &mut Served<'_>, controllers: usize) -> io::Result<()> {
     answer(&json!(true));
     let input = io::stdin();
     loop {
-        server.wait(&[input.as_fd()], None).map_err(|error| error.to_string())?;
-        while server.serve(&mut machine) || server.ring(&mut machine) {}
+        server.wait(&[input.as_fd()], None)?;
+        while server.serve(machine) || server.ring(machine) {}
         let mut ready = [PollFd::from_borrowed_fd(input.as_fd(), PollFlags::IN)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         if poll(&mut ready, Some(&now)) != Ok(1) {
             continue;
         }
         // Whatever was written before the order was given counts as before it.
-        server.ring(&mut machine);
+        server.ring(machine);
         match order() {
             Some(Order::Work(work)) => {
                 let subsystem = machine.subsystem_mut();
@@ -207,12 +232,12 @@ fn serve(topology: &Topology, folder: &Path, share: bool) -> Result<(), String> 
                         subsystem.poll(1);
                         true
                     }
-                    Work::Settle => settle(ids.len(), || subsystem.poll(64)),
+                    Work::Settle => settle(controllers, || subsystem.poll(64)),
                 };
                 answer(&json!(done));
             }
             Some(Order::Close) => {
-                server.close(&mut machine);
+                server.close(machine);
                 answer(&json!(true));
                 return Ok(());
             }
