@@ -555,9 +555,9 @@ fn what_is_wrong_in_use_is_named_and_ends_the_connection_if_it_breaks_the_protoc
         (
             "more descriptors than can be",
             READ,
-            |_, r| (0..65).for_each(|_| descriptor(r)),
+            |_, r| (0..17).for_each(|_| descriptor(r)),
             status,
-            Error::Descriptors { command: READ, expected: 64, found: 65 },
+            Error::Descriptors { command: READ, expected: 16, found: 17 },
         ),
         ("neither command nor reply", READ, |_, r| r.header.flags = 2, status, flags(2)),
         (

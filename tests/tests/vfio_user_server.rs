@@ -490,6 +490,20 @@ fn what_a_client_asks_wrongly_is_refused_and_the_connection_goes_on() {
             INVALID,
         ),
         ("choices nobody announced", SET, [set(0x21, MSIX, 0, 2), vec![1, 0]].concat(), none, INVALID),
+        (
+            "vectors, their descriptors counted in",
+            SET,
+            IrqSet { argsz: 28, flags: 0x24, index: MSIX, start: 0, count: 2 }.bytes(),
+            two,
+            Done(0),
+        ),
+        (
+            "vectors with less than their size",
+            SET,
+            IrqSet { argsz: 19, flags: 0x24, index: MSIX, start: 0, count: 2 }.bytes(),
+            two,
+            INVALID,
+        ),
         ("half a set of vectors", SET, vec![0; 19], none, INVALID),
         ("a register", READ, access(BAR0, 0x1C, 4), none, Done(20)),
         ("a long register", READ, access(BAR0, 0, 8), none, Done(24)),
@@ -689,9 +703,17 @@ fn registers_are_described_with_the_area_that_can_be_mapped() {
     for (share_doorbells, flags, count) in [(true, REGION_MMAP | REGION_CAPS | 3, 1), (false, 3, 0)] {
         let serving = Serving::start(pair, ServeOptions { share_doorbells, ..patient() });
         let stream = agreed(&serving, 0);
-        let body = RegionInfo { argsz: 4096, index: BAR0, ..RegionInfo::default() }.bytes();
-        send(&stream, &command(1, Command::DEVICE_GET_REGION_INFO, 0, &body), &[]).expect("sent");
-        let reply = receive(&stream).expect("a reply");
+        let describe = |argsz| {
+            let body = RegionInfo { argsz, index: BAR0, ..RegionInfo::default() }.bytes();
+            send(&stream, &command(1, Command::DEVICE_GET_REGION_INFO, 0, &body), &[]).expect("sent");
+            receive(&stream).expect("a reply")
+        };
+        // Without room for the areas their size is all that is said of them.
+        let first = describe(32);
+        let info = RegionInfo::parse(&first.body).expect("information");
+        assert_eq!((info.flags, info.cap_offset, first.descriptors.len()), (3, 0, 0));
+        assert_eq!(info.argsz, if share_doorbells { 64 } else { 32 });
+        let reply = describe(4096);
         let info = RegionInfo::parse(&reply.body).expect("information");
         assert_eq!((info.flags, info.size, info.offset), (flags, 0x4000, 0));
         assert_eq!((info.argsz as usize, reply.descriptors.len()), (reply.body.len(), count));

@@ -346,13 +346,12 @@ impl Function {
         if asked.index != BAR0 || !options.share_doorbells {
             return Ok(Answer { body: info.bytes(), with_doorbells: false });
         }
-        info.flags |= REGION_CAPS;
         info.argsz += (CapabilityHeader::LEN + SparseMmap::LEN + SparseArea::LEN) as u32;
         if asked.argsz < info.argsz {
-            // Whoever has room for more asks again.
+            // Whoever has room for more asks again; until then nothing is said of what does not fit.
             return Ok(Answer { body: info.bytes(), with_doorbells: false });
         }
-        info.flags |= REGION_MMAP;
+        info.flags |= REGION_MMAP | REGION_CAPS;
         info.cap_offset = argsz;
         let mut body = info.bytes();
         CapabilityHeader { id: SPARSE_MMAP, version: 1, next: 0 }.put(&mut body);
@@ -368,7 +367,9 @@ impl Function {
         data: &[u8],
         descriptors: Vec<std::os::fd::OwnedFd>,
     ) -> Result<(), Errno> {
-        if set.argsz as usize != IrqSet::LEN + data.len() || set.index >= IRQS {
+        // Some clients count the descriptors in, which lie elsewhere.
+        at_least(set.argsz, IrqSet::LEN + data.len())?;
+        if set.index >= IRQS {
             return Err(Errno::INVAL);
         }
         let kind = set.flags & !IRQ_ACTION_TRIGGER;
