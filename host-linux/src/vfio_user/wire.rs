@@ -217,6 +217,10 @@ pub const CONFIGURATION: u32 = 7;
 pub const IRQS: u32 = 5;
 /// MSI-X.
 pub const MSIX: u32 = 2;
+/// An error that the device cannot recover from.
+pub const ERRORS: u32 = 3;
+/// The device asks to be given back.
+pub const REQUESTS: u32 = 4;
 
 record! {
     /// DEVICE_GET_REGION_INFO, and its reply before the capabilities.

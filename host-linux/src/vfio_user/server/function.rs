@@ -17,11 +17,12 @@ use super::super::capabilities::{Capabilities, MOST_TRANSFER};
 use super::super::socket::Message;
 use super::super::wire::{
     Access, BAR0, CONFIGURATION, CapabilityHeader, Command, DEVICE_PCI, DEVICE_RESETS, DeviceInfo, DmaMap,
-    DmaUnmap, IRQ_ACTION_TRIGGER, IRQ_DATA_BOOL, IRQ_DATA_EVENTFD, IRQ_DATA_NONE, IRQ_EVENTFD, IRQ_NO_RESIZE,
-    IRQS, IrqInfo, IrqSet, MSIX, NO_REPLY, REGION_CAPS, REGION_MMAP, REGION_READ, REGION_WRITE, REGIONS,
-    RegionInfo, SPARSE_MMAP, SparseArea, SparseMmap, TYPE, Version,
+    DmaUnmap, ERRORS, IRQ_ACTION_TRIGGER, IRQ_DATA_BOOL, IRQ_DATA_EVENTFD, IRQ_DATA_NONE, IRQ_EVENTFD,
+    IRQ_NO_RESIZE, IRQS, IrqInfo, IrqSet, MSIX, NO_REPLY, REGION_CAPS, REGION_MMAP, REGION_READ,
+    REGION_WRITE, REGIONS, REQUESTS, RegionInfo, SPARSE_MMAP, SparseArea, SparseMmap, TYPE, Version,
 };
 use super::configuration::{self, Configuration, Identity};
+use super::interrupts::check_eventfd;
 use super::session::{Answer, Session};
 use super::{FunctionSetup, Machine, ServeOptions};
 use crate::endpoint::DOORBELLS;
@@ -289,11 +290,13 @@ impl Function {
                 if info.index >= IRQS {
                     return Err(Errno::INVAL);
                 }
-                let (flags, count) = if info.index == MSIX {
-                    (IRQ_EVENTFD | IRQ_NO_RESIZE, u32::from(self.setup.vectors.count()))
-                } else {
-                    (0, 0)
+                let count = match info.index {
+                    MSIX => u32::from(self.setup.vectors.count()),
+                    // Clients expect them. There is nothing that would signal them.
+                    ERRORS | REQUESTS => 1,
+                    _ => 0,
                 };
+                let flags = if count == 0 { 0 } else { IRQ_EVENTFD | IRQ_NO_RESIZE };
                 answer(IrqInfo { argsz: IrqInfo::LEN as u32, flags, index: info.index, count }.bytes())
             }
             Command::DEVICE_SET_IRQS => {
@@ -387,6 +390,12 @@ impl Function {
                 vectors.clear();
             }
             return Ok(());
+        }
+        if matches!(set.index, ERRORS | REQUESTS) {
+            // An eventfd that is never signalled need not be kept.
+            let one = (set.start, set.count) == (0, 1) && descriptors.len() <= 1;
+            let good = kind == IRQ_DATA_EVENTFD && !has_data && one;
+            return if good { descriptors.iter().try_for_each(check_eventfd) } else { Err(Errno::INVAL) };
         }
         let end = set.start.checked_add(set.count).ok_or(Errno::INVAL)?;
         if set.index != MSIX || set.count == 0 || end > u32::from(vectors.count()) {

@@ -105,7 +105,7 @@ fn range(state: &mut State, start: u32, count: u32) -> Result<&mut [Vector], Err
 
 /// Refuses what is no eventfd: a write to anything else may take as long as its owner likes. One that makes writers
 /// wait while it is full is changed not to.
-fn check_eventfd(descriptor: &OwnedFd) -> Result<(), Errno> {
+pub(super) fn check_eventfd(descriptor: &OwnedFd) -> Result<(), Errno> {
     let path = format!("/proc/self/fd/{}", descriptor.as_raw_fd());
     let name = readlinkat(CWD, path, Vec::new()).map_err(|_| Errno::INVAL)?;
     if name.as_bytes() != b"anon_inode:[eventfd]" {
