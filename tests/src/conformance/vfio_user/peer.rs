@@ -2,8 +2,8 @@
 //! The process on the other side of the sockets: it makes the subsystem that it is told, serves its controllers, and
 //! lets them work when it is told to.
 //!
-//! It is told by lines on its standard input and answers each with a line: [`Order::Open`] with a topology, then any
-//! number of steps, then [`Order::Close`]. It ends with its input.
+//! It is told by lines on its standard input and answers each with a line: `Order::Open` with a topology, then any
+//! number of steps, then `Order::Close`. It ends with its input.
 
 use std::io::{self, BufRead, Write};
 use std::os::fd::AsFd;
