@@ -43,6 +43,8 @@ fn space() -> Arc<AddressSpace> {
 struct Waiter<'a> {
     start: std::time::Instant,
     vectors: &'a Vectors,
+    /// Vectors that were signalled, a bit each.
+    heard: std::cell::Cell<u32>,
 }
 
 impl Waiter<'_> {
@@ -52,8 +54,14 @@ impl Waiter<'_> {
 
     fn wait(&self, vector: u16) {
         if self.vectors.wait(vector, LOOK).expect("an eventfd") {
-            assert_ne!(self.vectors.take(vector), 0, "it was signalled");
+            self.hear(vector);
+            assert_ne!(self.heard.get() & (1 << vector), 0, "it was signalled");
         }
+    }
+
+    fn hear(&self, vector: u16) {
+        let signalled = self.vectors.take(vector) > 0;
+        self.heard.set(self.heard.get() | u32::from(signalled) << vector);
     }
 
     fn run<E: std::fmt::Debug>(&self, what: &str, mut poll: impl FnMut(Instant) -> Result<Step, E>) {
@@ -115,7 +123,7 @@ fn drive(
     let space = space();
     let mapped = controller.map(&space).expect("mapped");
     let vectors = controller.enable_interrupts(4).expect("vectors");
-    let waiter = Waiter { start: std::time::Instant::now(), vectors: &vectors };
+    let waiter = Waiter { start: std::time::Instant::now(), vectors: &vectors, heard: Default::default() };
     let link = Link::new();
     let mut slots: Vec<AdminSlot> = (0..8).map(|_| AdminSlot::new()).collect();
     let mut disabling = attach(&controller, &space, &link).expect("attached");
@@ -158,6 +166,11 @@ fn a_driver_brings_both_controllers_up_by_interrupts_and_reads_what_it_has_writt
                 let mut disabling = ready.disable();
                 waiter.run("disable", |now| disabling.poll(now));
                 assert_eq!(controller.failure(), None);
+                for vector in 0..=2 {
+                    // The last one may have come after the completion was seen.
+                    waiter.hear(vector);
+                    assert_ne!(waiter.heard.get() & (1 << vector), 0, "no interrupt of vector {vector}");
+                }
             });
         }
     }
@@ -225,7 +238,7 @@ fn a_server_that_goes_away_is_a_controller_that_was_removed() {
     let space = space();
     let _mapped = controller.map(&space).expect("mapped");
     let vectors = controller.enable_interrupts(1).expect("vectors");
-    let waiter = Waiter { start: std::time::Instant::now(), vectors: &vectors };
+    let waiter = Waiter { start: std::time::Instant::now(), vectors: &vectors, heard: Default::default() };
     let link = Link::new();
     let mut slots: Vec<AdminSlot> = (0..8).map(|_| AdminSlot::new()).collect();
     let mut disabling = attach(&controller, &space, &link).expect("attached");
@@ -628,7 +641,8 @@ fn a_client_that_does_not_go_on_is_let_go() {
     ];
     for (name, begins, bytes) in rows {
         let stream = if begins { agreed_in_time(&serving, 0) } else { serving.connect(0) };
-        send(&stream, &bytes, &[]).expect(name);
+        // On a slow machine the server may have let the client go already.
+        let _ = send(&stream, &bytes, &[]);
         assert!(receive(&stream).is_none(), "{name}");
     }
     // Whoever has finished what it began may be silent for as long as it likes.
@@ -695,9 +709,8 @@ fn memory_that_was_given_cannot_be_taken_away_under_the_server() {
     assert_eq!(status() & 1, 1, "ready");
     // Entry 200 lies beyond the memory.
     write(0x1000, 200);
-    while status() & 2 == 0 {
-        std::thread::yield_now();
-    }
+    let fatal = (0..100_000).any(|_| status() & 2 != 0);
+    assert!(fatal, "the controller never noticed");
     let reset = command(1, Command::DEVICE_RESET, 0, &[]);
     assert_eq!(ask(&stream, &reset, &[]), Done(0));
     assert_eq!(status(), 0);
@@ -726,4 +739,29 @@ fn registers_are_described_with_the_area_that_can_be_mapped() {
             assert!(shorten(&file, 0).is_err(), "no client takes the doorbells away from another");
         }
     }
+}
+
+/// The file of the doorbells that a client is given.
+fn doorbells(stream: &UnixStream) -> std::fs::File {
+    let body = RegionInfo { argsz: 4096, index: BAR0, ..RegionInfo::default() }.bytes();
+    send(stream, &command(1, Command::DEVICE_GET_REGION_INFO, 0, &body), &[]).expect("sent");
+    let reply = receive(stream).expect("a reply");
+    reply.descriptors.into_iter().next().expect("doorbells").into()
+}
+
+#[test]
+fn a_client_that_has_left_rings_no_doorbell_of_the_next_one() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+
+    let serving = Serving::start(pair, patient());
+    let first = agreed(&serving, 0);
+    let kept = doorbells(&first);
+    drop(first);
+    let second = agreed(&serving, 0);
+    let own = doorbells(&second);
+    assert_ne!(kept.metadata().expect("a file").ino(), own.metadata().expect("a file").ino());
+    kept.write_all_at(&7_u32.to_le_bytes(), 0x1000).expect("written");
+    let mut found = [0; 4];
+    own.read_exact_at(&mut found, 0x1000).expect("read");
+    assert_eq!(found, [0xFF; 4], "nothing was written to its doorbells");
 }

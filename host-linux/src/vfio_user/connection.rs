@@ -13,7 +13,7 @@ use rustix::net::{
 
 use super::capabilities::{Capabilities, MOST_TRANSFER};
 use super::error::Error;
-use super::socket::{Broken, Message, Receiver, send, wait};
+use super::socket::{Broken, Message, Receiver, after, send, wait};
 use super::wire::{Access, Command, ERROR, HEADER, Header, NO_REPLY, REPLY, TYPE, Version};
 
 /// Bytes of a payload that a reply may have.
@@ -55,7 +55,7 @@ impl Connection {
     /// Connects to the server at `path` and agrees on a version; each wait takes at most `timeout`.
     pub(crate) fn open(path: &Path, timeout: Duration) -> Result<Self, Error> {
         let mut connection = Self {
-            socket: reach(path, Instant::now() + timeout)?,
+            socket: reach(path, after(Instant::now(), timeout))?,
             receiver: Receiver::new(MOST_PAYLOAD),
             next: 0,
             timeout,
@@ -119,7 +119,7 @@ impl Connection {
         if self.failure.is_some() {
             return Err(Error::GivenUp);
         }
-        let deadline = Instant::now() + timeout;
+        let deadline = after(Instant::now(), timeout);
         let id = self.next;
         self.next = id.wrapping_add(1);
         let result = self

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A controller behind a vfio-user socket: registers, memory, interrupts, reset.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -9,11 +10,12 @@ use std::time::{Duration, Instant};
 use nvme_core::controller::{AttachError, Disabling, Link};
 use nvme_core::register::{Offset, RegisterIo};
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::connection::{Connection, Expected};
 use super::error::Error;
 use super::region::{Doorbells, RegionDescription, describe};
+use super::socket::after;
 use super::wire::{
     Access, BAR0, CONFIGURATION, Command, DEVICE_PCI, DMA_READ, DMA_WRITE, DeviceInfo, DmaMap, DmaUnmap,
     IRQ_ACTION_TRIGGER, IRQ_DATA_EVENTFD, IRQ_DATA_NONE, IRQ_EVENTFD, IrqInfo, IrqSet, MSIX,
@@ -528,7 +530,9 @@ impl Vectors {
     #[must_use]
     pub fn take(&self, vector: u16) -> u64 {
         let mut count = [0; 8];
-        match self.descriptors.get(usize::from(vector)).map(|fd| rustix::io::read(fd, &mut count)) {
+        // The server has the same file and may have made its readers wait: this one does not, whatever the file says.
+        let read = |fd| preadv2(fd, &mut [IoSliceMut::new(&mut count)], u64::MAX, ReadWriteFlags::NOWAIT);
+        match self.descriptors.get(usize::from(vector)).map(read) {
             Some(Ok(8)) => u64::from_ne_bytes(count),
             // Nothing to read means that it was not signalled.
             _ => 0,
@@ -541,7 +545,7 @@ impl Vectors {
     /// The system cannot wait.
     pub fn wait(&self, vector: u16, limit: Duration) -> Result<bool, Error> {
         let Some(descriptor) = self.descriptors.get(usize::from(vector)) else { return Ok(false) };
-        super::socket::wait(descriptor.as_fd(), PollFlags::IN, Instant::now() + limit)
+        super::socket::wait(descriptor.as_fd(), PollFlags::IN, after(Instant::now(), limit))
             .map_err(|error| Error::system("waiting for an interrupt", error))
     }
 

@@ -187,6 +187,12 @@ pub(crate) fn wait(socket: BorrowedFd<'_>, what: PollFlags, deadline: Instant) -
     }
 }
 
+/// The time `limit` after `now`; one that no clock reaches is far away.
+pub(super) fn after(now: Instant, limit: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    now.checked_add(limit).unwrap_or(now + FAR)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,7 +24,7 @@ use super::super::wire::{
 use super::configuration::{self, Configuration, Identity};
 use super::interrupts::check_eventfd;
 use super::session::{Answer, Session};
-use super::{FunctionSetup, Machine, ServeOptions};
+use super::{FunctionSetup, Machine, NAP, ServeOptions};
 use crate::endpoint::DOORBELLS;
 use crate::memory::PAGE;
 use crate::sys::SharedMapping;
@@ -53,6 +53,8 @@ pub(super) struct Function {
     table_region: u64,
     /// From the first doorbell's offset on, as in BAR0.
     doorbells: SharedMapping,
+    /// Its length in bytes.
+    shared: usize,
     session: Option<Session>,
 }
 
@@ -75,12 +77,13 @@ impl Function {
         };
         let shared = usize::try_from(u64::from(DOORBELLS) + doorbells).map_err(io::Error::other)?;
         let function = Self {
+            doorbells: SharedMapping::new("doorbells", shared)?,
             listener: listen(&setup.path)?,
             configuration: Configuration::new(identity),
             table: vec![0; table],
             registers,
             table_region,
-            doorbells: SharedMapping::new("doorbells", shared)?,
+            shared,
             session: None,
             setup,
         };
@@ -105,14 +108,31 @@ impl Function {
         options.share_doorbells && self.session.as_ref().is_some_and(|session| session.agreed)
     }
 
+    /// Whether a client has agreed on a version.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.agreed)
+    }
+
     /// Accepts a client if there is none, and carries out what it has asked for. `true` if something was done.
     pub(super) fn serve(&mut self, machine: &mut impl Machine, index: usize, options: &ServeOptions) -> bool {
         let mut worked = false;
         if self.session.is_none() {
-            let Ok((stream, _)) = self.listener.accept() else { return false };
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(_) => {
+                    // No descriptor left, for example: it stays readable, and the thread should not spin on it.
+                    std::thread::sleep(NAP);
+                    return false;
+                }
+            };
+            // A client that has left may have kept its doorbells: they are not those of the next one.
+            let Ok(doorbells) = SharedMapping::new("doorbells", self.shared) else { return false };
             if stream.set_nonblocking(true).is_err() {
                 return false;
             }
+            self.doorbells = doorbells;
+            self.silence();
             self.session = Some(Session::new(stream.into()));
             worked = true;
         }
@@ -158,6 +178,7 @@ impl Function {
         }
         self.setup.memory.clear();
         self.setup.vectors.clear();
+        self.setup.vectors.forget();
         self.configuration.reset();
         self.apply_configuration();
         self.table.fill(0);
@@ -172,6 +193,7 @@ impl Function {
 
     fn reset(&self, machine: &mut impl Machine, index: usize) {
         machine.reset(index);
+        self.setup.vectors.forget();
         self.silence();
     }
 
@@ -296,7 +318,12 @@ impl Function {
                     ERRORS | REQUESTS => 1,
                     _ => 0,
                 };
-                let flags = if count == 0 { 0 } else { IRQ_EVENTFD | IRQ_NO_RESIZE };
+                let flags = match info.index {
+                    _ if count == 0 => 0,
+                    // Eventfds can be set one by one, while others are in use.
+                    MSIX => IRQ_EVENTFD,
+                    _ => IRQ_EVENTFD | IRQ_NO_RESIZE,
+                };
                 answer(IrqInfo { argsz: IrqInfo::LEN as u32, flags, index: info.index, count }.bytes())
             }
             Command::DEVICE_SET_IRQS => {

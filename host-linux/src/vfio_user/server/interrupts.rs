@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use nvme_controller::host::Interrupts;
 use nvme_core::wire::ControllerId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, OFlags, fcntl_getfl, fcntl_setfl, readlinkat};
 use rustix::io::Errno;
 
@@ -17,7 +18,7 @@ const MOST_VECTORS: u16 = 2048;
 #[derive(Debug, Default)]
 struct Vector {
     eventfd: Option<OwnedFd>,
-    /// Came while interrupts were off.
+    /// Came while interrupts were off, or while there was no eventfd.
     pending: bool,
 }
 
@@ -74,8 +75,12 @@ impl InterruptVectors {
         }
         let mut state = lock(&self.0);
         let mut eventfds = eventfds.into_iter().flatten();
+        let enabled = state.enabled;
         for vector in range(&mut state, start, count)? {
             vector.eventfd = eventfds.next();
+            if enabled && vector.pending {
+                vector.fire();
+            }
         }
         Ok(())
     }
@@ -92,9 +97,14 @@ impl InterruptVectors {
         Ok(())
     }
 
-    /// Takes all eventfds away. Whether interrupts are on stays as it is.
+    /// Takes all eventfds away. Whether interrupts are on stays as it is, and so does what waits to be told.
     pub(super) fn clear(&self) {
-        lock(&self.0).vectors.iter_mut().for_each(|vector| *vector = Vector::default());
+        lock(&self.0).vectors.iter_mut().for_each(|vector| vector.eventfd = None);
+    }
+
+    /// Forgets what waits to be told.
+    pub(super) fn forget(&self) {
+        lock(&self.0).vectors.iter_mut().for_each(|vector| vector.pending = false);
     }
 }
 
@@ -117,9 +127,16 @@ pub(super) fn check_eventfd(descriptor: &OwnedFd) -> Result<(), Errno> {
 
 impl Vector {
     fn fire(&mut self) {
+        let Some(eventfd) = &self.eventfd else {
+            self.pending = true;
+            return;
+        };
         self.pending = false;
-        if let Some(eventfd) = &self.eventfd {
-            // It is full only if it was signalled more often than anybody can count.
+        // Its client has the same file and may have filled it and made its writers wait. A signal that finds no room is
+        // not needed, because what is full has not been read.
+        let mut room = [PollFd::new(eventfd, PollFlags::OUT)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if poll(&mut room, Some(&now)) == Ok(1) && room[0].revents().contains(PollFlags::OUT) {
             let _ = rustix::io::write(eventfd.as_fd(), &1u64.to_ne_bytes());
         }
     }
@@ -179,6 +196,30 @@ mod tests {
         vectors.clear();
         vectors.signal(1);
         assert_eq!(count(&fds[0]), 0);
+        // What came while there was no eventfd is told to the next one, unless it was forgotten.
+        let again = |at: usize| fds[at].try_clone().expect("a descriptor");
+        vectors.assign(1, 2, Some(vec![again(0), again(1)])).expect("assigned");
+        assert_eq!((count(&fds[0]), count(&fds[1])), (1, 1));
+        vectors.set_enabled(false);
+        vectors.signal(1);
+        vectors.forget();
+        vectors.set_enabled(true);
+        assert_eq!(count(&fds[0]), 0);
+    }
+
+    #[test]
+    fn an_eventfd_that_its_client_filled_stops_nobody() {
+        let vectors = InterruptVectors::new(1);
+        let fd = eventfd(0, EventfdFlags::empty()).expect("eventfd");
+        vectors.assign(0, 1, Some(vec![fd.try_clone().expect("a descriptor")])).expect("assigned");
+        vectors.set_enabled(true);
+        let flags = fcntl_getfl(&fd).expect("flags");
+        fcntl_setfl(&fd, flags - OFlags::NONBLOCK).expect("writers wait again");
+        rustix::io::write(&fd, &(u64::MAX - 1).to_ne_bytes()).expect("filled");
+        vectors.signal(0);
+        assert_eq!(count(&fd), u64::MAX - 1);
+        vectors.signal(0);
+        assert_eq!(count(&fd), 1);
     }
 
     #[test]

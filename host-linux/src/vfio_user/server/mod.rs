@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Controllers of this process for clients of others: a PCI function of its own for each, behind a UNIX socket.
 //!
-//! One thread serves all functions of a [`Machine`], usually a [`SubsystemMachine`]. It waits for nobody: a client that
+//! One thread serves all functions of a [`Machine`], usually a [`SubsystemMachine`]. It waits for no message: a client that
 //! sends half a message, or does not read its replies, is left alone after a while, and the others notice nothing. A
 //! function has one client at a time; the next one is answered when the first has left.
 //!
@@ -42,6 +42,8 @@ use super::socket::timespec;
 const SPINS: u32 = 2000;
 /// How long it sleeps at most while a client may write doorbells.
 const NAP: Duration = Duration::from_millis(1);
+/// How long it sleeps at most while there is a client.
+const LOOK: Duration = Duration::from_millis(100);
 /// Work done between two looks at the clients.
 const BUDGET: u32 = 64;
 
@@ -238,15 +240,18 @@ impl Server {
     /// # Errors
     /// The system cannot wait.
     pub fn run(&mut self, machine: &mut impl Machine, stop: &Stop) -> io::Result<()> {
-        let mut quiet = 0;
+        let mut quiet = 0_u32;
         loop {
             let mut worked = self.serve(machine);
             worked |= self.ring(machine);
             worked |= machine.poll();
-            quiet = if worked { 0 } else { quiet + 1 };
+            quiet = if worked { 0 } else { quiet.saturating_add(1) };
             if quiet > SPINS {
                 let watched = self.functions.iter().any(|function| function.is_watched(&self.options));
-                self.wait(&[stop.0.as_fd()], watched.then_some(NAP))?;
+                // The machine's time goes on while a client is there: Keep Alive, for one, runs by it.
+                let served = self.functions.iter().any(Function::is_in_use);
+                let limit = if watched { Some(NAP) } else { served.then_some(LOOK) };
+                self.wait(&[stop.0.as_fd()], limit)?;
             } else if quiet != 0 {
                 std::hint::spin_loop();
             }

@@ -8,7 +8,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 use super::super::capabilities::MOST_TRANSFER;
-use super::super::socket::{Message, Receiver, send};
+use super::super::socket::{Message, Receiver, after, send};
 use super::super::wire::{Access, ERROR, HEADER, Header, REPLY};
 
 /// Bytes of a payload that a command may have.
@@ -89,6 +89,10 @@ impl Session {
                 Err(_) => return Err(Ended),
             }
         }
+        if !self.out.is_empty() {
+            // What the client begins next has time of its own.
+            self.deadline = None;
+        }
         self.out.clear();
         self.sent = 0;
         Ok(true)
@@ -100,7 +104,7 @@ impl Session {
             self.deadline = None;
             return false;
         }
-        now >= *self.deadline.get_or_insert(now + limit)
+        now >= *self.deadline.get_or_insert(after(now, limit))
     }
 
     /// When it will be overdue.
