@@ -23,6 +23,8 @@
 //! | [`storage`], [`witness`] | namespaces in files or memory; comparison of two of them as they were at one moment |
 //! | [`address`] | where a controller is, as text |
 //! | [`embedded`] | a subsystem with a thread of its own, its controllers reached as registers |
+//! | [`vectors`] | interrupts as eventfds |
+//! | [`vfio`] | PCI functions bound to vfio-pci |
 //! | [`vfio_user`] | controllers of other processes behind a socket, and controllers of this one for others |
 //! | [`driver`] | bringing controllers up and down |
 //! | [`endpoint`], [`platform`], [`journal`] | the guest's registers, held and replayed; the switch; which image to trust |
@@ -55,5 +57,7 @@ pub mod report;
 pub mod storage;
 pub mod sync;
 mod sys;
+pub mod vectors;
+pub mod vfio;
 pub mod vfio_user;
 pub mod witness;

@@ -18,7 +18,7 @@ use nvme_core::dma::{Direction, DmaError, DmaRegion, Layout, Pool};
 use nvme_core::wire::BusAddr;
 
 use crate::sync::lock;
-use crate::sys::{SharedMapping, describe};
+use crate::sys::{Mapping, SharedMapping, describe};
 
 /// Bytes in a page of every address space.
 pub const PAGE: usize = 4096;
@@ -164,7 +164,7 @@ impl AddressSpace {
     /// # Errors
     /// The system has no memory or descriptors left.
     pub fn new(name: &str, capacity: Capacity) -> io::Result<Self> {
-        Self::build(name, capacity, false)
+        Self::build(name, capacity, None, false)
     }
 
     /// As [`new`](Self::new), but each pool lies on the bus as it lies in the file, so that a device reaches it through
@@ -173,14 +173,41 @@ impl AddressSpace {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn linear(name: &str, capacity: Capacity) -> io::Result<Self> {
-        Self::build(name, capacity, true)
+        Self::build(name, capacity, None, true)
     }
 
-    fn build(name: &str, capacity: Capacity, linear: bool) -> io::Result<Self> {
+    /// As [`linear`](Self::linear), with all its bus addresses in the [`linear_span`](Self::linear_span) bytes from `start`
+    /// on, a multiple of [`PAGE`]: where the IOMMU has room for them.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), or `start` is not a multiple of a page.
+    pub fn linear_at(name: &str, capacity: Capacity, start: BusAddr) -> io::Result<Self> {
+        if !start.get().is_multiple_of(PAGE as u64) {
+            let text = format!("bus address {:#x} is not a multiple of {PAGE}", start.get());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        Self::build(name, capacity, Some(start.get() >> PAGE_SHIFT), true)
+    }
+
+    /// Bytes of bus addresses from the first to the last of a [`linear`](Self::linear) space, gaps included.
+    #[must_use]
+    pub fn linear_span(capacity: Capacity) -> u64 {
+        let Capacity { queues, data, controller_data } = capacity;
+        let pages: u64 =
+            [queues, data, controller_data].map(|bytes| u64::from(Self::pages(bytes))).iter().sum();
+        (pages + 1 + 3 * u64::from(LINEAR_GAP)) << PAGE_SHIFT
+    }
+
+    /// Pages of a pool of so many bytes.
+    fn pages(bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(PAGE).max(1)).unwrap_or(u32::MAX >> 6)
+    }
+
+    fn build(name: &str, capacity: Capacity, start: Option<u64>, linear: bool) -> io::Result<Self> {
         let mut cpu_first = 0u32;
         let mut bus_first = 1u32;
         let mut pool = |bytes: usize| {
-            let pages = u32::try_from(bytes.div_ceil(PAGE).max(1)).unwrap_or(u32::MAX >> 6);
+            let pages = Self::pages(bytes);
             let shift = bus_first - cpu_first;
             let cpu = Pages::new(cpu_first, pages);
             let window = if linear { 0 } else { pages * 2 + 64 };
@@ -193,10 +220,10 @@ impl AddressSpace {
         let (queues, data, controller_data) =
             (pool(capacity.queues), pool(capacity.data), pool(capacity.controller_data));
         let mapping = SharedMapping::new(name, cpu_first as usize * PAGE)?;
-        let space = SPACES.fetch_add(1, Ordering::Relaxed);
+        let next = || ((SPACES.fetch_add(1, Ordering::Relaxed) % 4096) + 1) << 28;
         Ok(Self {
             mapping,
-            base: ((space % 4096) + 1) << 28,
+            base: start.unwrap_or_else(next),
             linear: linear.then_some([queues.1, data.1, controller_data.1]),
             table: (0..bus_first).map(|_| AtomicU32::new(0)).collect(),
             reverse: (0..cpu_first).map(|_| AtomicU32::new(0)).collect(),
@@ -244,6 +271,11 @@ impl AddressSpace {
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.mapping.file().as_fd()
+    }
+
+    /// The memory behind the space.
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
     }
 
     /// What is handed out of `pool` now. All zeroes means that nothing was lost.

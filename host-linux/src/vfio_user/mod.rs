@@ -30,5 +30,6 @@ pub mod server;
 mod socket;
 pub mod wire;
 
+pub use crate::vectors::Vectors;
 pub use error::Error;
-pub use remote::{ConnectOptions, MappedSpace, RemoteController, Vectors, attach};
+pub use remote::{ConnectOptions, MappedSpace, RemoteController, attach};

@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A controller behind a vfio-user socket: registers, memory, interrupts, reset.
 
-use std::io::IoSliceMut;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nvme_core::controller::{AttachError, Disabling, Link};
 use nvme_core::register::{Offset, RegisterIo};
-use rustix::event::{EventfdFlags, PollFlags, eventfd};
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::connection::{Connection, Expected};
 use super::error::Error;
@@ -24,6 +21,7 @@ use crate::endpoint::DOORBELLS;
 use crate::memory::{AddressSpace, Window};
 use crate::sync::lock;
 use crate::sys::attach_remote;
+use crate::vectors::Vectors;
 
 /// NVM Express I/O controller. PCI Code and ID Assignment, mass storage controllers.
 const NVME_CLASS: u32 = 0x01_08_02;
@@ -315,17 +313,14 @@ impl RemoteController {
         if u32::from(count) > self.interrupt_vectors() {
             return Err(Error::Vectors { asked: count, found: self.interrupt_vectors() });
         }
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let made: Result<Vec<OwnedFd>, Errno> = (0..count).map(|_| eventfd(0, flags)).collect();
-        let vectors =
-            Vectors { descriptors: made.map_err(|error| Error::system("making an eventfd", error))? };
+        let vectors = Vectors::new(count).map_err(|error| Error::system("making an eventfd", error))?;
+        let descriptors: Vec<BorrowedFd<'_>> = vectors.descriptors().collect();
         {
             let mut connection = lock(&self.connection);
             let batch = connection.server.descriptors.clamp(1, super::socket::MOST_DESCRIPTORS);
             let mut start = 0;
-            for part in vectors.descriptors.chunks(batch) {
-                let part: Vec<BorrowedFd<'_>> = part.iter().map(AsFd::as_fd).collect();
-                set_irqs(&mut connection, IRQ_DATA_EVENTFD, start, &part)?;
+            for part in descriptors.chunks(batch) {
+                set_irqs(&mut connection, IRQ_DATA_EVENTFD, start, part)?;
                 start += part.len() as u32;
             }
         }
@@ -516,42 +511,6 @@ impl Drop for MappedSpace {
             // A server that is gone has nothing mapped; one that refuses keeps its descriptor whatever is done here.
             let _ = unmap(&mut connection, window);
         }
-    }
-}
-
-/// Interrupt vectors as eventfds.
-#[derive(Debug)]
-pub struct Vectors {
-    descriptors: Vec<OwnedFd>,
-}
-
-impl Vectors {
-    /// How often `vector` was signalled since it was last asked; zero for one that is not set up.
-    #[must_use]
-    pub fn take(&self, vector: u16) -> u64 {
-        let mut count = [0; 8];
-        // The server has the same file and may have made its readers wait: this one does not, whatever the file says.
-        let read = |fd| preadv2(fd, &mut [IoSliceMut::new(&mut count)], u64::MAX, ReadWriteFlags::NOWAIT);
-        match self.descriptors.get(usize::from(vector)).map(read) {
-            Some(Ok(8)) => u64::from_ne_bytes(count),
-            // Nothing to read means that it was not signalled.
-            _ => 0,
-        }
-    }
-
-    /// Waits until `vector` is signalled, at most `limit`; `false` if it was not.
-    ///
-    /// # Errors
-    /// The system cannot wait.
-    pub fn wait(&self, vector: u16, limit: Duration) -> Result<bool, Error> {
-        let Some(descriptor) = self.descriptors.get(usize::from(vector)) else { return Ok(false) };
-        super::socket::wait(descriptor.as_fd(), PollFlags::IN, after(Instant::now(), limit))
-            .map_err(|error| Error::system("waiting for an interrupt", error))
-    }
-
-    /// The eventfds, in the order of their vectors.
-    pub fn descriptors(&self) -> impl ExactSizeIterator<Item = BorrowedFd<'_>> {
-        self.descriptors.iter().map(AsFd::as_fd)
     }
 }
 

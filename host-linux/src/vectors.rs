@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Interrupt vectors as eventfds, whichever back end signals them.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+
+/// Interrupt vectors as eventfds, one for each.
+#[derive(Debug)]
+pub struct Vectors {
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Vectors {
+    /// Makes eventfds for the first `count` vectors.
+    pub(crate) fn new(count: u16) -> Result<Self, Errno> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let descriptors: Result<Vec<OwnedFd>, Errno> = (0..count).map(|_| eventfd(0, flags)).collect();
+        Ok(Self { descriptors: descriptors? })
+    }
+
+    /// How often `vector` was signalled since it was last asked; zero for one that is not set up.
+    #[must_use]
+    pub fn take(&self, vector: u16) -> u64 {
+        let mut count = [0; 8];
+        match self.descriptors.get(usize::from(vector)).map(|fd| rustix::io::read(fd, &mut count)) {
+            Some(Ok(8)) => u64::from_ne_bytes(count),
+            // Nothing to read means that it was not signalled.
+            _ => 0,
+        }
+    }
+
+    /// Waits until `vector` is signalled, at most `limit`; `false` if it was not, at once for one that is not set up.
+    ///
+    /// # Errors
+    /// The system cannot wait.
+    pub fn wait(&self, vector: u16, limit: Duration) -> io::Result<bool> {
+        let Some(descriptor) = self.descriptors.get(usize::from(vector)) else { return Ok(false) };
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            match poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout)) {
+                Ok(0) if left.is_zero() => return Ok(false),
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(true),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The eventfds, in the order of their vectors.
+    pub fn descriptors(&self) -> impl ExactSizeIterator<Item = BorrowedFd<'_>> {
+        self.descriptors.iter().map(AsFd::as_fd)
+    }
+}

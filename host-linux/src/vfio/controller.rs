@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A controller that is a PCI function bound to vfio-pci: registers, configuration space, interrupts, reset.
+
+use std::ffi::CString;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use nvme_core::controller::{AttachError, Disabling, Link};
+use nvme_core::mmio::MmioError;
+use nvme_core::register::{Offset, RegisterIo};
+use rustix::io::{pread, pwrite};
+use vfio_bindings::bindings::vfio::{
+    VFIO_DEVICE_FLAGS_PCI, VFIO_DEVICE_FLAGS_RESET, VFIO_IRQ_SET_ACTION_TRIGGER, VFIO_IRQ_SET_DATA_EVENTFD,
+    VFIO_IRQ_SET_DATA_NONE, VFIO_PCI_BAR0_REGION_INDEX, VFIO_PCI_CONFIG_REGION_INDEX,
+    VFIO_PCI_MSIX_IRQ_INDEX,
+};
+
+use super::container::Container;
+use super::error::Error;
+use super::info::Region;
+use super::sysfs::PciFunction;
+use crate::address::PciAddress;
+use crate::endpoint::DOORBELLS;
+use crate::memory::AddressSpace;
+use crate::sys::attach_function;
+use crate::sys::vfio::{self as sys, Bar};
+use crate::vectors::Vectors;
+
+/// NVM Express I/O controller. PCI Code and ID Assignment, mass storage controllers.
+const NVME_CLASS: u32 = 0x01_08_02;
+/// PCI command register and what is set in it: memory space, bus master, no INTx.
+const COMMAND: u64 = 0x04;
+const COMMAND_SET: u16 = 0x0406;
+/// Revision and class.
+const CLASS: u64 = 0x08;
+/// Vectors that a table of MSI-X can have.
+const MOST_VECTORS: u32 = 2048;
+
+/// What the owner of a physical function and those of its virtual functions have in common: 16 bytes, written as a UUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VfToken([u8; 16]);
+
+/// A text that is no token: how one is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VfTokenError;
+
+impl fmt::Display for VfTokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "a token is a UUID: 8, 4, 4, 4 and 12 hexadecimal digits with hyphens between them; uuidgen makes one",
+        )
+    }
+}
+
+impl std::error::Error for VfTokenError {}
+
+impl fmt::Display for VfToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            let separator = if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" };
+            write!(f, "{separator}{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for VfToken {
+    type Err = VfTokenError;
+
+    fn from_str(text: &str) -> Result<Self, VfTokenError> {
+        let parts: Vec<&str> = text.split('-').collect();
+        let lengths = parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12]);
+        let digits: String = parts.concat();
+        if !lengths || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(VfTokenError);
+        }
+        u128::from_str_radix(&digits, 16).map(|value| Self(value.to_be_bytes())).map_err(|_| VfTokenError)
+    }
+}
+
+/// How a function is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// For a physical function with virtual functions, and for those: the same for all of them.
+    pub vf_token: Option<VfToken>,
+}
+
+impl OpenOptions {
+    /// What the kernel opens the function by.
+    pub(super) fn device_name(&self, address: PciAddress) -> CString {
+        let name = match self.vf_token {
+            None => address.to_string(),
+            Some(token) => format!("{address} vf_token={token}"),
+        };
+        // Neither part holds a zero byte.
+        CString::new(name).unwrap_or_default()
+    }
+}
+
+/// A controller that is a PCI function.
+///
+/// Its registers are mapped: an access is one load or store. A function that is unplugged reads as all ones, which the
+/// driver takes for `Fault::Removed`, or, if the kernel has already taken the mapping away, ends the process with SIGBUS.
+///
+/// Dropping it clears what [`Container::open`] has set in configuration space and closes the function, which the kernel
+/// then resets if it can.
+#[derive(Debug)]
+pub struct VfioController {
+    // Fields go in this order: nothing of the function is in use when it is closed, nor its group when that is.
+    registers: Bar,
+    device: OwnedFd,
+    _container: Arc<Container>,
+    function: PciFunction,
+    configuration: Region,
+    vectors: u32,
+    resets: bool,
+}
+
+fn region(device: BorrowedFd<'_>, index: u32) -> Result<Region, Error> {
+    let info = sys::region_info(device, index).map_err(|error| Error::io("asking for a region", &error))?;
+    Region::parse(&info)
+}
+
+impl VfioController {
+    pub(super) fn new(
+        container: Arc<Container>,
+        function: PciFunction,
+        device: OwnedFd,
+    ) -> Result<Self, Error> {
+        let info =
+            sys::device_info(device.as_fd()).map_err(|error| Error::io("asking for the device", &error))?;
+        if info.flags & VFIO_DEVICE_FLAGS_PCI == 0 {
+            return Err(Error::Device("it is no PCI function", info.flags.into()));
+        }
+        if info.num_regions <= VFIO_PCI_CONFIG_REGION_INDEX {
+            return Err(Error::Device("it has too few regions", info.num_regions.into()));
+        }
+        if info.num_irqs <= VFIO_PCI_MSIX_IRQ_INDEX {
+            return Err(Error::Device("it has too few kinds of interrupt", info.num_irqs.into()));
+        }
+        let configuration = region(device.as_fd(), VFIO_PCI_CONFIG_REGION_INDEX)?;
+        let [_, class @ ..] = read_configuration::<4>(device.as_fd(), &configuration, CLASS)?;
+        let [interface, sub, base] = class;
+        let class = u32::from_le_bytes([interface, sub, base, 0]);
+        if class != NVME_CLASS {
+            return Err(Error::NotNvme(class));
+        }
+        let space = region(device.as_fd(), VFIO_PCI_BAR0_REGION_INDEX)?;
+        let area = space.areas.iter().find(|(start, len)| *start == 0 && *len >= u64::from(DOORBELLS) + 8);
+        let Some((_, len)) = area else {
+            return Err(Error::Device("its register space cannot be mapped up to the doorbells", space.size));
+        };
+        let irqs = sys::irq_info(device.as_fd(), VFIO_PCI_MSIX_IRQ_INDEX);
+        let vectors = irqs.map_err(|error| Error::io("asking for interrupts", &error))?.count;
+        if vectors > MOST_VECTORS {
+            return Err(Error::Device("it has more vectors than MSI-X has", vectors.into()));
+        }
+        // An access to registers before memory space is on would end the process.
+        set_command(device.as_fd(), &configuration, true)?;
+        let registers = Bar::map(&device, space.offset, *len as usize)
+            .map_err(|error| Error::io("mapping the registers", &error))?;
+        let resets = info.flags & VFIO_DEVICE_FLAGS_RESET != 0;
+        Ok(Self { registers, device, _container: container, function, configuration, vectors, resets })
+    }
+
+    /// What sysfs said of the function when it was opened.
+    #[must_use]
+    pub const fn function(&self) -> &PciFunction {
+        &self.function
+    }
+
+    /// Bytes of register space that are mapped: properties and doorbells.
+    #[must_use]
+    pub const fn register_space(&self) -> usize {
+        self.registers.len()
+    }
+
+    /// Interrupt vectors that can be told by eventfd.
+    #[must_use]
+    pub const fn interrupt_vectors(&self) -> u32 {
+        self.vectors
+    }
+
+    /// Whether the function can be [reset](Self::reset).
+    #[must_use]
+    pub const fn has_reset(&self) -> bool {
+        self.resets
+    }
+
+    /// Bytes of configuration space.
+    #[must_use]
+    pub const fn configuration_space(&self) -> u64 {
+        self.configuration.size
+    }
+
+    /// The bytes of configuration space at `at`.
+    ///
+    /// # Errors
+    /// They lie outside of it, or the kernel refuses.
+    pub fn configuration_bytes<const N: usize>(&self, at: u64) -> Result<[u8; N], Error> {
+        read_configuration(self.device.as_fd(), &self.configuration, at)
+    }
+
+    /// Sets up an eventfd for each of the first `count` vectors and turns MSI-X on. Vectors set up before are replaced.
+    ///
+    /// # Errors
+    /// The function has fewer vectors, or none; the system has no descriptors left; the kernel refuses.
+    pub fn enable_interrupts(&self, count: u16) -> Result<Vectors, Error> {
+        if u32::from(count) > self.vectors {
+            return Err(Error::Vectors { asked: count, found: self.vectors });
+        }
+        let vectors = Vectors::new(count).map_err(|error| Error::errno("making an eventfd", error))?;
+        let descriptors: Vec<BorrowedFd<'_>> = vectors.descriptors().collect();
+        self.disable_interrupts()?;
+        if count > 0 {
+            let flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
+            sys::set_irqs(self.device.as_fd(), flags, VFIO_PCI_MSIX_IRQ_INDEX, &descriptors)
+                .map_err(|error| Error::io("setting up interrupts", &error))?;
+        }
+        Ok(vectors)
+    }
+
+    /// Turns MSI-X off and takes the eventfds back.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn disable_interrupts(&self) -> Result<(), Error> {
+        if self.vectors == 0 {
+            return Ok(());
+        }
+        let flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
+        match sys::set_irqs(self.device.as_fd(), flags, VFIO_PCI_MSIX_IRQ_INDEX, &[]) {
+            // Nothing is set up.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            result => result.map_err(|error| Error::io("turning interrupts off", &error)),
+        }
+    }
+
+    /// Resets the function; interrupts set up before stay. The controller is disabled then and knows nothing of its
+    /// queues.
+    ///
+    /// # Errors
+    /// The function has no reset, or the kernel refuses.
+    pub fn reset(&self) -> Result<(), Error> {
+        if !self.resets {
+            return Err(Error::NoReset);
+        }
+        sys::reset(self.device.as_fd()).map_err(|error| Error::io("resetting the function", &error))?;
+        set_command(self.device.as_fd(), &self.configuration, true)
+    }
+
+    /// Turns interrupts off and lets the function be master of the bus no more. Registers stay reachable. Dropping the
+    /// controller does the same, without a word if it fails.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn detach(&self) -> Result<(), Error> {
+        self.disable_interrupts()?;
+        set_command(self.device.as_fd(), &self.configuration, false)
+    }
+}
+
+impl Drop for VfioController {
+    fn drop(&mut self) {
+        // Closing the function does what could not be done here.
+        let _ = self.detach();
+    }
+}
+
+/// Where `len` bytes of configuration space are in the function's descriptor.
+fn place(configuration: &Region, at: u64, len: usize) -> Result<u64, Error> {
+    let end = at.checked_add(len as u64).filter(|end| *end <= configuration.size);
+    let place = configuration.offset.checked_add(at);
+    end.and(place).ok_or(Error::Device("its configuration space ends before", at))
+}
+
+fn read_configuration<const N: usize>(
+    device: BorrowedFd<'_>,
+    configuration: &Region,
+    at: u64,
+) -> Result<[u8; N], Error> {
+    const WHAT: &str = "reading configuration space";
+    let mut bytes = [0; N];
+    match pread(device, &mut bytes, place(configuration, at, N)?) {
+        Ok(read) if read == N => Ok(bytes),
+        Ok(_) => Err(Error::System(WHAT, 0)),
+        Err(error) => Err(Error::errno(WHAT, error)),
+    }
+}
+
+/// Memory space stays on: registers that are mapped could not be accessed without it.
+fn set_command(device: BorrowedFd<'_>, configuration: &Region, master: bool) -> Result<(), Error> {
+    const WHAT: &str = "writing configuration space";
+    const MEMORY: u16 = 1 << 1;
+    let command = u16::from_le_bytes(read_configuration(device, configuration, COMMAND)?) & !COMMAND_SET;
+    let command = command | if master { COMMAND_SET } else { MEMORY };
+    match pwrite(device, &command.to_le_bytes(), place(configuration, COMMAND, 2)?) {
+        Ok(2) => Ok(()),
+        Ok(_) => Err(Error::System(WHAT, 0)),
+        Err(error) => Err(Error::errno(WHAT, error)),
+    }
+}
+
+impl RegisterIo for VfioController {
+    type Error = MmioError;
+
+    fn read32(&self, offset: Offset) -> Result<u32, MmioError> {
+        self.registers.read32(offset)
+    }
+
+    #[inline]
+    fn write32(&self, offset: Offset, value: u32) -> Result<(), MmioError> {
+        self.registers.write32(offset, value)
+    }
+}
+
+/// Takes a controller over in whatever state it is, and begins to disable it; see [`nvme_core::controller::attach`].
+/// `arena` has to be mapped in the controller's [`Container`] for it to work. Nothing that the function does can break
+/// memory safety, because what it reaches behind the IOMMU is memory that is used by copies alone.
+///
+/// # Errors
+/// [`AttachError`]; nothing was written to the controller then.
+pub fn attach<'d, 's>(
+    registers: &'d VfioController,
+    arena: &'d AddressSpace,
+    link: &'d Link,
+) -> Result<Disabling<'d, 's, VfioController, AddressSpace>, AttachError> {
+    attach_function(registers, arena, link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_read_and_printed_and_go_into_the_name() {
+        const TOKEN: &str = "14d63f20-8445-11ea-8900-1f9ce7d5650d";
+        let token: VfToken = TOKEN.parse().expect("a token");
+        assert_eq!(token.to_string(), TOKEN);
+        assert_eq!(TOKEN.to_uppercase().parse(), Ok(token));
+        let address: PciAddress = "0000:01:00.0".parse().expect("an address");
+        let rows =
+            [(None, "0000:01:00.0".to_owned()), (Some(token), format!("0000:01:00.0 vf_token={TOKEN}"))];
+        for (vf_token, expected) in rows {
+            let name = OpenOptions { vf_token }.device_name(address);
+            assert_eq!(name.to_str(), Ok(expected.as_str()));
+        }
+        for (name, text) in [
+            ("nothing", ""),
+            ("no hyphens", "14d63f20844511ea89001f9ce7d5650d"),
+            ("hyphens elsewhere", "14d63f2-08445-11ea-8900-1f9ce7d5650d"),
+            ("a sign", "+4d63f20-8445-11ea-8900-1f9ce7d5650d"),
+            ("too long", "14d63f20-8445-11ea-8900-1f9ce7d5650d0"),
+            ("no digit", "14d63f20-8445-11ea-8900-1f9ce7d5650g"),
+        ] {
+            assert_eq!(text.parse::<VfToken>(), Err(VfTokenError), "{name}");
+        }
+    }
+
+    #[test]
+    fn configuration_space_has_an_end() {
+        let space = Region { size: 256, offset: 0x7000, areas: Vec::new() };
+        for (name, at, len, expected) in [
+            ("the first byte", 0, 1, Some(0x7000)),
+            ("the last bytes", 252, 4, Some(0x70FC)),
+            ("past the end", 253, 4, None),
+            ("far away", u64::MAX, 1, None),
+        ] {
+            assert_eq!(place(&space, at, len).ok(), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why a PCI function cannot be used, and what to do about it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+
+use crate::address::PciAddress;
+
+/// Why something asked of VFIO was not done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The operating system refuses: what was tried, and its errno.
+    System(&'static str, i32),
+    /// There is no such function.
+    NoFunction(PciAddress),
+    /// The function is bound to another driver, or to none.
+    NotBound {
+        /// The function.
+        function: PciAddress,
+        /// Its driver.
+        driver: Option<String>,
+    },
+    /// The function is behind no IOMMU.
+    NoGroup(PciAddress),
+    /// The kernel has no VFIO, or it is not loaded: what is missing.
+    NoVfio(PathBuf),
+    /// The kernel's VFIO speaks another version of the interface.
+    Version(u32),
+    /// The kernel's VFIO cannot do this.
+    NoType1,
+    /// This user may not open the file.
+    Permission(PathBuf),
+    /// Somebody else has the group open.
+    InUse(PathBuf),
+    /// Other functions of the group are in the hands of other drivers.
+    NotViable {
+        /// The group.
+        group: u32,
+        /// The functions, as sysfs names them, each with its driver.
+        others: Vec<(String, String)>,
+    },
+    /// The function takes part in single-root I/O virtualisation and wants another token, or one at all.
+    Token(PciAddress),
+    /// More memory would be locked than this user may lock.
+    MemoryLock {
+        /// Bytes that have to be locked in all.
+        needed: u64,
+        /// Bytes that may be.
+        allowed: u64,
+    },
+    /// The IOMMU has no free addresses for so many bytes in one piece.
+    NoAddresses(u64),
+    /// Memory lies at bus addresses that the IOMMU does not have, or has given away.
+    Addresses {
+        /// The first.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
+    /// No more mappings are possible.
+    Mappings {
+        /// Asked for.
+        needed: usize,
+        /// How many remain.
+        left: u32,
+    },
+    /// The smallest page of the IOMMU is larger than a page of memory: bytes.
+    PageSize(u64),
+    /// The container has no function yet, so that nothing can be mapped.
+    NoFunctionYet,
+    /// What the kernel says cannot be: what.
+    Information(&'static str),
+    /// The function is no NVM Express controller: its class code.
+    NotNvme(u32),
+    /// What the function says of itself cannot be used: what, and the value.
+    Device(&'static str, u64),
+    /// More interrupt vectors than the function has.
+    Vectors {
+        /// Asked for.
+        asked: u16,
+        /// There are.
+        found: u32,
+    },
+    /// The function cannot be reset.
+    NoReset,
+}
+
+impl Error {
+    pub(crate) fn errno(what: &'static str, error: Errno) -> Self {
+        Self::System(what, error.raw_os_error())
+    }
+
+    pub(crate) fn io(what: &'static str, error: &std::io::Error) -> Self {
+        Self::System(what, error.raw_os_error().unwrap_or(0))
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System(what, 0) => write!(f, "{what} failed"),
+            Self::System(what, errno) => write!(f, "{what}: {}", std::io::Error::from_raw_os_error(*errno)),
+            Self::NoFunction(function) => write!(f, "there is no PCI function {function}; lspci -D lists them"),
+            Self::NotBound { function, driver } => {
+                write!(f, "PCI function {function} is bound to ")?;
+                match driver {
+                    Some(driver) => write!(f, "the driver {driver}"),
+                    None => f.write_str("no driver"),
+                }?;
+                write!(f, "; bind it to vfio-pci (driver_override in sysfs)")
+            }
+            Self::NoGroup(function) => write!(
+                f,
+                "PCI function {function} is behind no IOMMU; turn it on in the firmware and on the kernel's command line \
+                 (intel_iommu=on on Intel)"
+            ),
+            Self::NoVfio(path) => write!(
+                f,
+                "{} is not there: load the modules vfio-pci and vfio_iommu_type1, or use a kernel with CONFIG_VFIO_PCI and \
+                 CONFIG_VFIO_IOMMU_TYPE1",
+                path.display()
+            ),
+            Self::Version(version) => {
+                write!(f, "the kernel's VFIO speaks version {version}; version 0 is known")
+            }
+            Self::NoType1 => f.write_str(
+                "the kernel's VFIO has no type 1 IOMMU; load the module vfio_iommu_type1 or use a kernel that has it",
+            ),
+            Self::Permission(path) => write!(
+                f,
+                "no permission to open {}; give this user the right to read and write it (chown), or run as root",
+                path.display()
+            ),
+            Self::InUse(path) => write!(
+                f,
+                "{} is in use by another process; end that first (fuser -v {0})",
+                path.display()
+            ),
+            Self::NotViable { group, others } => {
+                write!(f, "IOMMU group {group} cannot be used, because other drivers have functions of it: ")?;
+                for (at, (name, driver)) in others.iter().enumerate() {
+                    let separator = if at == 0 { "" } else { ", " };
+                    write!(f, "{separator}{name} ({driver})")?;
+                }
+                f.write_str("; unbind them, or bind them to vfio-pci")
+            }
+            Self::Token(function) => write!(
+                f,
+                "PCI function {function} wants another token for virtual functions: give every function of the device the \
+                 same vf_token"
+            ),
+            Self::MemoryLock { needed, allowed } => write!(
+                f,
+                "{needed} bytes of memory have to be locked, {allowed} are allowed; raise the limit (ulimit -l {}), or use \
+                 less memory",
+                needed.div_ceil(1024)
+            ),
+            Self::NoAddresses(bytes) => {
+                write!(f, "the IOMMU has no {bytes:#x} free bus addresses in one piece; use less memory")
+            }
+            Self::Addresses { first, last } => write!(
+                f,
+                "bus addresses {first:#x} to {last:#x} are in use or not among those of the IOMMU; let the container choose"
+            ),
+            Self::Mappings { needed, left } => write!(
+                f,
+                "{needed} mappings are needed, {left} are left; raise the parameter dma_entry_limit of the module \
+                 vfio_iommu_type1"
+            ),
+            Self::PageSize(bytes) => {
+                write!(f, "the smallest page of the IOMMU has {bytes} bytes; pages of 4096 bytes are needed")
+            }
+            Self::NoFunctionYet => f.write_str("the container has no function yet; open one before mapping memory"),
+            Self::Information(what) => write!(f, "the kernel's information cannot be used: {what}"),
+            Self::NotNvme(class) => {
+                write!(f, "the function has class code {class:#08x}; an NVM Express controller has 0x010802")
+            }
+            Self::Device(what, value) => write!(f, "the function cannot be used: {what} ({value:#x})"),
+            Self::Vectors { asked, found } => {
+                write!(f, "{asked} interrupt vectors asked for; the function has {found}")
+            }
+            Self::NoReset => f.write_str("the function cannot be reset; disable the controller instead"),
+        }
+    }
+}

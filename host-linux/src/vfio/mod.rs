@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! PCI functions bound to vfio-pci (Linux, `Documentation/driver-api/vfio.rst`): containers, groups and the IOMMU of
+//! type 1.
+//!
+//! A [`Container`] is one bus address space behind the IOMMU. Functions are [opened](Container::open) into it, several if
+//! they are to see the same addresses, and memory is [mapped](Container::create) into it: each pool of an
+//! [`AddressSpace`](crate::memory::AddressSpace) by itself, at addresses the IOMMU has.
+//!
+//! ```no_run
+//! use nvme_core::controller::Link;
+//! use nvme_host_linux::memory::Capacity;
+//! use nvme_host_linux::vfio::{Container, OpenOptions, attach};
+//!
+//! let container = Container::new()?;
+//! let registers = container.open("0000:01:00.0".parse()?, &OpenOptions::default())?;
+//! let capacity = Capacity { queues: 4 << 20, data: 16 << 20, controller_data: 1 << 20 };
+//! let memory = container.create("nvme", capacity)?;
+//! let vectors = registers.enable_interrupts(5)?;
+//! let link = Link::new();
+//! let disabling = attach(&registers, memory.space(), &link)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | | By | Checked |
+//! |---|---|---|
+//! | function, driver, group | sysfs ([`Sysfs`]) | bound to a VFIO driver, other functions of the group |
+//! | memory | `VFIO_IOMMU_MAP_DMA` | address ranges, page sizes, number of mappings, memory lock |
+//! | registers | BAR0, mapped | class, length |
+//! | interrupts | one eventfd for each vector of MSI-X | number of vectors |
+//! | reset | `VFIO_DEVICE_RESET` | whether the function has one |
+
+mod container;
+mod controller;
+mod error;
+pub mod info;
+pub mod sysfs;
+
+pub use container::{Container, MappedSpace};
+pub use controller::{OpenOptions, VfToken, VfTokenError, VfioController, attach};
+pub use error::Error;
+pub use sysfs::Sysfs;

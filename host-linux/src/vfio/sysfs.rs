@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What sysfs says of PCI functions: driver, IOMMU group, neighbours. Linux, `Documentation/ABI/testing/sysfs-bus-pci`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::Error;
+use crate::address::PciAddress;
+
+/// Drivers besides those of VFIO that leave DMA to the owner of the group.
+const HARMLESS: [&str; 3] = ["pci-stub", "pci-pf-stub", "pcieport"];
+
+/// Where sysfs is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysfs {
+    root: PathBuf,
+}
+
+impl Default for Sysfs {
+    fn default() -> Self {
+        Self { root: "/sys".into() }
+    }
+}
+
+/// A function, or another device, in an IOMMU group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// As sysfs names it; for a PCI function its address.
+    pub name: String,
+    /// Its driver.
+    pub driver: Option<String>,
+}
+
+impl Member {
+    /// Whether its driver keeps the group from being used.
+    #[must_use]
+    pub fn is_in_the_way(&self) -> bool {
+        self.driver.as_deref().is_some_and(|driver| !is_vfio(driver) && !HARMLESS.contains(&driver))
+    }
+}
+
+/// A PCI function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PciFunction {
+    /// Where it is.
+    pub address: PciAddress,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// Its IOMMU group.
+    pub group: Option<u32>,
+    /// The other members of the group, in the order of their names.
+    pub others: Vec<Member>,
+    /// Node of memory it is near to.
+    pub numa_node: Option<u32>,
+    /// Class code: base class, sub-class, programming interface.
+    pub class: Option<u32>,
+    /// PCI Vendor ID and Device ID.
+    pub id: Option<(u16, u16)>,
+}
+
+/// Whether `driver` is one of VFIO: `vfio-pci`, or one for some models of device.
+fn is_vfio(driver: &str) -> bool {
+    driver.split(['-', '_']).any(|word| word == "vfio")
+}
+
+impl Sysfs {
+    /// Another folder than `/sys`.
+    #[must_use]
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Looks a function up.
+    ///
+    /// # Errors
+    /// There is no such function, or it cannot be looked at.
+    pub fn function(&self, address: PciAddress) -> Result<PciFunction, Error> {
+        let folder = self.root.join("bus/pci/devices").join(address.to_string());
+        match fs::metadata(&folder) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NoFunction(address)),
+            Err(error) => return Err(Error::io("looking for the function in sysfs", &error)),
+        }
+        let group = link_name(&folder.join("iommu_group"))?.and_then(|name| name.parse().ok());
+        let id = hexadecimal(&folder.join("vendor")).zip(hexadecimal(&folder.join("device")));
+        Ok(PciFunction {
+            address,
+            driver: link_name(&folder.join("driver"))?,
+            group,
+            others: match group {
+                Some(_) => others(&folder, address)?,
+                None => Vec::new(),
+            },
+            // No node is written as -1.
+            numa_node: text(&folder.join("numa_node")).and_then(|text| text.parse().ok()),
+            class: hexadecimal(&folder.join("class")),
+            id: id.map(|(vendor, device)| (vendor as u16, device as u16)),
+        })
+    }
+}
+
+impl PciFunction {
+    /// The group, if the function is bound to a driver of VFIO and nothing in sysfs keeps the group from being used.
+    ///
+    /// # Errors
+    /// [`Error::NotBound`], [`Error::NoGroup`], [`Error::NotViable`].
+    pub fn usable_group(&self) -> Result<u32, Error> {
+        if !self.driver.as_deref().is_some_and(is_vfio) {
+            return Err(Error::NotBound { function: self.address, driver: self.driver.clone() });
+        }
+        let group = self.group.ok_or(Error::NoGroup(self.address))?;
+        match self.in_the_way() {
+            others if others.is_empty() => Ok(group),
+            others => Err(Error::NotViable { group, others }),
+        }
+    }
+
+    /// The other members of the group whose drivers keep it from being used.
+    #[must_use]
+    pub fn in_the_way(&self) -> Vec<(String, String)> {
+        let found = self.others.iter().filter(|member| member.is_in_the_way());
+        found.map(|member| (member.name.clone(), member.driver.clone().unwrap_or_default())).collect()
+    }
+}
+
+fn others(folder: &Path, address: PciAddress) -> Result<Vec<Member>, Error> {
+    const WHAT: &str = "looking for the other functions of the IOMMU group";
+    let devices = folder.join("iommu_group/devices");
+    let mut members = Vec::new();
+    for entry in fs::read_dir(&devices).map_err(|error| Error::io(WHAT, &error))? {
+        let entry = entry.map_err(|error| Error::io(WHAT, &error))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != address.to_string() {
+            let driver = link_name(&entry.path().join("driver"))?;
+            members.push(Member { name, driver });
+        }
+    }
+    members.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(members)
+}
+
+/// The last part of where a link leads; `None` if it is not there.
+fn link_name(link: &Path) -> Result<Option<String>, Error> {
+    match fs::read_link(link) {
+        Ok(target) => Ok(target.file_name().map(|name| name.to_string_lossy().into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("reading a link of sysfs", &error)),
+    }
+}
+
+fn text(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn hexadecimal(path: &Path) -> Option<u32> {
+    u32::from_str_radix(text(path)?.strip_prefix("0x")?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A folder that looks like sysfs.
+    struct Tree(tempfile::TempDir);
+
+    impl Tree {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            fs::create_dir_all(folder.path().join("bus/pci/devices")).expect("a folder");
+            Self(folder)
+        }
+
+        fn function(&self, name: &str, driver: Option<&str>, group: Option<u32>) -> &Self {
+            let root = self.0.path();
+            let real = root.join("devices/pci0000:00").join(name);
+            fs::create_dir_all(&real).expect("a folder");
+            symlink(&real, root.join("bus/pci/devices").join(name)).expect("a link");
+            if let Some(driver) = driver {
+                let folder = root.join("bus/pci/drivers").join(driver);
+                fs::create_dir_all(&folder).expect("a folder");
+                symlink(&folder, real.join("driver")).expect("a link");
+            }
+            if let Some(group) = group {
+                let folder = root.join(format!("kernel/iommu_groups/{group}"));
+                fs::create_dir_all(folder.join("devices")).expect("a folder");
+                symlink(&real, folder.join("devices").join(name)).expect("a link");
+                symlink(&folder, real.join("iommu_group")).expect("a link");
+            }
+            self
+        }
+
+        fn file(&self, function: &str, name: &str, content: &str) -> &Self {
+            fs::write(self.0.path().join("bus/pci/devices").join(function).join(name), content)
+                .expect("a file");
+            self
+        }
+
+        fn look(&self, function: &str) -> Result<PciFunction, Error> {
+            Sysfs::at(self.0.path()).function(function.parse().expect("an address"))
+        }
+    }
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(name, driver)| ((*name).to_owned(), (*driver).to_owned())).collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let tree = Tree::new();
+        tree.function("0000:01:00.0", Some("vfio-pci"), Some(7))
+            .file("0000:01:00.0", "numa_node", "1\n")
+            .file("0000:01:00.0", "class", "0x010802\n")
+            .file("0000:01:00.0", "vendor", "0x1b36\n")
+            .file("0000:01:00.0", "device", "0x0010\n")
+            .function("0000:02:00.0", None, None)
+            .file("0000:02:00.0", "numa_node", "-1\n")
+            .file("0000:02:00.0", "class", "many\n");
+        let found = tree.look("0000:01:00.0").expect("a function");
+        assert_eq!(
+            found,
+            PciFunction {
+                address: "0000:01:00.0".parse().expect("an address"),
+                driver: Some("vfio-pci".to_owned()),
+                group: Some(7),
+                others: Vec::new(),
+                numa_node: Some(1),
+                class: Some(0x01_08_02),
+                id: Some((0x1B36, 0x0010)),
+            }
+        );
+        let found = tree.look("0000:02:00.0").expect("a function");
+        assert_eq!((found.driver, found.group, found.numa_node), (None, None, None));
+        assert_eq!((found.class, found.id, found.others), (None, None, Vec::new()));
+    }
+
+    #[test]
+    fn what_keeps_a_function_from_being_used_is_named() {
+        const HERE: &str = "0000:01:00.0";
+        let address: PciAddress = HERE.parse().expect("an address");
+        let not_bound = |driver: Option<&str>| {
+            Err(Error::NotBound { function: address, driver: driver.map(str::to_owned) })
+        };
+        type Others = &'static [(&'static str, Option<&'static str>)];
+        let rows: [(&str, Option<&str>, Option<u32>, Others, Result<u32, Error>); 9] = [
+            ("alone", Some("vfio-pci"), Some(3), &[], Ok(3)),
+            ("a driver for some models", Some("nvme_vfio_pci"), Some(3), &[], Ok(3)),
+            ("a driver that only sounds so", Some("xvfio"), Some(3), &[], not_bound(Some("xvfio"))),
+            ("the kernel's driver", Some("nvme"), Some(3), &[], not_bound(Some("nvme"))),
+            ("no driver", None, Some(3), &[], not_bound(None)),
+            ("no IOMMU", Some("vfio-pci"), None, &[], Err(Error::NoGroup(address))),
+            (
+                "harmless neighbours",
+                Some("vfio-pci"),
+                Some(3),
+                &[
+                    ("0000:00:01.0", Some("pcieport")),
+                    ("0000:01:00.1", None),
+                    ("0000:01:00.2", Some("pci-stub")),
+                    ("0000:01:00.3", Some("vfio-pci")),
+                ],
+                Ok(3),
+            ),
+            (
+                "one in the way",
+                Some("vfio-pci"),
+                Some(3),
+                &[("0000:01:00.1", Some("ahci")), ("0000:01:00.2", None)],
+                Err(Error::NotViable { group: 3, others: pairs(&[("0000:01:00.1", "ahci")]) }),
+            ),
+            (
+                "two in the way",
+                Some("vfio-pci"),
+                Some(3),
+                &[("0000:01:00.2", Some("nvme")), ("0000:01:00.1", Some("ahci"))],
+                Err(Error::NotViable {
+                    group: 3,
+                    others: pairs(&[("0000:01:00.1", "ahci"), ("0000:01:00.2", "nvme")]),
+                }),
+            ),
+        ];
+        for (name, driver, group, others, expected) in rows {
+            let tree = Tree::new();
+            tree.function(HERE, driver, group);
+            for (other, driver) in others {
+                tree.function(other, *driver, group);
+            }
+            let found = tree.look(HERE).expect("a function");
+            assert_eq!(found.others.len(), others.len(), "{name}");
+            let usable = found.usable_group();
+            if let Err(Error::NotViable { others, .. }) = &usable {
+                let text = usable.as_ref().unwrap_err().to_string();
+                assert!(others.iter().all(|(other, _)| text.contains(other)), "{name}: {text}");
+            }
+            assert_eq!(usable, expected, "{name}");
+        }
+        assert_eq!(Tree::new().look(HERE), Err(Error::NoFunction(address)));
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The machine as the kernel shows it: file systems, modules, PCI functions and their drivers.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nvme_host_linux::address::PciAddress;
+use rustix::mount::{MountFlags, mount};
+use rustix::system::finit_module;
+
+const FUNCTIONS: &str = "/sys/bus/pci/devices";
+/// Modules to load, in this order, as far as they are there: a kernel may have some built in.
+const MODULES: [&str; 6] =
+    ["irqbypass", "vfio", "vfio_virqfd", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci"];
+
+/// Mounts what the kernel has to show.
+pub(crate) fn prepare() -> io::Result<()> {
+    for (kind, folder) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
+        fs::create_dir_all(folder)?;
+        mount(kind, folder, kind, MountFlags::empty(), c"")?;
+    }
+    Ok(())
+}
+
+/// Loads the modules of VFIO from `/modules`.
+pub(crate) fn load_modules() -> Result<(), String> {
+    let mut loaded = 0;
+    for name in MODULES {
+        let path = PathBuf::from(format!("/modules/{name}.ko"));
+        if path.exists() {
+            let file = fs::File::open(&path).map_err(|error| format!("{name}: {error}"))?;
+            finit_module(&file, c"", 0).map_err(|error| format!("{name}: {error}"))?;
+            loaded += 1;
+        }
+    }
+    println!("{loaded} modules loaded");
+    Ok(())
+}
+
+/// The functions that are NVM Express controllers, in the order of their addresses.
+pub(crate) fn nvme_functions() -> Result<Vec<PciAddress>, String> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(FUNCTIONS).map_err(|error| error.to_string())? {
+        let entry = entry.map_err(|error| error.to_string())?;
+        let class = fs::read_to_string(entry.path().join("class")).map_err(|error| error.to_string())?;
+        if class.trim() == "0x010802" {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            found.push(name.parse::<PciAddress>().map_err(|error| format!("{name}: {error}"))?);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Binds a function to vfio-pci, whatever driver it has.
+pub(crate) fn bind(function: PciAddress) -> io::Result<()> {
+    let name = function.to_string();
+    let folder = Path::new(FUNCTIONS).join(&name);
+    fs::write(folder.join("driver_override"), "vfio-pci")?;
+    if folder.join("driver").exists() {
+        fs::write(folder.join("driver/unbind"), &name)?;
+    }
+    fs::write("/sys/bus/pci/drivers_probe", &name)
+}
