@@ -106,14 +106,14 @@ pub(crate) fn drive(registers: &Registers, arena: &AddressSpace, waiting: Waitin
             None
         }
     };
-    let waiter =
-        Waiter { start: std::time::Instant::now(), vectors, interrupts: std::cell::Cell::new(0) };
+    let waiter = Waiter { start: std::time::Instant::now(), vectors, interrupts: std::cell::Cell::new(0) };
     let link = Link::new();
     let mut slots: Vec<AdminSlot> = (0..16).map(|_| AdminSlot::new()).collect();
     let disabled = disable(attach(registers, arena, &link).map_err(text)?, &waiter)?;
     let mut admin_slots = slots.as_mut_slice();
     let mut disabled = disabled;
-    for (turn, end) in ["a reset of the function", "a reset of the controller", "a shutdown"].into_iter().enumerate()
+    for (turn, end) in
+        ["a reset of the function", "a reset of the controller", "a shutdown"].into_iter().enumerate()
     {
         let mut controller = enable(disabled, admin_slots, &waiter)?;
         let blocks = identify(&mut controller, &waiter, turn == 0)?;

@@ -29,7 +29,11 @@ fn doing<T, E: Display>(what: &str, result: Result<T, E>) -> Result<T, Failure> 
 }
 
 /// Checks that something is refused as it should be.
-fn refused<T>(what: &str, result: Result<T, Error>, expected: impl Fn(&Error) -> bool) -> Result<(), Failure> {
+fn refused<T>(
+    what: &str,
+    result: Result<T, Error>,
+    expected: impl Fn(&Error) -> bool,
+) -> Result<(), Failure> {
     match result {
         Err(error) if expected(&error) => {
             println!("refused, as it should be, {what}: {error}");
@@ -73,7 +77,10 @@ fn run() -> Result<(), Failure> {
         matches!(error, Error::InUse(_))
     })?;
     let limits = doing("asking for the IOMMU's limits", container.limits())?;
-    println!("IOMMU: page sizes {:#x}, {:x?}, {:?} mappings left", limits.page_sizes, limits.ranges, limits.mappings_left);
+    println!(
+        "IOMMU: page sizes {:#x}, {:x?}, {:?} mappings left",
+        limits.page_sizes, limits.ranges, limits.mappings_left
+    );
     for controller in &controllers {
         println!(
             "{}: group {:?}, {} vectors, {:#x} bytes of registers, reset {}",
