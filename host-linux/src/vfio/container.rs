@@ -107,6 +107,7 @@ impl Container {
         let device = sys::open_device(group.as_fd(), &options.device_name(address)).map_err(|error| {
             match error.raw_os_error().map(Errno::from_raw_os_error) {
                 Some(Errno::ACCESS) => Error::Token(address),
+                Some(Errno::INVAL) if options.vf_token.is_some() => Error::NoToken(address),
                 Some(Errno::BUSY) => Error::InUse(Path::new(FOLDER).join(number.to_string())),
                 _ => Error::io("opening the function", &error),
             }

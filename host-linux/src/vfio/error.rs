@@ -43,6 +43,8 @@ pub enum Error {
     },
     /// The function takes part in single-root I/O virtualisation and wants another token, or one at all.
     Token(PciAddress),
+    /// The function takes no part in single-root I/O virtualisation, and no token.
+    NoToken(PciAddress),
     /// More memory would be locked than this user may lock.
     MemoryLock {
         /// Bytes that have to be locked in all.
@@ -152,6 +154,11 @@ impl fmt::Display for Error {
                 f,
                 "PCI function {function} wants another token for virtual functions: give every function of the device the \
                  same vf_token"
+            ),
+            Self::NoToken(function) => write!(
+                f,
+                "PCI function {function} takes no token, because it has no virtual functions and is none, or vfio-pci was \
+                 loaded without enable_sriov=1; open it without vf_token"
             ),
             Self::MemoryLock { needed, allowed } => write!(
                 f,

@@ -242,8 +242,10 @@ mod tests {
         let not_bound = |driver: Option<&str>| {
             Err(Error::NotBound { function: address, driver: driver.map(str::to_owned) })
         };
-        type Others = &'static [(&'static str, Option<&'static str>)];
-        let rows: [(&str, Option<&str>, Option<u32>, Others, Result<u32, Error>); 9] = [
+        type Name = &'static str;
+        type Others = &'static [(Name, Option<Name>)];
+        type Row = (Name, Option<Name>, Option<u32>, Others, Result<u32, Error>);
+        let rows: [Row; 9] = [
             ("alone", Some("vfio-pci"), Some(3), &[], Ok(3)),
             ("a driver for some models", Some("nvme_vfio_pci"), Some(3), &[], Ok(3)),
             ("a driver that only sounds so", Some("xvfio"), Some(3), &[], not_bound(Some("xvfio"))),

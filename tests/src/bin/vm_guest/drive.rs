@@ -27,7 +27,10 @@ const PAIRS: u16 = 4;
 const COMMANDS: usize = 32;
 /// Bytes of each command; each queue pair has so many commands' worth of blocks of its own.
 const COMMAND_BYTES: usize = 16 << 10;
+/// Namespaces that are written and read back.
 const NAMESPACES: [u32; 2] = [1, 2];
+/// A namespace so slow that its commands are still outstanding when a reset comes, and the bytes in its blocks.
+const SLOW: (u32, u32) = (3, 512);
 
 type Registers = VfioController;
 type Pair<'d, 's> = IoQueuePair<'d, 's, Registers, AddressSpace, usize>;
@@ -144,8 +147,7 @@ pub(crate) fn drive(registers: &Registers, arena: &AddressSpace, waiting: Waitin
             }
             down.disable()
         } else {
-            let (namespace, block_bytes) = blocks[0];
-            let outstanding = begin(&mut pairs, &mut buffers, namespace, block_bytes)?;
+            let outstanding = submit(&mut pairs, &mut buffers, SLOW, true)?;
             println!("{outstanding} commands outstanding at {end}");
             if end == "a reset of the function" {
                 registers.reset().map_err(text)?;
@@ -172,6 +174,9 @@ pub(crate) fn drive(registers: &Registers, arena: &AddressSpace, waiting: Waitin
             release(arena, region, &quiet.quiesced());
         }
         println!("{lost} commands ended by {end}");
+        if (lost == 0) != (end == "a shutdown") {
+            return Err(format!("{lost} commands were outstanding at {end}"));
+        }
         admin_slots = quiet.retire().ok_or("the admin queue is gone")?;
         disabled = quiet;
     }
@@ -391,14 +396,4 @@ fn transfer(
         }
     }
     Ok(())
-}
-
-/// Submits writes of what is there already, and does not wait for their end.
-fn begin(
-    pairs: &mut [Pair<'_, '_>],
-    buffers: &mut Vec<DmaRegion>,
-    namespace: u32,
-    block_bytes: u32,
-) -> Result<usize, String> {
-    submit(pairs, buffers, (namespace, block_bytes), true)
 }

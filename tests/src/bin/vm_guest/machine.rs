@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use nvme_host_linux::address::PciAddress;
 use rustix::mount::{MountFlags, mount};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::system::finit_module;
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 const FUNCTIONS: &str = "/sys/bus/pci/devices";
 /// Modules to load, in this order, as far as they are there: a kernel may have some built in.
@@ -30,7 +32,8 @@ pub(crate) fn load_modules() -> Result<(), String> {
         let path = PathBuf::from(format!("/modules/{name}.ko"));
         if path.exists() {
             let file = fs::File::open(&path).map_err(|error| format!("{name}: {error}"))?;
-            finit_module(&file, c"", 0).map_err(|error| format!("{name}: {error}"))?;
+            let parameters = if name == "vfio-pci" { c"enable_sriov=1" } else { c"" };
+            finit_module(&file, parameters, 0).map_err(|error| format!("{name}: {error}"))?;
             loaded += 1;
         }
     }
@@ -62,4 +65,25 @@ pub(crate) fn bind(function: PciAddress) -> io::Result<()> {
         fs::write(folder.join("driver/unbind"), &name)?;
     }
     fs::write("/sys/bus/pci/drivers_probe", &name)
+}
+
+/// Gives a physical function `count` virtual functions, and returns the first.
+pub(crate) fn set_virtual_functions(function: PciAddress, count: u32) -> Result<Option<PciAddress>, String> {
+    let folder = Path::new(FUNCTIONS).join(function.to_string());
+    fs::write(folder.join("sriov_numvfs"), count.to_string()).map_err(|error| error.to_string())?;
+    if count == 0 {
+        return Ok(None);
+    }
+    let link = fs::read_link(folder.join("virtfn0")).map_err(|error| error.to_string())?;
+    let name = link.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    name.parse().map(Some).map_err(|error| format!("{name}: {error}"))
+}
+
+/// Lets this process lock `bytes` and no more.
+pub(crate) fn limit_locked_memory(bytes: u64) -> io::Result<()> {
+    let limit = Rlimit { current: Some(bytes), ..getrlimit(Resource::Memlock) };
+    setrlimit(Resource::Memlock, limit)?;
+    let mut sets = capabilities(None)?;
+    sets.effective.remove(CapabilitySet::IPC_LOCK);
+    Ok(set_capabilities(None, sets)?)
 }

@@ -44,36 +44,86 @@ fn refused<T>(
     }
 }
 
+fn with_token(text: &str) -> Result<OpenOptions, Failure> {
+    Ok(OpenOptions { vf_token: Some(doing("a token", text.parse())?) })
+}
+
+/// Opens a physical function and its virtual one, with a token that both have in common and otherwise.
+fn check_tokens(physical: PciAddress, ordinary: PciAddress) -> Result<(), Failure> {
+    let token = with_token("14d63f20-8445-11ea-8900-1f9ce7d5650d")?;
+    let another = with_token("14d63f20-8445-11ea-8900-1f9ce7d5650e")?;
+    doing("binding to vfio-pci", machine::bind(physical))?;
+    let container = doing("making a container", Container::new())?;
+    refused("a token that nobody asked for", container.open(ordinary, &token), |error| {
+        *error == Error::NoToken(ordinary)
+    })?;
+    let owner = doing("opening a physical function", container.open(physical, &token))?;
+    let made = doing("making a virtual function", machine::set_virtual_functions(physical, 1))?;
+    let made = made.ok_or("there is no virtual function")?;
+    println!("physical function {physical}, virtual function {made}");
+    for (name, options) in [("without a token", &OpenOptions::default()), ("with another token", &another)] {
+        refused(&format!("a virtual function {name}"), container.open(made, options), |error| {
+            *error == Error::Token(made)
+        })?;
+    }
+    let opened = doing("opening a virtual function", container.open(made, &token))?;
+    println!("both open: groups {:?} and {:?}", owner.function().group, opened.function().group);
+    drop(opened);
+    doing("removing the virtual function", machine::set_virtual_functions(physical, 0))?;
+    Ok(())
+}
+
+/// Maps more than may be locked.
+fn check_locked_memory(function: PciAddress, capacity: Capacity) -> Result<(), Failure> {
+    const ALLOWED: u64 = 1 << 20;
+    let container = doing("making a container", Container::new())?;
+    let _opened = doing("opening a function", container.open(function, &OpenOptions::default()))?;
+    doing("mapping memory", container.create("nvme", capacity).map(drop))?;
+    doing("limiting locked memory", machine::limit_locked_memory(ALLOWED))?;
+    let needed = (capacity.queues + capacity.data + capacity.controller_data) as u64;
+    refused("more memory than may be locked", container.create("nvme", capacity), |error| {
+        *error == Error::MemoryLock { needed, allowed: ALLOWED }
+    })?;
+    let least = Capacity { queues: 4096, data: 4096, controller_data: 4096 };
+    doing("mapping little memory", container.create("nvme", least).map(drop))
+}
+
 fn run() -> Result<(), Failure> {
     doing("setting up the system", machine::prepare())?;
     refused("without VFIO in the kernel", Container::new(), |error| matches!(error, Error::NoVfio(_)))?;
     doing("loading modules", machine::load_modules())?;
     let functions = doing("looking for NVMe functions", machine::nvme_functions())?;
     println!("NVMe functions: {}", functions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
-    if functions.len() != 2 {
-        return Err(format!("{} NVMe functions where 2 are needed", functions.len()));
-    }
+    let [alone, first, second, physical] = functions.as_slice() else {
+        return Err(format!("{} NVMe functions where 4 are needed", functions.len()));
+    };
+    let (alone, first, second, physical) = (*alone, *first, *second, *physical);
     let options = OpenOptions::default();
     let container = doing("making a container", Container::new())?;
-    refused("a function of another driver", container.open(functions[0], &options), |error| {
+    refused("a function of another driver", container.open(alone, &options), |error| {
         matches!(error, Error::NotBound { .. })
     })?;
     let nowhere: PciAddress = doing("an address", "0000:ff:1f.7".parse())?;
     refused("a function that is not there", container.open(nowhere, &options), |error| {
         *error == Error::NoFunction(nowhere)
     })?;
-    for function in &functions {
-        doing("binding to vfio-pci", machine::bind(*function))?;
-    }
+    doing("binding to vfio-pci", machine::bind(alone))?;
+    doing("binding to vfio-pci", machine::bind(first))?;
+    refused(
+        "a group that another driver has a part of",
+        container.open(first, &options),
+        |error| matches!(error, Error::NotViable { others, .. } if *others == [(second.to_string(), "nvme".to_owned())]),
+    )?;
+    doing("binding to vfio-pci", machine::bind(second))?;
     let capacity = Capacity { queues: 8 << 20, data: 16 << 20, controller_data: 1 << 20 };
     refused("memory before a function", container.create("early", capacity), |error| {
         *error == Error::NoFunctionYet
     })?;
     let opened: Result<Vec<VfioController>, Error> =
-        functions.iter().map(|function| container.open(*function, &options)).collect();
-    let controllers = doing("opening both functions in one container", opened)?;
+        [alone, first, second].map(|function| container.open(function, &options)).into_iter().collect();
+    let controllers = doing("opening three functions in one container", opened)?;
     let other = doing("making another container", Container::new())?;
-    refused("a function that is open elsewhere", other.open(functions[0], &options), |error| {
+    refused("a function that is open elsewhere", other.open(alone, &options), |error| {
         matches!(error, Error::InUse(_))
     })?;
     let limits = doing("asking for the IOMMU's limits", container.limits())?;
@@ -97,11 +147,21 @@ fn run() -> Result<(), Failure> {
         }
         doing("detaching", controller.detach())?;
     }
-    let before = doing("asking for the IOMMU's limits", container.limits())?;
-    if before.mappings_left != limits.mappings_left {
-        return Err(format!("{:?} mappings left after everything was unmapped", before.mappings_left));
+    let huge = Capacity { queues: 0, data: 0, controller_data: 1 << 40 };
+    refused("more memory than there are addresses", container.create("huge", huge), |error| {
+        matches!(error, Error::NoAddresses(_))
+    })?;
+    let after = doing("asking for the IOMMU's limits", container.limits())?;
+    if after != limits {
+        return Err(format!("{after:?} after everything was unmapped"));
     }
-    Ok(())
+    drop((controllers, container));
+    let again = doing("making a container", Container::new())?;
+    doing("opening a function that was closed", other.open(alone, &options))?;
+    doing("opening a function that was closed", again.open(second, &options))?;
+    drop((other, again));
+    check_tokens(physical, alone)?;
+    check_locked_memory(alone, capacity)
 }
 
 fn main() -> ExitCode {
