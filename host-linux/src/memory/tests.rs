@@ -335,3 +335,29 @@ proptest! {
         prop_assert_eq!(space.usage(Pool::Data), PoolUsage::default());
     }
 }
+
+#[test]
+fn a_linear_space_lies_where_it_is_told() {
+    for (name, start, capacity) in [
+        ("least", 0x1000, Capacity { queues: 1, data: 0, controller_data: PAGE }),
+        ("more", 0x00FE_F000_0000, Capacity { queues: 5 * PAGE, data: 33 * PAGE, controller_data: 2 * PAGE }),
+    ] {
+        let space = AddressSpace::linear_at("test", capacity, BusAddr::new(start)).expect(name);
+        let end = start + AddressSpace::linear_span(capacity);
+        let windows = space.windows();
+        assert_eq!(windows.len(), 3, "{name}");
+        for window in windows {
+            let first = window.address.get();
+            assert!(
+                start <= first && first + window.len <= end,
+                "{name}: {window:?} from {start:#x} to {end:#x}"
+            );
+        }
+        let region = space.allocate(Pool::Queues, 1, PAGE, Direction::ToDevice).expect(name);
+        assert_eq!(region.bus(), space.windows()[0].address, "{name}");
+        space.give_back(region);
+    }
+    let capacity = Capacity { queues: PAGE, data: PAGE, controller_data: PAGE };
+    let error = AddressSpace::linear_at("test", capacity, BusAddr::new(0x1800)).expect_err("half a page");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}

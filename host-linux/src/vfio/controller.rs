@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nvme_core::controller::{AttachError, Disabling, Link};
 use nvme_core::mmio::MmioError;
@@ -115,13 +116,24 @@ pub struct VfioController {
     _container: Arc<Container>,
     function: PciFunction,
     configuration: Region,
-    vectors: u32,
+    /// A virtual function has as many as it was given when it was reset last.
+    vectors: AtomicU32,
     resets: bool,
 }
 
 fn region(device: BorrowedFd<'_>, index: u32) -> Result<Region, Error> {
     let info = sys::region_info(device, index).map_err(|error| Error::io("asking for a region", &error))?;
     Region::parse(&info)
+}
+
+fn count_vectors(device: BorrowedFd<'_>) -> Result<u32, Error> {
+    let irqs = sys::irq_info(device, VFIO_PCI_MSIX_IRQ_INDEX);
+    match irqs.map_err(|error| Error::io("asking for interrupts", &error))?.count {
+        count if count > MOST_VECTORS => {
+            Err(Error::Device("it has more vectors than MSI-X has", count.into()))
+        }
+        count => Ok(count),
+    }
 }
 
 impl VfioController {
@@ -153,11 +165,7 @@ impl VfioController {
         let Some((_, len)) = area else {
             return Err(Error::Device("its register space cannot be mapped up to the doorbells", space.size));
         };
-        let irqs = sys::irq_info(device.as_fd(), VFIO_PCI_MSIX_IRQ_INDEX);
-        let vectors = irqs.map_err(|error| Error::io("asking for interrupts", &error))?.count;
-        if vectors > MOST_VECTORS {
-            return Err(Error::Device("it has more vectors than MSI-X has", vectors.into()));
-        }
+        let vectors = AtomicU32::new(count_vectors(device.as_fd())?);
         // An access to registers before memory space is on would end the process.
         set_command(device.as_fd(), &configuration, true)?;
         let registers = Bar::map(&device, space.offset, *len as usize)
@@ -178,10 +186,11 @@ impl VfioController {
         self.registers.len()
     }
 
-    /// Interrupt vectors that can be told by eventfd.
+    /// Interrupt vectors that can be told by eventfd. A [reset](Self::reset) may change them: that of a virtual function
+    /// which was given other resources.
     #[must_use]
-    pub const fn interrupt_vectors(&self) -> u32 {
-        self.vectors
+    pub fn interrupt_vectors(&self) -> u32 {
+        self.vectors.load(Ordering::Relaxed)
     }
 
     /// Whether the function can be [reset](Self::reset).
@@ -209,8 +218,9 @@ impl VfioController {
     /// # Errors
     /// The function has fewer vectors, or none; the system has no descriptors left; the kernel refuses.
     pub fn enable_interrupts(&self, count: u16) -> Result<Vectors, Error> {
-        if u32::from(count) > self.vectors {
-            return Err(Error::Vectors { asked: count, found: self.vectors });
+        let found = self.interrupt_vectors();
+        if u32::from(count) > found {
+            return Err(Error::Vectors { asked: count, found });
         }
         let vectors = Vectors::new(count).map_err(|error| Error::errno("making an eventfd", error))?;
         let descriptors: Vec<BorrowedFd<'_>> = vectors.descriptors().collect();
@@ -228,7 +238,7 @@ impl VfioController {
     /// # Errors
     /// The kernel refuses.
     pub fn disable_interrupts(&self) -> Result<(), Error> {
-        if self.vectors == 0 {
+        if self.interrupt_vectors() == 0 {
             return Ok(());
         }
         let flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
@@ -249,7 +259,9 @@ impl VfioController {
             return Err(Error::NoReset);
         }
         sys::reset(self.device.as_fd()).map_err(|error| Error::io("resetting the function", &error))?;
-        set_command(self.device.as_fd(), &self.configuration, true)
+        set_command(self.device.as_fd(), &self.configuration, true)?;
+        self.vectors.store(count_vectors(self.device.as_fd())?, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Turns interrupts off and lets the function be master of the bus no more. Registers stay reachable. Dropping the

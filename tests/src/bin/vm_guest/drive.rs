@@ -5,7 +5,7 @@
 use std::fmt::{Debug, Display};
 use std::time::Duration;
 
-use nvme_core::admin::{AdminPort, AdminRequest, AdminSlot, Call};
+use nvme_core::admin::{AdminData, AdminPort, AdminRequest, AdminSlot, Call};
 use nvme_core::controller::{Disabled, Disabling, EnableOptions, Link, Ready, Shutdown};
 use nvme_core::dma::{Direction, DmaArena, DmaRegion, Pool, release};
 use nvme_core::io::{Buffer, CreateIoQueuePair, CreateOutcome, IoQueueOptions, IoQueuePair, IoSlot};
@@ -98,6 +98,37 @@ fn debug(error: impl Debug) -> String {
 fn byte(namespace: u32, pair: u16, index: usize, at: usize) -> u8 {
     let word = (at / 8) as u64 ^ u64::from(namespace) << 56 ^ u64::from(pair) << 48 ^ (index as u64) << 32;
     word.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()[at % 8]
+}
+
+/// Sends one admin command, with the bytes it gives back at most, and returns those.
+pub(crate) type Send<'a> = dyn FnMut(&str, &SubmissionQueueEntry, usize) -> Result<Vec<u8>, String> + 'a;
+
+/// Brings a controller up, hands its admin queue to `work`, and shuts it down.
+pub(crate) fn administer(
+    registers: &Registers,
+    arena: &AddressSpace,
+    work: impl FnOnce(&mut Send<'_>) -> Result<(), String>,
+) -> Result<(), String> {
+    let start = std::time::Instant::now();
+    let waiter = Waiter { start, vectors: None, interrupts: std::cell::Cell::new(0) };
+    let link = Link::new();
+    let mut slots: Vec<AdminSlot> = (0..16).map(|_| AdminSlot::new()).collect();
+    let disabled = disable(attach(registers, arena, &link).map_err(text)?, &waiter)?;
+    let mut controller = enable(disabled, &mut slots, &waiter)?;
+    let worked = work(&mut |what, command, len| {
+        let mut request = AdminRequest { command: *command, data: AdminData::None, timeout: TIMEOUT };
+        if len > 0 {
+            let region = arena.allocate_scattered(Pool::Data, len, Direction::FromDevice).map_err(debug)?;
+            request.data = AdminData::Buffer { region, len };
+        }
+        let mut bytes = vec![0; len];
+        admin(&mut controller, what, request, &mut bytes, &waiter)?;
+        Ok(bytes)
+    });
+    let mut down = controller.shutdown(Shutdown::Normal, Duration::from_secs(10), waiter.now());
+    waiter.run(|now| down.poll(now))?;
+    disable(down.disable(), &waiter)?.detach();
+    worked
 }
 
 /// Drives a controller once, from bring-up to shutdown, and checks that all memory came back.

@@ -11,7 +11,11 @@ mod sys;
 
 use std::fmt::Display;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use nvme_core::wire::admin::{Identify, IdentifyStructure};
+use nvme_core::wire::identify::SecondaryControllers;
+use nvme_core::wire::{Command, ControllerId, SubmissionQueueEntry};
 use nvme_host_linux::address::PciAddress;
 use nvme_host_linux::memory::Capacity;
 use nvme_host_linux::vfio::{Container, Error, OpenOptions, VfioController};
@@ -48,6 +52,49 @@ fn with_token(text: &str) -> Result<OpenOptions, Failure> {
     Ok(OpenOptions { vf_token: Some(doing("a token", text.parse())?) })
 }
 
+/// Command Virtualization Management and its actions. NVMe Base 2.1 §5.2.6.
+const VIRTUALIZATION_MANAGEMENT: u8 = 0x1C;
+const OFFLINE: u32 = 7;
+const ASSIGN: u32 = 8;
+const ONLINE: u32 = 9;
+
+/// Gives a virtual function resources by its physical one, and drives it.
+fn drive_virtual(
+    container: &Arc<Container>,
+    physical: &VfioController,
+    made: &VfioController,
+) -> Result<(), Failure> {
+    let capacity = Capacity { queues: 8 << 20, data: 16 << 20, controller_data: 1 << 20 };
+    let memory = doing("mapping memory of the physical function", container.create("physical", capacity))?;
+    let theirs = doing("mapping memory of the virtual function", container.create("virtual", capacity))?;
+    drive::administer(physical, memory.space(), |send| {
+        let list = Identify::new(IdentifyStructure::SECONDARY_CONTROLLER_LIST).encode();
+        let list = send("the list of secondary controllers", &list, 4096)?;
+        let list = SecondaryControllers::parse(&list, ControllerId::new(0));
+        let list = list.map_err(|error| format!("the list of secondary controllers: {error:?}"))?;
+        let secondary = list.iter().next().ok_or("there is no secondary controller")?;
+        println!("{secondary:?}");
+        let mut manage = |what: &str, action: u32, kind: u32, number: u32| {
+            let dword10 = u32::from(secondary.controller.get()) << 16 | kind << 8 | action;
+            let command = SubmissionQueueEntry::new(VIRTUALIZATION_MANAGEMENT);
+            send(what, &command.with_dwords([dword10, number, 0, 0, 0, 0]), 0)
+        };
+        // The admin queue and four queue pairs, with a vector for each.
+        manage("taking the secondary controller offline", OFFLINE, 0, 0)?;
+        manage("assigning queues", ASSIGN, 0, 5)?;
+        manage("assigning interrupts", ASSIGN, 1, 5)?;
+        doing("resetting the virtual function", made.reset())?;
+        manage("bringing the secondary controller online", ONLINE, 0, 0)?;
+        for waiting in [drive::Waiting::Interrupts, drive::Waiting::Polling] {
+            doing(
+                &format!("driving the virtual function by {waiting:?}"),
+                drive::drive(made, theirs.space(), waiting),
+            )?;
+        }
+        Ok(())
+    })
+}
+
 /// Opens a physical function and its virtual one, with a token that both have in common and otherwise.
 fn check_tokens(physical: PciAddress, ordinary: PciAddress) -> Result<(), Failure> {
     let token = with_token("14d63f20-8445-11ea-8900-1f9ce7d5650d")?;
@@ -68,6 +115,7 @@ fn check_tokens(physical: PciAddress, ordinary: PciAddress) -> Result<(), Failur
     }
     let opened = doing("opening a virtual function", container.open(made, &token))?;
     println!("both open: groups {:?} and {:?}", owner.function().group, opened.function().group);
+    doing("bringing the virtual function up", drive_virtual(&container, &owner, &opened))?;
     drop(opened);
     doing("removing the virtual function", machine::set_virtual_functions(physical, 0))?;
     Ok(())
