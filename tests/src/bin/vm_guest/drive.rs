@@ -21,20 +21,22 @@ use nvme_host_linux::memory::{AddressSpace, PoolUsage};
 use nvme_host_linux::vectors::Vectors;
 use nvme_host_linux::vfio::{VfioController, attach};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
+use super::commands::{check_admin, check_io};
+
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 const NAP: Duration = Duration::from_millis(20);
-const PAIRS: u16 = 4;
+pub(crate) const PAIRS: u16 = 4;
 const COMMANDS: usize = 32;
 /// Bytes of each command; each queue pair has so many commands' worth of blocks of its own.
-const COMMAND_BYTES: usize = 16 << 10;
+pub(crate) const COMMAND_BYTES: usize = 16 << 10;
 /// Namespaces that are written and read back.
 const NAMESPACES: [u32; 2] = [1, 2];
 /// A namespace so slow that its commands are still outstanding when a reset comes, and the bytes in its blocks.
 const SLOW: (u32, u32) = (3, 512);
 
 type Registers = VfioController;
-type Pair<'d, 's> = IoQueuePair<'d, 's, Registers, AddressSpace, usize>;
-type Controller<'d, 's> = Ready<'d, 's, Registers, AddressSpace>;
+pub(crate) type Pair<'d, 's> = IoQueuePair<'d, 's, Registers, AddressSpace, usize>;
+pub(crate) type Controller<'d, 's> = Ready<'d, 's, Registers, AddressSpace>;
 
 /// How completions are waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +48,7 @@ pub(crate) enum Waiting {
 }
 
 /// A clock, and the vectors to sleep on.
-struct Waiter {
+pub(crate) struct Waiter {
     start: std::time::Instant,
     vectors: Option<Vectors>,
     /// Completions that came with an interrupt.
@@ -54,12 +56,12 @@ struct Waiter {
 }
 
 impl Waiter {
-    fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         Instant::from_micros(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Waits a little for the vector of a queue.
-    fn nap(&self, vector: u16) -> Result<(), String> {
+    pub(crate) fn nap(&self, vector: u16) -> Result<(), String> {
         match &self.vectors {
             None => std::thread::yield_now(),
             Some(vectors) => {
@@ -81,21 +83,21 @@ impl Waiter {
         }
     }
 
-    fn is_over(&self, begin: Instant) -> bool {
+    pub(crate) fn is_over(&self, begin: Instant) -> bool {
         self.now().has_reached(begin.after(TIMEOUT))
     }
 }
 
-fn text(error: impl Display) -> String {
+pub(crate) fn text(error: impl Display) -> String {
     error.to_string()
 }
 
-fn debug(error: impl Debug) -> String {
+pub(crate) fn debug(error: impl Debug) -> String {
     format!("{error:?}")
 }
 
 /// The byte at `at` of what is written to a namespace at command `index` of queue pair `pair`.
-fn byte(namespace: u32, pair: u16, index: usize, at: usize) -> u8 {
+pub(crate) fn byte(namespace: u32, pair: u16, index: usize, at: usize) -> u8 {
     let word = (at / 8) as u64 ^ u64::from(namespace) << 56 ^ u64::from(pair) << 48 ^ (index as u64) << 32;
     word.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()[at % 8]
 }
@@ -163,6 +165,13 @@ pub(crate) fn drive(registers: &Registers, arena: &AddressSpace, waiting: Waitin
                 transfer(&mut pairs, &mut buffers, *namespace, *block_bytes, true, &waiter)?;
             }
             transfer(&mut pairs, &mut buffers, *namespace, *block_bytes, false, &waiter)?;
+        }
+        if turn == 0 {
+            check_admin(&mut controller, arena, &waiter)?;
+            for namespace in &blocks {
+                let pair = pairs.first_mut().ok_or("there is no queue pair")?;
+                check_io(pair, arena, *namespace, &waiter)?;
+            }
         }
         println!(
             "{} queue pairs, namespaces {blocks:?}: {} before {end}; {} interrupts",
@@ -243,7 +252,7 @@ fn enable<'d, 's>(
     enabling.finish().map_err(|_| "the controller is not ready".to_owned())
 }
 
-fn admin(
+pub(crate) fn admin(
     controller: &mut Controller<'_, '_>,
     what: &str,
     request: AdminRequest,

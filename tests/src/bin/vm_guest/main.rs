@@ -5,6 +5,7 @@
 //! The verdict is QEMU's exit status, by its device `isa-debug-exit`: 33 if everything was as it should be, 35 if not. The
 //! console tells what was done.
 
+mod commands;
 mod drive;
 mod machine;
 mod sys;
