@@ -104,12 +104,13 @@ impl PciFunction {
     /// The group, if the function is bound to a driver of VFIO and nothing in sysfs keeps the group from being used.
     ///
     /// # Errors
-    /// [`Error::NotBound`], [`Error::NoGroup`], [`Error::NotViable`].
+    /// [`Error::NoGroup`], [`Error::NotBound`], [`Error::NotViable`].
     pub fn usable_group(&self) -> Result<u32, Error> {
+        // First, because without an IOMMU no driver of VFIO can be bound.
+        let group = self.group.ok_or(Error::NoGroup(self.address))?;
         if !self.driver.as_deref().is_some_and(is_vfio) {
             return Err(Error::NotBound { function: self.address, driver: self.driver.clone() });
         }
-        let group = self.group.ok_or(Error::NoGroup(self.address))?;
         match self.in_the_way() {
             others if others.is_empty() => Ok(group),
             others => Err(Error::NotViable { group, others }),
@@ -245,13 +246,14 @@ mod tests {
         type Name = &'static str;
         type Others = &'static [(Name, Option<Name>)];
         type Row = (Name, Option<Name>, Option<u32>, Others, Result<u32, Error>);
-        let rows: [Row; 9] = [
+        let rows: [Row; 10] = [
             ("alone", Some("vfio-pci"), Some(3), &[], Ok(3)),
             ("a driver for some models", Some("nvme_vfio_pci"), Some(3), &[], Ok(3)),
             ("a driver that only sounds so", Some("xvfio"), Some(3), &[], not_bound(Some("xvfio"))),
             ("the kernel's driver", Some("nvme"), Some(3), &[], not_bound(Some("nvme"))),
             ("no driver", None, Some(3), &[], not_bound(None)),
             ("no IOMMU", Some("vfio-pci"), None, &[], Err(Error::NoGroup(address))),
+            ("no IOMMU and the kernel's driver", Some("nvme"), None, &[], Err(Error::NoGroup(address))),
             (
                 "harmless neighbours",
                 Some("vfio-pci"),
