@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Interrupt vectors as eventfds, whichever back end signals them.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// Interrupt vectors as eventfds, one for each.
 #[derive(Debug)]
@@ -26,7 +26,9 @@ impl Vectors {
     #[must_use]
     pub fn take(&self, vector: u16) -> u64 {
         let mut count = [0; 8];
-        match self.descriptors.get(usize::from(vector)).map(|fd| rustix::io::read(fd, &mut count)) {
+        // Whoever signals has the same file and may have made its readers wait: this one does not, whatever the file says.
+        let read = |fd| preadv2(fd, &mut [IoSliceMut::new(&mut count)], u64::MAX, ReadWriteFlags::NOWAIT);
+        match self.descriptors.get(usize::from(vector)).map(read) {
             Some(Ok(8)) => u64::from_ne_bytes(count),
             // Nothing to read means that it was not signalled.
             _ => 0,
@@ -38,8 +40,11 @@ impl Vectors {
     /// # Errors
     /// The system cannot wait.
     pub fn wait(&self, vector: u16, limit: Duration) -> io::Result<bool> {
+        // A limit that no clock reaches is as good as a year.
+        const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
         let Some(descriptor) = self.descriptors.get(usize::from(vector)) else { return Ok(false) };
-        let deadline = Instant::now() + limit;
+        let start = Instant::now();
+        let deadline = start.checked_add(limit).unwrap_or(start + FAR);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let timeout = Timespec {
