@@ -12,7 +12,6 @@ use nvme_core::register::{Offset, RegisterIo};
 use super::connection::{Connection, Expected};
 use super::error::Error;
 use super::region::{Doorbells, RegionDescription, describe};
-use super::socket::after;
 use super::wire::{
     Access, BAR0, CONFIGURATION, Command, DEVICE_PCI, DMA_READ, DMA_WRITE, DeviceInfo, DmaMap, DmaUnmap,
     IRQ_ACTION_TRIGGER, IRQ_DATA_EVENTFD, IRQ_DATA_NONE, IRQ_EVENTFD, IrqInfo, IrqSet, MSIX,
