@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use nvme_core::migration::MigrationStep;
 
+use super::bind::{self, BindArgs};
 use super::values;
 use crate::config::{CdqLayout, MigrateConfig, Namespaces};
 use crate::faults::FaultOption;
@@ -32,6 +33,12 @@ pub struct Cli {
 pub enum Command {
     /// Migrate a namespace with a running guest from one NVM subsystem to another.
     Migrate(Box<MigrateArgs>),
+    /// Give NVM Express functions to vfio-pci.
+    #[command(after_help = bind::BIND_HELP)]
+    Bind(BindArgs),
+    /// Give them back to the driver that they would have without us.
+    #[command(after_help = bind::UNBIND_HELP)]
+    Unbind(BindArgs),
     /// List the faults that controllers can have, for --fault.
     Faults,
     /// Print a completion script for a shell.

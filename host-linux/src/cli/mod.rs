@@ -2,6 +2,7 @@
 //! The program `nvme-lm`: command line in, tables or JSON out.
 
 mod args;
+mod bind;
 mod output;
 mod values;
 
@@ -19,6 +20,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 pub use args::{Cli, Color, Command, MigrateArgs};
+pub use bind::BindArgs;
 
 use crate::faults::BadFault;
 use crate::images::Inputs;
@@ -38,6 +40,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Migrate(args) => run_migrate(&args),
+        Command::Bind(args) => bind::run(&args, bind::Direction::Bind),
+        Command::Unbind(args) => bind::run(&args, bind::Direction::Unbind),
         Command::Faults => match output::faults(&mut anstream::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => complain(FAILED, &format!("standard output: {error}")),
@@ -61,6 +65,12 @@ fn complain(status: u8, what: &str) -> ExitCode {
     ExitCode::from(status)
 }
 
+/// One line on standard error about what is not wrong yet.
+fn warn(what: &str) {
+    let warning = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Yellow.into()));
+    anstream::eprintln!("{warning}warning:{warning:#} {}", without_numbers(what).replace(['\n', '\r'], " "));
+}
+
 fn usage(error: &clap::Error) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
@@ -69,7 +79,7 @@ fn usage(error: &clap::Error) -> ExitCode {
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => complain(
             BAD_INPUT,
-            "a subcommand is missing: migrate, faults or completions; see 'nvme-lm --help'",
+            "a subcommand is missing: migrate, bind, unbind, faults or completions; see 'nvme-lm --help'",
         ),
         _ => {
             let status = complain(BAD_INPUT, &one_line(&error.to_string()));

@@ -113,7 +113,7 @@ impl fmt::Display for Error {
                     Some(driver) => write!(f, "the driver {driver}"),
                     None => f.write_str("no driver"),
                 }?;
-                write!(f, "; bind it to vfio-pci (driver_override in sysfs)")
+                write!(f, "; bind it to vfio-pci (nvme-lm bind {function})")
             }
             Self::NoGroup(function) => write!(
                 f,

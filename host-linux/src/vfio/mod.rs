@@ -29,6 +29,7 @@
 //! | interrupts | one eventfd for each vector of MSI-X | number of vectors |
 //! | reset | `VFIO_DEVICE_RESET` | whether the function has one |
 
+pub mod bind;
 mod container;
 mod controller;
 mod error;

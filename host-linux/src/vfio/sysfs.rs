@@ -60,7 +60,7 @@ pub struct PciFunction {
 }
 
 /// Whether `driver` is one of VFIO: `vfio-pci`, or one for some models of device.
-fn is_vfio(driver: &str) -> bool {
+pub(super) fn is_vfio(driver: &str) -> bool {
     driver.split(['-', '_']).any(|word| word == "vfio")
 }
 
@@ -71,12 +71,32 @@ impl Sysfs {
         Self { root: root.into() }
     }
 
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn function_folder(&self, address: PciAddress) -> PathBuf {
+        self.root.join("bus/pci/devices").join(address.to_string())
+    }
+
+    /// Virtual functions that a physical one has at the moment.
+    pub(super) fn virtual_functions(&self, address: PciAddress) -> u32 {
+        let count = text(&self.function_folder(address).join("sriov_numvfs"));
+        count.and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+
+    /// The only driver that may take a function, if one is set.
+    pub(super) fn driver_override(&self, address: PciAddress) -> Option<String> {
+        let driver = text(&self.function_folder(address).join("driver_override"))?;
+        (!driver.is_empty() && driver != "(null)").then_some(driver)
+    }
+
     /// Looks a function up.
     ///
     /// # Errors
     /// There is no such function, or it cannot be looked at.
     pub fn function(&self, address: PciAddress) -> Result<PciFunction, Error> {
-        let folder = self.root.join("bus/pci/devices").join(address.to_string());
+        let folder = self.function_folder(address);
         match fs::metadata(&folder) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::NoFunction(address)),
