@@ -21,16 +21,16 @@ use nvme_core::wire::feature::NumberOfQueues;
 use nvme_core::wire::identify::{ControllerIdentity, NamespaceIdentity, NvmControllerIdentity};
 use nvme_core::wire::{Command, CompletionQueueEntry, NamespaceId, QueueId, Status};
 
+use crate::backend::{Confined, Sleep, attach};
 use crate::endpoint::AccessError;
 use crate::memory::AddressSpace;
-use crate::sync::{RunToken, Signal};
-use crate::sys::attach_embedded;
+use crate::sync::RunToken;
 
 /// Time-out of admin commands. A suspended guest's commands wait for the switch, so it is generous.
 pub(crate) const ADMIN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest sleep while waiting for an interrupt.
 const NAP: Duration = Duration::from_millis(5);
-const IDENTIFY_BYTES: usize = 4096;
+pub(crate) const IDENTIFY_BYTES: usize = 4096;
 
 /// Why a controller could not be driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,17 +130,17 @@ impl<'a> Clock<'a> {
     }
 }
 
-/// What a driver needs to wait: a clock, and the signal that its controller's interrupts raise.
+/// What a driver needs to wait: a clock, and what its controller's interrupts wake.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiter<'a> {
     pub(crate) clock: Clock<'a>,
-    pub(crate) signal: &'a Signal,
+    pub(crate) signal: &'a dyn Sleep,
     /// Time-out of each admin command.
     pub(crate) timeout: Duration,
 }
 
 impl<'a> Waiter<'a> {
-    pub(crate) const fn new(clock: Clock<'a>, signal: &'a Signal) -> Self {
+    pub(crate) const fn new(clock: Clock<'a>, signal: &'a dyn Sleep) -> Self {
         Self { clock, signal, timeout: ADMIN_TIMEOUT }
     }
 
@@ -154,7 +154,7 @@ impl<'a> Waiter<'a> {
             match poll(self.now())? {
                 Step::Again => {}
                 Step::Wait(until) => {
-                    self.signal.wait(until.since(self.now()).min(NAP));
+                    self.signal.sleep(until.since(self.now()).min(NAP));
                 }
                 Step::Done => return Ok(()),
             }
@@ -163,7 +163,7 @@ impl<'a> Waiter<'a> {
 
     /// Waits a little, or for an interrupt.
     pub(crate) fn nap(&self) {
-        self.signal.wait(NAP);
+        self.signal.sleep(NAP);
     }
 }
 
@@ -171,7 +171,7 @@ impl<'a> Waiter<'a> {
 pub(crate) type Controller<'d, 's, R> = Ready<'d, 's, R, AddressSpace>;
 
 /// Takes a controller over and enables it.
-pub(crate) fn bring_up<'d, 's, R: RegisterIo<Error = AccessError>>(
+pub(crate) fn bring_up<'d, 's, R: Confined + RegisterIo<Error = AccessError>>(
     registers: &'d R,
     arena: &'d AddressSpace,
     link: &'d Link,
@@ -179,7 +179,7 @@ pub(crate) fn bring_up<'d, 's, R: RegisterIo<Error = AccessError>>(
     options: &EnableOptions,
     waiter: Waiter<'_>,
 ) -> Result<Controller<'d, 's, R>, DriverError> {
-    let disabling = attach_embedded(registers, arena, link).map_err(DriverError::Attach)?;
+    let disabling = attach(registers, arena, link).map_err(DriverError::Attach)?;
     enable(disable(disabling, waiter)?, slots, options, waiter)
 }
 
@@ -257,6 +257,14 @@ pub(crate) fn identify_controller<R: RegisterIo<Error = AccessError>>(
     controller: &mut Controller<'_, '_, R>,
     waiter: Waiter<'_>,
 ) -> Result<ControllerIdentity, DriverError> {
+    identify_controller_bytes(controller, waiter).map(|(identity, _)| identity)
+}
+
+/// As [`identify_controller`], with the bytes as they came.
+pub(crate) fn identify_controller_bytes<R: RegisterIo<Error = AccessError>>(
+    controller: &mut Controller<'_, '_, R>,
+    waiter: Waiter<'_>,
+) -> Result<(ControllerIdentity, Vec<u8>), DriverError> {
     use nvme_core::wire::admin::{Identify, IdentifyStructure};
     const WHAT: &str = "Identify Controller";
     let bytes = identify(controller, WHAT, &Identify::new(IdentifyStructure::CONTROLLER), waiter)?;
@@ -266,7 +274,7 @@ pub(crate) fn identify_controller<R: RegisterIo<Error = AccessError>>(
         controller.admin().limit_transfer(usize::try_from(limit).unwrap_or(usize::MAX));
     }
     controller.admin().request_events(identity.event_request_limit);
-    Ok(identity)
+    Ok((identity, bytes))
 }
 
 /// Learns what a namespace is.
@@ -307,14 +315,23 @@ pub(crate) fn request_queues<R: RegisterIo<Error = AccessError>>(
     count: u16,
     waiter: Waiter<'_>,
 ) -> Result<(), DriverError> {
+    let granted = request_queues_up_to(controller, count, waiter)?;
+    if granted < count { Err(DriverError::Queues { needed: count, granted }) } else { Ok(()) }
+}
+
+/// Asks for up to `count` I/O queue pairs and returns how many there may be.
+pub(crate) fn request_queues_up_to<R: RegisterIo<Error = AccessError>>(
+    controller: &mut Controller<'_, '_, R>,
+    count: u16,
+    waiter: Waiter<'_>,
+) -> Result<u16, DriverError> {
     const WHAT: &str = "Set Features, Number of Queues";
     let wanted = NumberOfQueues { submission: count, completion: count };
     let request = AdminRequest::without_data(&wanted.to_set_features(), waiter.timeout);
     let entry = admin(controller, WHAT, request, &mut [], waiter)?;
     let allocated = NumberOfQueues::from_dword(entry.dw0()).map_err(|_| DriverError::Malformed(WHAT))?;
     let granted = wanted.granted(allocated);
-    let granted = granted.submission.min(granted.completion);
-    if granted < count { Err(DriverError::Queues { needed: count, granted }) } else { Ok(()) }
+    Ok(granted.submission.min(granted.completion))
 }
 
 /// An I/O queue pair in use.
@@ -328,10 +345,22 @@ pub(crate) fn create_pair<'d, 's, R: RegisterIo<Error = AccessError>, T>(
     slots: &'s mut [IoSlot<T>],
     waiter: Waiter<'_>,
 ) -> Result<QueuePair<'d, 's, R, T>, DriverError> {
+    create_pair_with(controller, id, Some(id.get()), max_transfer, slots, waiter)
+}
+
+/// Creates an I/O queue pair that interrupts by `vector`, or not at all.
+pub(crate) fn create_pair_with<'d, 's, R: RegisterIo<Error = AccessError>, T>(
+    controller: &mut Controller<'d, '_, R>,
+    id: QueueId,
+    interrupt_vector: Option<u16>,
+    max_transfer: usize,
+    slots: &'s mut [IoSlot<T>],
+    waiter: Waiter<'_>,
+) -> Result<QueuePair<'d, 's, R, T>, DriverError> {
     // One entry of a ring always stays empty.
     let entries = u32::try_from(slots.len()).unwrap_or(u32::MAX).saturating_add(1);
     let options = IoQueueOptions {
-        interrupt_vector: Some(id.get()),
+        interrupt_vector,
         max_transfer,
         timeout: waiter.timeout,
         ..IoQueueOptions::new(id, entries)
@@ -390,8 +419,8 @@ pub(crate) fn abandon_pair<'d, 's, R: RegisterIo<Error = AccessError>, T>(
 pub(crate) struct Kept {
     /// Buffers of no command.
     pub(crate) buffers: Vec<DmaRegion>,
-    /// A Controller Data Queue that could not be deleted.
-    pub(crate) quarantined: Option<Quarantined>,
+    /// Controller Data Queues that could not be deleted.
+    pub(crate) quarantined: Vec<Quarantined>,
 }
 
 /// Shuts a controller down and disables it; its memory goes back, and what was `kept` for it. I/O queues are to be
@@ -443,7 +472,7 @@ fn disable_then<R: RegisterIo<Error = AccessError>>(
     for region in kept.buffers {
         release(arena, region, &disabled.quiesced());
     }
-    if let Some(queue) = kept.quarantined {
+    for queue in kept.quarantined {
         queue.release(arena, &disabled.quiesced());
     }
     then(&disabled.quiesced());
@@ -495,7 +524,7 @@ mod tests {
                 let registers = subsystem.controller(setup.id).expect("controller");
                 let link = Link::new();
                 let mut slots: Vec<AdminSlot> = (0..16).map(|_| AdminSlot::new()).collect();
-                let waiter = Waiter::new(Clock::new(), &setup.interrupts);
+                let waiter = Waiter::new(Clock::new(), &*setup.interrupts);
                 let options = EnableOptions::default();
                 let mut controller = bring_up(&registers, &setup.memory, &link, &mut slots, &options, waiter)
                     .expect("bring up");

@@ -9,9 +9,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Mutex;
 
+use nvme_core::mmio::MmioError;
 use nvme_core::register::{Offset, RegisterIo};
 
 use crate::sync::lock;
+use crate::vfio_user;
 
 /// First byte of the doorbells; everything below is a property.
 pub(crate) const DOORBELLS: u32 = 0x1000;
@@ -36,6 +38,12 @@ pub enum AccessError {
     Outside(u32),
     /// More writes than this were made while the endpoint was held.
     Held(usize),
+    /// The mapped register space of a PCI function has no such register.
+    Function(MmioError),
+    /// The server of a controller behind a socket refuses the access.
+    Server(vfio_user::Error),
+    /// Configuration space cannot be written.
+    Configuration,
 }
 
 impl fmt::Display for AccessError {
@@ -44,6 +52,9 @@ impl fmt::Display for AccessError {
             Self::Stopped => f.write_str("the subsystem has stopped"),
             Self::Outside(offset) => write!(f, "register offset {offset:#x} does not exist"),
             Self::Held(limit) => write!(f, "more than {limit} writes while the controller was suspended"),
+            Self::Function(error) => error.fmt(f),
+            Self::Server(error) => error.fmt(f),
+            Self::Configuration => f.write_str("the function's configuration space cannot be written"),
         }
     }
 }

@@ -22,11 +22,13 @@
 //! | [`memory`] | bus address spaces over one memfd each: what a device sees behind an IOMMU |
 //! | [`storage`], [`witness`] | namespaces in files or memory; comparison of two of them as they were at one moment |
 //! | [`address`] | where a controller is, as text |
+//! | [`announced`] | which commands a controller announces |
+//! | [`backend`] | controllers behind any address, opened together |
 //! | [`embedded`] | a subsystem with a thread of its own, its controllers reached as registers |
 //! | [`vectors`] | interrupts as eventfds |
 //! | [`vfio`] | PCI functions bound to vfio-pci |
 //! | [`vfio_user`] | controllers of other processes behind a socket, and controllers of this one for others |
-//! | [`driver`] | bringing controllers up and down |
+//! | [`driver`], [`session`] | bringing controllers up and down; one in use, asked one command after another |
 //! | [`endpoint`], [`platform`], [`journal`] | the guest's registers, held and replayed; the switch; which image to trust |
 //! | [`guest`] | the workload and the record of what each block must hold |
 //! | [`mover`] | blocks from one side to the other, by the protocol |
@@ -39,6 +41,8 @@
 //! [`sync`] (wake-ups, and the token that stands for the guest's processor).
 
 pub mod address;
+pub mod announced;
+pub mod backend;
 pub mod cli;
 pub mod config;
 pub mod driver;
@@ -54,6 +58,7 @@ pub mod migrate;
 pub mod mover;
 pub mod platform;
 pub mod report;
+pub mod session;
 pub mod storage;
 pub mod sync;
 mod sys;

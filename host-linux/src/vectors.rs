@@ -40,28 +40,47 @@ impl Vectors {
     /// # Errors
     /// The system cannot wait.
     pub fn wait(&self, vector: u16, limit: Duration) -> io::Result<bool> {
-        // A limit that no clock reaches is as good as a year.
-        const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
         let Some(descriptor) = self.descriptors.get(usize::from(vector)) else { return Ok(false) };
-        let start = Instant::now();
-        let deadline = start.checked_add(limit).unwrap_or(start + FAR);
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let timeout = Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: left.subsec_nanos().into(),
-            };
-            match poll(&mut [PollFd::new(descriptor, PollFlags::IN)], Some(&timeout)) {
-                Ok(0) if left.is_zero() => return Ok(false),
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return Ok(true),
-                Err(error) => return Err(error.into()),
-            }
+        wait(&mut [PollFd::new(descriptor, PollFlags::IN)], limit)
+    }
+
+    /// Waits until any vector is signalled, at most `limit`, and takes all signals; `false` if there was none.
+    ///
+    /// # Errors
+    /// The system cannot wait.
+    pub fn wait_any(&self, limit: Duration) -> io::Result<bool> {
+        let mut files: Vec<_> =
+            self.descriptors.iter().map(|file| PollFd::new(file, PollFlags::IN)).collect();
+        let signalled = wait(&mut files, limit)?;
+        for vector in (0..).take(self.descriptors.len()) {
+            let _ = self.take(vector);
         }
+        Ok(signalled)
     }
 
     /// The eventfds, in the order of their vectors.
     pub fn descriptors(&self) -> impl ExactSizeIterator<Item = BorrowedFd<'_>> {
         self.descriptors.iter().map(AsFd::as_fd)
+    }
+}
+
+/// Waits until one of the files can be read, at most `limit`; `false` if none can.
+fn wait(files: &mut [PollFd<'_>], limit: Duration) -> io::Result<bool> {
+    // A limit that no clock reaches is as good as a year.
+    const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let start = Instant::now();
+    let deadline = start.checked_add(limit).unwrap_or(start + FAR);
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        match poll(files, Some(&timeout)) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
+        }
     }
 }

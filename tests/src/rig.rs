@@ -30,7 +30,8 @@ use nvme_core::wire::{
     CdqId, Command, CommandId, CompletionQueueEntry, ControllerId, Lba, ManagerId, NamespaceId, QueueId,
     Status, SubmissionQueueEntry, TrackedId,
 };
-use nvme_host_linux::embedded::{DeviceMemory, LocalController, LocalSubsystem, attach};
+use nvme_host_linux::backend::attach;
+use nvme_host_linux::embedded::{DeviceMemory, LocalController, LocalSubsystem};
 use nvme_host_linux::memory::{AddressSpace, Capacity};
 
 /// The managing controller.

@@ -27,7 +27,8 @@ use nvme_core::recovery::{Cause, End, Escalation, Event, Options, Policy, Progre
 use nvme_core::time::Instant;
 use nvme_core::wire::nvm::{Read, Write};
 use nvme_core::wire::{AdminOpcode, Command, CommandId, ControllerId, Lba, NamespaceId, QueueId};
-use nvme_host_linux::embedded::{DeviceMemory, LocalController, LocalSubsystem, attach};
+use nvme_host_linux::backend::attach;
+use nvme_host_linux::embedded::{DeviceMemory, LocalController, LocalSubsystem};
 use nvme_host_linux::memory::{AddressSpace, Capacity};
 use nvme_tests::fault_table::{self, Outcome};
 

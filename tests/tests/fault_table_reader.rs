@@ -29,7 +29,8 @@ use nvme_core::wire::{
     AdminOpcode, Command, CommandId, ControllerId, Lba, ManagerId, NamespaceId, QueueId, StatusCode,
     TrackedId,
 };
-use nvme_host_linux::embedded::{DeviceMemory, InProcess, LocalController, LocalSubsystem, attach};
+use nvme_host_linux::backend::{Confined, attach};
+use nvme_host_linux::embedded::{DeviceMemory, LocalController, LocalSubsystem};
 use nvme_host_linux::memory::{AddressSpace, Capacity};
 use nvme_tests::fault_table::{self, Outcome};
 
@@ -156,7 +157,7 @@ impl Bench<'_, '_> {
 
 type Driver<'d, R> = Ready<'d, 'd, R, AddressSpace>;
 
-fn bring_up<'d, R: InProcess>(
+fn bring_up<'d, R: Confined>(
     bench: &Bench<'_, '_>,
     mut disabling: Disabling<'d, 'd, R, AddressSpace>,
     slots: Option<&'d mut [AdminSlot]>,
@@ -173,14 +174,14 @@ fn bring_up<'d, R: InProcess>(
 }
 
 /// The guest: a driver with one queue pair that changes one block after the other.
-struct Guest<'d, R: InProcess> {
+struct Guest<'d, R: Confined> {
     ready: Driver<'d, R>,
     pair: IoQueuePair<'d, 'd, R, AddressSpace, u64>,
     changed: BTreeSet<u64>,
     submitted: u64,
 }
 
-impl<'d, R: InProcess> Guest<'d, R> {
+impl<'d, R: Confined> Guest<'d, R> {
     fn new(bench: &Bench<'_, '_>, mut ready: Driver<'d, R>, slots: &'d mut [IoSlot<u64>]) -> Self {
         let options = IoQueueOptions::new(QueueId::new(1), 8);
         let mut creation =
@@ -246,7 +247,7 @@ impl Seen {
 }
 
 /// Sends Track Send and takes its end, as far as the controller goes on.
-fn log<R: InProcess>(
+fn log<R: Confined>(
     bench: &Bench<'_, '_>,
     manager: &mut Driver<'_, R>,
     queue: &ControllerDataQueue,
@@ -312,7 +313,7 @@ fn run(rules: &[FaultSlot], entries: u32, seed: u64) -> (Outcome, String) {
 }
 
 /// Reads the log of the guest's changes to its end.
-fn read<R: InProcess>(
+fn read<R: Confined>(
     bench: &Bench<'_, '_>,
     mut manager: Driver<'_, R>,
     mut guest: Guest<'_, R>,
@@ -383,7 +384,7 @@ fn read<R: InProcess>(
 
 /// Reads the log while the guest works, stops it and reads it to its last entry, or to a time-out. An error if the
 /// controller must be reset: it has failed, or does not answer.
-fn follow<R: InProcess>(
+fn follow<R: Confined>(
     bench: &Bench<'_, '_>,
     manager: &mut Driver<'_, R>,
     queue: &mut ControllerDataQueue,

@@ -19,13 +19,14 @@ use nvme_core::wire::feature::NumberOfQueues;
 use nvme_core::wire::identify::{ControllerIdentity, IdentifyPage};
 use nvme_core::wire::nvm::{Read, Write};
 use nvme_core::wire::{Command as _, Lba, NamespaceId, QueueId, Status};
+use nvme_host_linux::backend::attach;
 use nvme_host_linux::memory::{AddressSpace, Capacity};
 use nvme_host_linux::vfio_user::server::{MemoryLimits, ServeOptions};
 use nvme_host_linux::vfio_user::wire::{
     Access, BAR0, CONFIGURATION, Command, DeviceInfo, DmaMap, DmaUnmap, ERROR, HEADER, Header, IrqInfo,
     IrqSet, MSIX, NO_REPLY, REGION_CAPS, REGION_MMAP, REPLY, RegionInfo, UNMAP_ALL, Version,
 };
-use nvme_host_linux::vfio_user::{ConnectOptions, RemoteController, Vectors, attach};
+use nvme_host_linux::vfio_user::{ConnectOptions, RemoteController, Vectors};
 use nvme_tests::vfio_user::{
     MANAGER, Serving, TRACKED, command, memory, pair, receive, send, shorten, version,
 };

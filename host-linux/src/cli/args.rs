@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nvme_core::migration::MigrationStep;
 
 use super::bind::{self, BindArgs};
+use super::commands::IdentifyArgs;
 use super::values;
 use crate::config::{CdqLayout, MigrateConfig, Namespaces};
 use crate::faults::FaultOption;
@@ -31,6 +32,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show what a controller says of itself and of its namespaces.
+    Identify(Box<IdentifyArgs>),
     /// Migrate a namespace with a running guest from one NVM subsystem to another.
     Migrate(Box<MigrateArgs>),
     /// Give NVM Express functions to vfio-pci.

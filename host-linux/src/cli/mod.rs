@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program `nvme-lm`: command line in, tables or JSON out.
 
+mod action;
 mod args;
 mod bind;
+pub mod commands;
+pub mod connect;
 mod output;
 mod values;
 
@@ -31,6 +34,8 @@ use crate::report::{Report, Verdict};
 const BAD_INPUT: u8 = 2;
 /// Exit status for a run that failed.
 const FAILED: u8 = 1;
+/// Exit status for what the controller does not support.
+const UNSUPPORTED: u8 = 3;
 
 /// Runs the program with `arguments`, the first of which is its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -39,6 +44,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return usage(&error),
     };
     match cli.command {
+        Command::Identify(args) => action::run((*args).clone(), &args.connect),
         Command::Migrate(args) => run_migrate(&args),
         Command::Bind(args) => bind::run(&args, bind::Direction::Bind),
         Command::Unbind(args) => bind::run(&args, bind::Direction::Unbind),

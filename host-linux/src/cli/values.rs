@@ -76,6 +76,17 @@ fn duration(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, S
     within(value, limits, |limit| format!("{limit:?}"))
 }
 
+/// Reads a whole number, decimal or with 0x hexadecimal.
+pub(crate) fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let (digits, radix) = text.strip_prefix("0x").map_or((text, 10), |digits| (digits, 16));
+    let value = match digits.starts_with(|c: char| c.is_digit(radix)) {
+        true => u64::from_str_radix(digits, radix).ok(),
+        false => None,
+    };
+    let value = value.ok_or("it is no whole number, decimal or with 0x hexadecimal")?;
+    T::try_from(value).map_err(|_| format!("it must be below {:#x}", 1_u128 << (8 * size_of::<T>())))
+}
+
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     within(bytes(text)?, &config::SIZE_LIMITS, |limit| show_bytes(*limit))
 }

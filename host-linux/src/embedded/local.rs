@@ -6,14 +6,11 @@ use std::fmt;
 
 use nvme_controller::host::{BlockStorage, HostMemory, Interrupts, MemoryFault};
 use nvme_controller::{Port, Subsystem};
-use nvme_core::controller::{AttachError, Disabling, Link};
 use nvme_core::register::{Offset, RegisterIo};
 use nvme_core::wire::BusAddr;
 
-use super::EmbeddedController;
-use crate::endpoint::{AccessError, Endpoint};
+use crate::endpoint::AccessError;
 use crate::memory::AddressSpace;
-use crate::sys::attach_embedded;
 
 /// An address space as one controller reaches it: its bus mastering can be taken away, as a host does with the Bus
 /// Master Enable bit of a function. Every access fails then.
@@ -111,32 +108,4 @@ impl<S: BlockStorage, I: Interrupts> RegisterIo for LocalController<'_, '_, S, I
         let mut subsystem = self.subsystem.try_borrow_mut().map_err(|_| AccessError::Stopped)?;
         subsystem.write32(self.port, offset, value).map_err(|_| AccessError::Outside(offset.bytes()))
     }
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// Registers of controllers that live in this process and reach memory only through an [`AddressSpace`].
-pub trait InProcess: RegisterIo<Error = AccessError> + sealed::Sealed {}
-
-impl sealed::Sealed for EmbeddedController {}
-impl InProcess for EmbeddedController {}
-impl<S, I> sealed::Sealed for LocalController<'_, '_, S, I> {}
-impl<S: BlockStorage, I: Interrupts> InProcess for LocalController<'_, '_, S, I> {}
-impl<R: InProcess> sealed::Sealed for Endpoint<R> {}
-impl<R: InProcess> InProcess for Endpoint<R> {}
-
-/// Takes a controller of this process over in whatever state it is, and begins to disable it; see
-/// [`nvme_core::controller::attach`]. Nothing that is done with it can break memory safety, because such a controller
-/// reaches memory only by checked copies.
-///
-/// # Errors
-/// [`AttachError`]; nothing was written to the controller then.
-pub fn attach<'d, 's, R: InProcess>(
-    registers: &'d R,
-    arena: &'d AddressSpace,
-    link: &'d Link,
-) -> Result<Disabling<'d, 's, R, AddressSpace>, AttachError> {
-    attach_embedded(registers, arena, link)
 }

@@ -6,7 +6,7 @@ mod local;
 mod service;
 mod subsystem;
 
-pub use local::{DeviceMemory, InProcess, LocalController, LocalSubsystem, attach};
+pub use local::{DeviceMemory, LocalController, LocalSubsystem};
 pub use service::EmbeddedController;
 pub use subsystem::{
     ControllerRole, ControllerSetup, EmbeddedSubsystem, NAMESPACE, StartError, SubsystemSetup,

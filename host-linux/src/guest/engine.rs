@@ -8,7 +8,6 @@ use nvme_core::admin::{AdminPort, AdminRequest, Call, CallError, EventFilter, Su
 use nvme_core::controller::{EnableOptions, Fault};
 use nvme_core::dma::{Direction, DmaArena, DmaRegion, Pool};
 use nvme_core::io::{Buffer, Completed, IoSlot, Lost};
-use nvme_core::register::RegisterIo;
 use nvme_core::time::Instant;
 use nvme_core::wire::admin::{FeatureSelect, GetFeatures, GetLogPage};
 use nvme_core::wire::feature::FeatureId;
@@ -18,6 +17,7 @@ use nvme_core::wire::{Command, QueueId};
 
 use super::ledger::Mismatch;
 use super::workload::{Operation, Purpose, Workload};
+use crate::backend::Confined;
 use crate::driver::{
     Controller, DriverError, Kept, QueuePair, Waiter, bring_down, create_pair, delete_pair,
     identify_controller, request_queues, reset,
@@ -98,7 +98,7 @@ pub(super) struct Engine<'d, 's, R> {
     admin_timeout: Duration,
 }
 
-impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
+impl<'d, 's, R: Confined<Error = AccessError>> Engine<'d, 's, R> {
     /// Creates the queue pairs, one for each element of `slots`, and a buffer for each command.
     pub(super) fn new(
         mut controller: Controller<'d, 's, R>,
@@ -293,7 +293,7 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Engine<'d, 's, R> {
         for queue in self.queues {
             delete_pair(&mut self.controller, queue.pair, waiter).map_err(|(error, _)| error)?;
         }
-        let kept = Kept { buffers: self.idle, quarantined: None };
+        let kept = Kept { buffers: self.idle, quarantined: Vec::new() };
         Ok(bring_down(self.controller, self.arena, kept, waiter)?)
     }
 }
@@ -331,7 +331,7 @@ fn finish(
 }
 
 /// Puts one command into the ring; gives it back if there is no room.
-fn send<R: RegisterIo<Error = AccessError>>(
+fn send<R: Confined<Error = AccessError>>(
     pair: &mut QueuePair<'_, '_, R, Operation>,
     operation: Operation,
     region: DmaRegion,

@@ -11,13 +11,13 @@ use std::time::Duration;
 use nvme_core::admin::AdminSlot;
 use nvme_core::controller::{EnableOptions, Link};
 use nvme_core::io::IoSlot;
-use nvme_core::register::RegisterIo;
 use nvme_core::time::Instant;
 
 use super::engine::{Engine, GuestError};
 use super::ledger::Ledger;
 use super::log::GuestLog;
 use super::workload::{Workload, WorkloadOptions};
+use crate::backend::Confined;
 use crate::driver::{Clock, Waiter, bring_up, identify_controller, identify_namespace, request_queues};
 use crate::embedded::NAMESPACE;
 use crate::endpoint::{AccessError, Endpoint};
@@ -89,7 +89,7 @@ impl Guest {
     /// [`GuestError`]: why it is not.
     pub fn start<R>(setup: GuestSetup<R>) -> Result<Self, GuestError>
     where
-        R: RegisterIo<Error = AccessError> + Send + Sync + 'static,
+        R: Confined<Error = AccessError> + Send + Sync + 'static,
     {
         let shared = Arc::<Shared>::default();
         let interrupts = Arc::clone(&setup.interrupts);
@@ -182,7 +182,7 @@ enum Sweep {
     Reading(u64),
 }
 
-fn run<R: RegisterIo<Error = AccessError>>(
+fn run<R: Confined<Error = AccessError>>(
     setup: &GuestSetup<R>,
     shared: &Shared,
     requests: &Receiver<Control>,
@@ -191,7 +191,7 @@ fn run<R: RegisterIo<Error = AccessError>>(
 ) -> Result<Ledger, GuestError> {
     let waiter = Waiter {
         timeout: setup.admin_timeout,
-        ..Waiter::new(Clock::of_guest(&setup.token), &setup.interrupts)
+        ..Waiter::new(Clock::of_guest(&setup.token), &*setup.interrupts)
     };
     let link = Link::new();
     let mut admin_slots: Vec<AdminSlot> = (0..ADMIN_SLOTS).map(|_| AdminSlot::new()).collect();
@@ -307,7 +307,7 @@ struct Seen {
 
 impl Seen {
     /// The controller stands still.
-    fn note<R: RegisterIo<Error = AccessError>>(
+    fn note<R: Confined<Error = AccessError>>(
         &mut self,
         engine: &Engine<'_, '_, R>,
         report: &mut GuestReport,
@@ -318,7 +318,7 @@ impl Seen {
     }
 
     /// Brings the report up to date.
-    fn count<R: RegisterIo<Error = AccessError>>(
+    fn count<R: Confined<Error = AccessError>>(
         &self,
         engine: &Engine<'_, '_, R>,
         workload: &Workload,
@@ -338,7 +338,7 @@ impl Seen {
 }
 
 /// One look around: takes what completed, and goes on with I/O and admin commands. Whether there was anything to do.
-fn advance<R: RegisterIo<Error = AccessError>>(
+fn advance<R: Confined<Error = AccessError>>(
     engine: &mut Engine<'_, '_, R>,
     workload: &mut Workload,
     sweep: &Option<Sweep>,

@@ -217,7 +217,7 @@ impl Bench {
         observer: &mut impl Observer,
     ) -> Result<Transfer, RunError> {
         // Stands still during the platform's calls.
-        let mut waiter = Waiter { timeout: self.limits.admin, ..Waiter::new(Clock::new(), &self.managers) };
+        let mut waiter = Waiter { timeout: self.limits.admin, ..Waiter::new(Clock::new(), &*self.managers) };
         let source_registers = registers(&self.subsystems.source, MANAGER)?;
         let destination_registers = registers(&self.subsystems.destination, MANAGER)?;
         let links = [Link::new(), Link::new()];
@@ -354,7 +354,7 @@ impl Bench {
         let mut destination_end = Some((destination, destination_pair, destination_buffers));
         let mut end_destination = |ending, then: &mut dyn FnMut()| match destination_end.take() {
             Some((manager, pair, buffers)) => {
-                let kept = Kept { buffers, quarantined: None };
+                let kept = Kept { buffers, quarantined: Vec::new() };
                 end_manager(manager, pair, kept, ending, waiter, |_| then())
             }
             None => Ok(()),
@@ -386,7 +386,8 @@ impl Bench {
             self.disable_both()?;
         }
         // Only the source can have a Controller Data Queue.
-        let kept = Kept { buffers: source_buffers, quarantined: migrator.take_quarantined() };
+        let kept =
+            Kept { buffers: source_buffers, quarantined: migrator.take_quarantined().into_iter().collect() };
         let (arena, platform) = (source.arena, &mut self.platform);
         let ending = if was_stuck { Ending::Reset } else { Ending::Orderly };
         let ended = end_manager(source, source_pair, kept, ending, waiter, |proof| {

@@ -77,7 +77,7 @@ fn with_mover(
     let signal = Arc::<Signal>::default();
     let (source, source_memory) = side("mover-source", source_file, &signal);
     let (destination, destination_memory) = side("mover-destination", destination_file, &signal);
-    let waiter = Waiter::new(Clock::new(), &signal);
+    let waiter = Waiter::new(Clock::new(), &*signal);
     let registers =
         [source.controller(ID), destination.controller(ID)].map(|found| found.expect("controller"));
     let links = [Link::new(), Link::new()];
@@ -138,7 +138,8 @@ fn with_mover(
     {
         delete_pair(&mut controller, pair, waiter).expect("delete");
         delete_pair(&mut controller, spare, waiter).expect("delete");
-        bring_down(controller, memory, Kept { buffers, quarantined: None }, waiter).expect("bring down");
+        bring_down(controller, memory, Kept { buffers, quarantined: Vec::new() }, waiter)
+            .expect("bring down");
         assert_eq!(memory.usage(Pool::Data), PoolUsage::default());
         assert_eq!(memory.usage(Pool::Queues), PoolUsage::default());
     }

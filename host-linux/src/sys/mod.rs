@@ -11,5 +11,5 @@ mod mapping;
 pub(crate) mod vfio;
 
 pub(crate) use arena::describe;
-pub(crate) use attach::{attach_embedded, attach_function, attach_remote};
+pub(crate) use attach::attach_confined;
 pub(crate) use mapping::{Mapping, SharedMapping};

@@ -152,6 +152,19 @@ impl Container {
         }
     }
 
+    /// Where the IOMMU has addresses for a [linear](AddressSpace::linear_at) space that nothing has yet, nor what lies
+    /// between the first and last address of any of `placed`.
+    ///
+    /// # Errors
+    /// No room, or no function was opened yet.
+    pub fn choose(&self, capacity: Capacity, placed: &[(u64, u64)]) -> Result<u64, Error> {
+        let state = lock(&self.state);
+        let limits = self.limits_of(&state)?;
+        let span = AddressSpace::linear_span(capacity);
+        let taken: Vec<(u64, u64)> = state.taken.iter().chain(placed).copied().collect();
+        limits.choose(span, PAGE as u64, &taken).ok_or(Error::NoAddresses(span))
+    }
+
     /// Makes an address space where the IOMMU has room, and lets all functions of the container reach it until the result
     /// is dropped. Open all functions before: one that is opened later may not have these addresses.
     ///

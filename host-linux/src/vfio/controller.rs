@@ -9,7 +9,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nvme_core::controller::{AttachError, Disabling, Link};
 use nvme_core::mmio::MmioError;
 use nvme_core::register::{Offset, RegisterIo};
 use rustix::io::{pread, pwrite};
@@ -25,8 +24,6 @@ use super::info::Region;
 use super::sysfs::PciFunction;
 use crate::address::PciAddress;
 use crate::endpoint::DOORBELLS;
-use crate::memory::AddressSpace;
-use crate::sys::attach_function;
 use crate::sys::vfio::{self as sys, Bar};
 use crate::vectors::Vectors;
 
@@ -264,6 +261,14 @@ impl VfioController {
         Ok(())
     }
 
+    /// Lets the function be master of the bus, or not: without that it reaches no memory and sends no interrupts.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_bus_master(&self, enabled: bool) -> Result<(), Error> {
+        set_command(self.device.as_fd(), &self.configuration, enabled)
+    }
+
     /// Turns interrupts off and lets the function be master of the bus no more. Registers stay reachable. Dropping the
     /// controller does the same, without a word if it fails.
     ///
@@ -327,20 +332,6 @@ impl RegisterIo for VfioController {
     fn write32(&self, offset: Offset, value: u32) -> Result<(), MmioError> {
         self.registers.write32(offset, value)
     }
-}
-
-/// Takes a controller over in whatever state it is, and begins to disable it; see [`nvme_core::controller::attach`].
-/// `arena` has to be mapped in the controller's [`Container`] for it to work. Nothing that the function does can break
-/// memory safety, because what it reaches behind the IOMMU is memory that is used by copies alone.
-///
-/// # Errors
-/// [`AttachError`]; nothing was written to the controller then.
-pub fn attach<'d, 's>(
-    registers: &'d VfioController,
-    arena: &'d AddressSpace,
-    link: &'d Link,
-) -> Result<Disabling<'d, 's, VfioController, AddressSpace>, AttachError> {
-    attach_function(registers, arena, link)
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@
 //! ```no_run
 //! use nvme_core::controller::Link;
 //! use nvme_host_linux::memory::Capacity;
-//! use nvme_host_linux::vfio::{Container, OpenOptions, attach};
+//! use nvme_host_linux::backend::attach;
+//! use nvme_host_linux::vfio::{Container, OpenOptions};
 //!
 //! let container = Container::new()?;
 //! let registers = container.open("0000:01:00.0".parse()?, &OpenOptions::default())?;
@@ -37,6 +38,6 @@ pub mod info;
 pub mod sysfs;
 
 pub use container::{Container, MappedSpace};
-pub use controller::{OpenOptions, VfToken, VfTokenError, VfioController, attach};
+pub use controller::{OpenOptions, VfToken, VfTokenError, VfioController};
 pub use error::Error;
 pub use sysfs::Sysfs;

@@ -32,4 +32,4 @@ pub mod wire;
 
 pub use crate::vectors::Vectors;
 pub use error::Error;
-pub use remote::{ConnectOptions, MappedSpace, RemoteController, attach};
+pub use remote::{ConnectOptions, MappedSpace, RemoteController};

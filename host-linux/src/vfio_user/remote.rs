@@ -6,7 +6,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nvme_core::controller::{AttachError, Disabling, Link};
 use nvme_core::register::{Offset, RegisterIo};
 
 use super::connection::{Connection, Expected};
@@ -19,7 +18,6 @@ use super::wire::{
 use crate::endpoint::DOORBELLS;
 use crate::memory::{AddressSpace, Window};
 use crate::sync::lock;
-use crate::sys::attach_remote;
 use crate::vectors::Vectors;
 
 /// NVM Express I/O controller. PCI Code and ID Assignment, mass storage controllers.
@@ -347,6 +345,17 @@ impl RemoteController {
         connection.request_within(timeout, Command::DEVICE_RESET, &[], &[], none).map(drop)
     }
 
+    /// Lets the device be master of the bus, or not: without that it reaches no memory and sends no interrupts.
+    ///
+    /// # Errors
+    /// The server refuses, or the connection has ended.
+    pub fn set_bus_master(&self, enabled: bool) -> Result<(), Error> {
+        const BUS_MASTER: u16 = 1 << 2;
+        let command = u16::from_le_bytes(self.configuration_bytes(COMMAND)?) & !BUS_MASTER;
+        let command = command | if enabled { BUS_MASTER } else { 0 };
+        self.write_region(CONFIGURATION, COMMAND, &command.to_le_bytes())
+    }
+
     /// Clears what [`connect`](Self::connect) has set. Dropping the controller does the same, without a word if it
     /// fails.
     ///
@@ -511,18 +520,4 @@ impl Drop for MappedSpace {
             let _ = unmap(&mut connection, window);
         }
     }
-}
-
-/// Takes a controller over in whatever state it is, and begins to disable it; see [`nvme_core::controller::attach`].
-/// `arena` has to be [mapped](RemoteController::map) for the controller to work. Nothing that the server does can break
-/// memory safety, because the memory it is given is reached by copies alone.
-///
-/// # Errors
-/// [`AttachError`]; nothing was written to the controller then.
-pub fn attach<'d, 's>(
-    registers: &'d RemoteController,
-    arena: &'d AddressSpace,
-    link: &'d Link,
-) -> Result<Disabling<'d, 's, RemoteController, AddressSpace>, AttachError> {
-    attach_remote(registers, arena, link)
 }

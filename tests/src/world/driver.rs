@@ -9,7 +9,7 @@ use nvme_core::io::{Completed, QuarantinedQueuePair};
 use nvme_core::io::{CreateIoQueuePair, CreateOutcome, IoQueueOptions, IoQueuePair, IoSlot, Lost};
 use nvme_core::time::{Instant, Step};
 use nvme_core::wire::QueueId;
-use nvme_host_linux::embedded::{InProcess, attach};
+use nvme_host_linux::backend::{Confined, attach};
 use nvme_host_linux::memory::AddressSpace;
 
 /// What a driver is to set up.
@@ -68,7 +68,7 @@ pub(super) struct Driver<'d, R, T> {
     pub(super) resets: u32,
 }
 
-impl<'d, R: InProcess, T> Driver<'d, R, T> {
+impl<'d, R: Confined, T> Driver<'d, R, T> {
     /// Takes the controller over; `io_slots` has one element for each queue pair.
     pub(super) fn new(
         registers: &'d R,
@@ -289,7 +289,7 @@ impl<'d, R: InProcess, T> Driver<'d, R, T> {
 }
 
 /// Takes what a pair has completed, up to `limit`.
-pub(super) fn collect<R: InProcess, T>(
+pub(super) fn collect<R: Confined, T>(
     pair: &mut Pair<'_, R, T>,
     limit: u32,
 ) -> (Vec<Completed<T>>, Result<(), Fault>) {

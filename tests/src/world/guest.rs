@@ -14,7 +14,7 @@ use nvme_core::wire::feature::FeatureId;
 use nvme_core::wire::nvm::{Copy, DatasetManagement, Flush, Read, Write, WriteZeroes};
 use nvme_core::wire::nvm_data::{CopySource, CopySourceData, DatasetRange, DatasetRangeData};
 use nvme_core::wire::{Command, Lba, SubmissionQueueEntry};
-use nvme_host_linux::embedded::InProcess;
+use nvme_host_linux::backend::Confined;
 use zerocopy::IntoBytes;
 
 use super::choices::Choices;
@@ -87,7 +87,7 @@ pub(super) struct Guest<'d, R> {
     call: Call,
 }
 
-impl<'d, R: InProcess> Guest<'d, R> {
+impl<'d, R: Confined> Guest<'d, R> {
     pub(super) fn new(driver: Driver<'d, R, u64>, model: Model, commands: usize, timeout: Duration) -> Self {
         let arena = driver.arena();
         let bytes = LONGEST as usize * BLOCK;

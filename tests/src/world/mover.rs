@@ -10,7 +10,7 @@ use nvme_core::migration::{DataMover, Extent, ExtentKind, MoverProgress};
 use nvme_core::time::Instant;
 use nvme_core::wire::nvm::{Flush, Read, Write, WriteZeroes};
 use nvme_core::wire::{Command, Lba, NamespaceId, SubmissionQueueEntry};
-use nvme_host_linux::embedded::InProcess;
+use nvme_host_linux::backend::Confined;
 use nvme_host_linux::memory::AddressSpace;
 
 use super::disk::BLOCK;
@@ -125,7 +125,7 @@ const fn at_destination(what: &'static str) -> MoverError {
     MoverError { source: false, what }
 }
 
-impl<R: InProcess> Mover<'_, '_, R> {
+impl<R: Confined> Mover<'_, '_, R> {
     fn fail<T>(&mut self, error: MoverError) -> Result<T, MoverError> {
         Err(*self.state.failed.get_or_insert(error))
     }
@@ -278,7 +278,7 @@ impl<R: InProcess> Mover<'_, '_, R> {
     }
 }
 
-impl<R: InProcess> DataMover for Mover<'_, '_, R> {
+impl<R: Confined> DataMover for Mover<'_, '_, R> {
     type Error = MoverError;
 
     fn start(&mut self, extent: Extent) -> Result<bool, MoverError> {

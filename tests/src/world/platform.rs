@@ -3,7 +3,8 @@
 
 use nvme_core::migration::Platform;
 use nvme_core::wire::ControllerId;
-use nvme_host_linux::embedded::{DeviceMemory, InProcess};
+use nvme_host_linux::backend::Confined;
+use nvme_host_linux::embedded::DeviceMemory;
 use nvme_host_linux::endpoint::{AccessError, Attachment, Endpoint};
 
 use super::disk::Disk;
@@ -38,7 +39,7 @@ pub(super) struct Switch<'d, 's, R> {
     pub(super) unequal: Option<usize>,
 }
 
-impl<R: InProcess> Platform for Switch<'_, '_, R> {
+impl<R: Confined<Error = AccessError>> Platform for Switch<'_, '_, R> {
     type Error = SwitchError;
 
     fn source_suspended(&mut self, _: ControllerId) -> Result<(), SwitchError> {

@@ -17,9 +17,10 @@ use nvme_core::wire::nvm::{Read, Write};
 use nvme_core::wire::{
     Command, CompletionQueueEntry, Lba, NamespaceId, QueueId, Status, SubmissionQueueEntry,
 };
+use nvme_host_linux::backend::attach;
 use nvme_host_linux::memory::{AddressSpace, PoolUsage};
 use nvme_host_linux::vectors::Vectors;
-use nvme_host_linux::vfio::{VfioController, attach};
+use nvme_host_linux::vfio::VfioController;
 
 use super::commands::{check_admin, check_io};
 

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Opening controllers together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nvme_core::wire::{BusAddr, ControllerId, QueueId};
+
+use super::embedded::MANAGER;
+use super::{EmbeddedOptions, OpenError, Registers, Wake};
+use crate::address::Address;
+use crate::embedded::EmbeddedSubsystem;
+use crate::memory::{AddressSpace, Capacity};
+use crate::sync::Signal;
+use crate::vfio::{self, Container, VfToken};
+use crate::vfio_user::{self, ConnectOptions, RemoteController};
+
+/// How interrupts are waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InterruptMode {
+    /// By MSI-X if the controller has it, otherwise by looking.
+    #[default]
+    Auto,
+    /// By looking.
+    Polling,
+}
+
+/// How controllers are opened.
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// For a physical function with virtual functions, and for those.
+    pub vf_token: Option<VfToken>,
+    /// How interrupts are waited for.
+    pub interrupts: InterruptMode,
+    /// How long a server may take for an answer; its default if none.
+    pub timeout: Option<Duration>,
+    /// What embedded subsystems are like; [`EmbeddedOptions::new`] for those not mentioned.
+    pub embedded: Vec<EmbeddedOptions>,
+}
+
+/// Which memory a controller reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Memory of its own.
+    Own(Capacity),
+    /// That of the controller at this place among the requests, which comes before it and has its own.
+    Shared(usize),
+}
+
+/// A controller to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Where it is.
+    pub address: Address,
+    /// The memory it reaches.
+    pub memory: Memory,
+    /// I/O queue pairs it will have, each of which gets an interrupt vector if there are enough.
+    pub queues: u16,
+}
+
+/// What keeps memory mapped.
+#[derive(Debug)]
+enum Mapped {
+    Vfio { _space: vfio::MappedSpace },
+    VfioUser { _space: vfio_user::MappedSpace },
+}
+
+/// An open controller.
+#[derive(Debug)]
+pub struct Device {
+    address: Address,
+    // Before the mappings: a controller is made to leave memory alone before it is taken away.
+    registers: Registers,
+    wake: Wake,
+    vectors: Option<u16>,
+    space: Arc<AddressSpace>,
+    _mapped: Option<Mapped>,
+}
+
+impl Device {
+    /// Where it is.
+    #[must_use]
+    pub const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Its registers.
+    #[must_use]
+    pub const fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    /// The memory it reaches.
+    #[must_use]
+    pub const fn space(&self) -> &Arc<AddressSpace> {
+        &self.space
+    }
+
+    /// How it wakes its driver.
+    #[must_use]
+    pub const fn wake(&self) -> &Wake {
+        &self.wake
+    }
+
+    /// The interrupt vector for an I/O queue pair, if there are interrupts: the admin queue has vector 0, and where there are
+    /// fewer vectors than queues some have one in common.
+    #[must_use]
+    pub fn vector(&self, queue: QueueId) -> Option<u16> {
+        match self.vectors {
+            None => Some(queue.get()),
+            Some(0) => None,
+            Some(count) => Some(queue.get() % count),
+        }
+    }
+
+    fn embedded(
+        address: Address,
+        subsystem: &EmbeddedSubsystem,
+        (id, space, signal): &(ControllerId, Arc<AddressSpace>, Arc<Signal>),
+    ) -> Option<Self> {
+        let registers = Registers::Embedded(subsystem.controller(*id)?);
+        let (wake, space) = (Wake::Signal(Arc::clone(signal)), Arc::clone(space));
+        Some(Self { address, registers, wake, vectors: None, space, _mapped: None })
+    }
+}
+
+/// The controllers of each embedded subsystem that are used, with the memory they reach and the signal they raise.
+type Used = BTreeMap<String, Vec<(ControllerId, Arc<AddressSpace>, Arc<Signal>)>>;
+
+/// Controllers that were opened together.
+#[derive(Debug)]
+pub struct Devices {
+    // Controllers go before the subsystems they belong to.
+    devices: Vec<Device>,
+    subsystems: BTreeMap<String, EmbeddedSubsystem>,
+}
+
+/// A controller that is open and reaches no memory yet.
+enum Opened {
+    Embedded(String, ControllerId),
+    Vfio(Box<vfio::VfioController>),
+    VfioUser(Box<RemoteController>),
+}
+
+/// Vectors for the admin queue and `queues` more, as far as there are `found`.
+fn wanted_vectors(queues: u16, found: u32, mode: InterruptMode) -> u16 {
+    match mode {
+        InterruptMode::Polling => 0,
+        InterruptMode::Auto => queues.saturating_add(1).min(u16::try_from(found).unwrap_or(u16::MAX)),
+    }
+}
+
+impl Devices {
+    /// Opens all controllers that are asked for, in any state they are: none is touched beyond its configuration space.
+    ///
+    /// # Errors
+    /// What keeps one of them from being opened; none is open then.
+    pub fn open(requests: &[Request], options: &OpenOptions) -> Result<Self, OpenError> {
+        for (at, request) in requests.iter().enumerate() {
+            if requests[..at].iter().any(|other| resolved(&other.address) == resolved(&request.address)) {
+                return Err(OpenError::Twice(request.address.clone()));
+            }
+        }
+        let functions = requests.iter().any(|request| matches!(request.address, Address::Vfio(_)));
+        let container = if functions { Some(Container::new()?) } else { None };
+        let mut opened = Vec::new();
+        for request in requests {
+            opened.push(match (&request.address, &container) {
+                (Address::Vfio(function), Some(container)) => {
+                    let options = vfio::OpenOptions { vf_token: options.vf_token };
+                    Opened::Vfio(Box::new(container.open(*function, &options)?))
+                }
+                (Address::VfioUser(path), _) => {
+                    let mut connect = ConnectOptions::default();
+                    if let Some(timeout) = options.timeout {
+                        connect.timeout = timeout;
+                    }
+                    Opened::VfioUser(Box::new(RemoteController::connect(path, &connect)?))
+                }
+                (Address::Embedded { subsystem, controller }, _) => {
+                    Opened::Embedded(subsystem.clone(), controller.unwrap_or(MANAGER))
+                }
+                // There is a container if there is a function.
+                (Address::Vfio(function), None) => return Err(vfio::Error::NoFunction(*function).into()),
+            });
+        }
+        let spaces = spaces(requests, &opened, container.as_ref())?;
+        let mut signals = Vec::new();
+        let mut used = Used::new();
+        for (opened, space) in opened.iter().zip(&spaces) {
+            let signal = Arc::<Signal>::default();
+            if let Opened::Embedded(name, id) = opened {
+                let entry = (*id, Arc::clone(space), Arc::clone(&signal));
+                used.entry(name.clone()).or_default().push(entry);
+            }
+            signals.push(signal);
+        }
+        let subsystems = start_subsystems(&used, &options.embedded)?;
+        let mut devices: Vec<Device> = Vec::new();
+        let mut reached: Vec<Arc<AddressSpace>> = Vec::new();
+        for (((request, opened), space), signal) in requests.iter().zip(opened).zip(spaces).zip(signals) {
+            let address = request.address.clone();
+            let device = match opened {
+                Opened::Embedded(name, id) => subsystems
+                    .get(&name)
+                    .and_then(|subsystem| Device::embedded(address, subsystem, &(id, space, signal)))
+                    .ok_or(OpenError::NoController(name, id))?,
+                Opened::Vfio(controller) => {
+                    let found = controller.interrupt_vectors();
+                    let count = wanted_vectors(request.queues, found, options.interrupts);
+                    let wake = match count {
+                        0 => Wake::Polling,
+                        _ => Wake::Vectors(Arc::new(controller.enable_interrupts(count)?)),
+                    };
+                    // A space that several functions share is mapped once, because they share the container.
+                    let mapped = match &container {
+                        Some(container) if !reached.iter().any(|other| Arc::ptr_eq(other, &space)) => {
+                            reached.push(Arc::clone(&space));
+                            Some(Mapped::Vfio { _space: container.map(&space)? })
+                        }
+                        _ => None,
+                    };
+                    let registers = Registers::Vfio(Arc::new(*controller));
+                    Device { address, registers, wake, vectors: Some(count), space, _mapped: mapped }
+                }
+                Opened::VfioUser(controller) => {
+                    let found = controller.interrupt_vectors();
+                    let count = wanted_vectors(request.queues, found, options.interrupts);
+                    let wake = match count {
+                        0 => Wake::Polling,
+                        _ => Wake::Vectors(Arc::new(controller.enable_interrupts(count)?)),
+                    };
+                    let mapped = Some(Mapped::VfioUser { _space: controller.map(&space)? });
+                    let registers = Registers::VfioUser(Arc::new(*controller));
+                    Device { address, registers, wake, vectors: Some(count), space, _mapped: mapped }
+                }
+            };
+            devices.push(device);
+        }
+        Ok(Self { devices, subsystems })
+    }
+
+    /// The controllers, in the order in which they were asked for.
+    #[must_use]
+    pub fn all(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// The controller at `address`.
+    #[must_use]
+    pub fn at(&self, address: &Address) -> Option<&Device> {
+        self.devices.iter().find(|device| resolved(&device.address) == resolved(address))
+    }
+
+    /// Names of the embedded subsystems that run for these controllers.
+    pub fn subsystems(&self) -> impl Iterator<Item = &str> {
+        self.subsystems.keys().map(String::as_str)
+    }
+}
+
+/// An address with what it leaves out.
+fn resolved(address: &Address) -> Address {
+    match address {
+        Address::Embedded { subsystem, controller } => Address::Embedded {
+            subsystem: subsystem.clone(),
+            controller: Some(controller.unwrap_or(MANAGER)),
+        },
+        other => other.clone(),
+    }
+}
+
+/// Memory for each request: where the IOMMU has addresses if there is one, as it lies in its file if a server is to map it,
+/// otherwise scattered.
+fn spaces(
+    requests: &[Request],
+    opened: &[Opened],
+    container: Option<&Arc<Container>>,
+) -> Result<Vec<Arc<AddressSpace>>, OpenError> {
+    let linear = opened.iter().any(|opened| !matches!(opened, Opened::Embedded(..)));
+    let mut placed: Vec<(u64, u64)> = Vec::new();
+    let mut spaces: Vec<Arc<AddressSpace>> = Vec::new();
+    for request in requests {
+        let name = request.address.to_string();
+        let space = match (request.memory, container) {
+            (Memory::Shared(other), _) => {
+                spaces.get(other).cloned().ok_or_else(|| OpenError::Twice(request.address.clone()))?
+            }
+            (Memory::Own(capacity), Some(container)) => {
+                let start = container.choose(capacity, &placed)?;
+                placed.push((start, start + AddressSpace::linear_span(capacity) - 1));
+                let space = AddressSpace::linear_at(&name, capacity, BusAddr::new(start));
+                Arc::new(space.map_err(OpenError::Memory)?)
+            }
+            (Memory::Own(capacity), None) if linear => {
+                Arc::new(AddressSpace::linear(&name, capacity).map_err(OpenError::Memory)?)
+            }
+            (Memory::Own(capacity), None) => {
+                Arc::new(AddressSpace::new(&name, capacity).map_err(OpenError::Memory)?)
+            }
+        };
+        spaces.push(space);
+    }
+    Ok(spaces)
+}
+
+fn start_subsystems(
+    used: &Used,
+    options: &[EmbeddedOptions],
+) -> Result<BTreeMap<String, EmbeddedSubsystem>, OpenError> {
+    for (at, option) in options.iter().enumerate() {
+        if options[..at].iter().any(|other| other.name == option.name) {
+            return Err(OpenError::TwiceConfigured(option.name.clone()));
+        }
+        if !used.contains_key(&option.name) {
+            return Err(OpenError::NotUsed(option.name.clone()));
+        }
+    }
+    let start = |(name, controllers): (&String, &Vec<_>)| {
+        let option = options.iter().find(|option| option.name == *name).cloned();
+        let option = option.unwrap_or_else(|| EmbeddedOptions::new(name));
+        Ok((name.clone(), option.start(controllers)?))
+    };
+    used.iter().map(start).collect()
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Embedded subsystems as addresses name them.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nvme_core::wire::ControllerId;
+
+use super::OpenError;
+use crate::embedded::{ControllerRole, ControllerSetup, EmbeddedSubsystem, SubsystemSetup};
+use crate::memory::{AddressSpace, Capacity};
+use crate::storage::FileStorage;
+use crate::sync::Signal;
+
+/// The managing controller of every embedded subsystem; all others are migratable.
+pub(super) const MANAGER: ControllerId = ControllerId::new(1);
+/// The migratable controller that every embedded subsystem has.
+const MIGRATABLE: ControllerId = ControllerId::new(2);
+/// Largest identifier of a controller. NVMe Base 2.1 §3.1, NVM Controller Architecture.
+const LARGEST: u16 = 0xFFEF;
+/// I/O queue pairs of a controller.
+const IO_QUEUES: u16 = 16;
+
+/// What an embedded subsystem is like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddedOptions {
+    /// Its name, as in `embedded:NAME`.
+    pub name: String,
+    /// Bytes in its namespace, unless it is an image.
+    pub size: u64,
+    /// Bytes in a logical block: 512 or 4096.
+    pub block_size: u32,
+    /// Its namespace in this file, whole; in memory if none.
+    pub image: Option<PathBuf>,
+}
+
+impl EmbeddedOptions {
+    /// A namespace of 64 MiB in memory, blocks of 4 KiB.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), size: 64 << 20, block_size: 4096, image: None }
+    }
+
+    fn open(&self) -> Result<Arc<File>, OpenError> {
+        match &self.image {
+            None => FileStorage::memory(&self.name, self.size).map_err(OpenError::Memory),
+            Some(path) => match File::options().read(true).write(true).open(path) {
+                Ok(file) => Ok(Arc::new(file)),
+                Err(error) => Err(OpenError::Image(path.clone(), error)),
+            },
+        }
+    }
+
+    /// Starts the subsystem with the two controllers that every one has and those that are `used`, each with the memory it
+    /// reaches and the signal it raises.
+    pub(super) fn start(
+        &self,
+        used: &[(ControllerId, Arc<AddressSpace>, Arc<Signal>)],
+    ) -> Result<EmbeddedSubsystem, OpenError> {
+        let mut controllers = Vec::new();
+        let mut ids: Vec<ControllerId> = used.iter().map(|(id, ..)| *id).collect();
+        for id in [MANAGER, MIGRATABLE] {
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        ids.sort_unstable_by_key(|id| id.get());
+        for id in ids {
+            if id.get() == 0 || id.get() > LARGEST {
+                return Err(OpenError::NoController(self.name.clone(), id));
+            }
+            let (memory, interrupts) = match used.iter().find(|(other, ..)| *other == id) {
+                Some((_, memory, signal)) => (Arc::clone(memory), Arc::clone(signal)),
+                // Nobody drives it.
+                None => {
+                    let none = Capacity { queues: 1, data: 1, controller_data: 1 };
+                    let memory = AddressSpace::new("unused", none).map_err(OpenError::Memory)?;
+                    (Arc::new(memory), Arc::default())
+                }
+            };
+            let role = if id == MANAGER { ControllerRole::Managing } else { ControllerRole::Migratable };
+            controllers.push(ControllerSetup { id, role, io_queues: IO_QUEUES, memory, interrupts });
+        }
+        // Serial numbers have 20 bytes at most; names are ASCII.
+        let serial_number: String = self.name.chars().take(20).collect::<String>().to_uppercase();
+        let setup = SubsystemSetup {
+            name: self.name.clone(),
+            serial_number,
+            namespace: self.open()?,
+            block_size: self.block_size,
+            unique_id: *b"nvme-lm namespac",
+            faults: Arc::default(),
+            controllers,
+        };
+        EmbeddedSubsystem::start(setup).map_err(|error| OpenError::Embedded(self.name.clone(), error))
+    }
+}

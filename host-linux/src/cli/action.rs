@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a command does with controllers, and how one is carried out: controllers opened, sessions begun, the command, sessions
+//! ended whatever came of it.
+
+#![allow(dead_code, reason = "commands come one after another")]
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+
+use super::connect::ConnectArgs;
+use super::{BAD_INPUT, FAILED, UNSUPPORTED, complain, interrupts};
+use crate::address::Address;
+use crate::announced::{Feature, Unsupported, require};
+use crate::backend::{Devices, Memory, OpenError, Request};
+use crate::driver::DriverError;
+use crate::memory::Capacity;
+use crate::report::Verdict;
+use crate::session::{Session, Storage};
+
+/// A controller that a command uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) address: Address,
+    /// Memory for it.
+    pub(crate) memory: Capacity,
+    /// I/O queue pairs that it gets at most, and commands outstanding in each.
+    pub(crate) queues: u16,
+    pub(crate) depth: u16,
+}
+
+impl Target {
+    /// Enough for admin commands and one I/O command at a time.
+    pub(crate) fn new(address: &Address) -> Self {
+        let memory = Capacity { queues: 4 << 20, data: 16 << 20, controller_data: 4 << 20 };
+        Self { address: address.clone(), memory, queues: 1, depth: 32 }
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug)]
+pub(crate) enum CommandError {
+    /// A controller could not be opened.
+    Open(OpenError),
+    /// A controller could not be driven, or did not succeed.
+    Driver(DriverError),
+    /// The controller cannot do it.
+    Unsupported(Unsupported),
+    /// What was asked makes no sense, or was not confirmed; nothing was changed.
+    Input(String),
+    /// It failed.
+    Failed(String),
+    /// A file: what for, and why not.
+    File(String, io::Error),
+    /// A signal ended it.
+    Interrupted,
+}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(error) => error.fmt(f),
+            Self::Driver(error) => error.fmt(f),
+            Self::Unsupported(unsupported) => unsupported.fmt(f),
+            Self::Input(text) | Self::Failed(text) => f.write_str(text),
+            Self::File(what, error) => write!(f, "{what}: {error}"),
+            Self::Interrupted => f.write_str("ended by a signal"),
+        }
+    }
+}
+
+impl CommandError {
+    /// The status that the program ends with.
+    pub(crate) const fn exit_status(&self) -> u8 {
+        match self {
+            Self::Input(_) => BAD_INPUT,
+            Self::Unsupported(_) => UNSUPPORTED,
+            Self::Interrupted => Verdict::Interrupted.exit_status(),
+            Self::Open(_) | Self::Driver(_) | Self::Failed(_) | Self::File(..) => FAILED,
+        }
+    }
+}
+
+impl From<DriverError> for CommandError {
+    fn from(error: DriverError) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<OpenError> for CommandError {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+impl From<Unsupported> for CommandError {
+    fn from(unsupported: Unsupported) -> Self {
+        Self::Unsupported(unsupported)
+    }
+}
+
+/// Where results go, and whether the user has had enough.
+#[derive(Debug)]
+pub(crate) struct Output {
+    json: bool,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Output {
+    pub(crate) const fn new(json: bool, interrupted: Arc<AtomicBool>) -> Self {
+        Self { json, interrupted }
+    }
+
+    /// Whether results are for machines.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether a signal has come.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Prints a result: the value as one JSON document, or what `text` writes.
+    pub(crate) fn emit<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), CommandError> {
+        let mut bytes = Vec::new();
+        let written = if self.json {
+            serde_json::to_writer_pretty(&mut bytes, value)
+                .map_err(io::Error::from)
+                .and_then(|()| bytes.write_all(b"\n"))
+        } else {
+            text(&mut bytes)
+        };
+        // Colours are taken out again where they are not wanted.
+        written
+            .and_then(|()| anstream::stdout().write_all(&bytes))
+            .and_then(|()| anstream::stdout().flush())
+            .map_err(|error| CommandError::File("standard output".into(), error))
+    }
+
+    /// Prints bytes as they are.
+    pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), CommandError> {
+        io::stdout()
+            .write_all(bytes)
+            .and_then(|()| io::stdout().flush())
+            .map_err(|error| CommandError::File("standard output".into(), error))
+    }
+
+    /// Says something beside the result, on standard error.
+    pub(crate) fn note(&self, text: &str) {
+        let note = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Yellow.into()));
+        anstream::eprintln!("{note}note:{note:#} {text}");
+    }
+
+    /// Lets the user confirm what cannot be undone, unless that was done by `--yes` already.
+    pub(crate) fn confirm(&self, yes: bool, what: &str) -> Result<(), CommandError> {
+        if yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() {
+            return Err(CommandError::Input(format!(
+                "{what}: nobody can be asked, so give --yes if it is meant"
+            )));
+        }
+        anstream::eprint!("{what}. Go on? [y/N] ");
+        let mut answer = String::new();
+        io::stdin()
+            .read_line(&mut answer)
+            .map_err(|error| CommandError::File("standard input".into(), error))?;
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(CommandError::Input("not confirmed; nothing was changed".into())),
+        }
+    }
+}
+
+/// The sessions of a command.
+#[derive(Debug)]
+pub(crate) struct Sessions<'d> {
+    sessions: Vec<Session<'d>>,
+    /// Commands that the controller does not announce may be sent.
+    force: bool,
+}
+
+impl<'d> Sessions<'d> {
+    fn place(&self, address: &Address) -> Result<usize, CommandError> {
+        let is_at = |session: &Session<'_>| session.device().address() == address;
+        let place = self.sessions.iter().position(is_at);
+        place.ok_or_else(|| CommandError::Failed(format!("{address} is not open")))
+    }
+
+    /// The controller at `address`, one of the command's targets.
+    pub(crate) fn at(&mut self, address: &Address) -> Result<&mut Session<'d>, CommandError> {
+        let place = self.place(address)?;
+        self.sessions.get_mut(place).ok_or(CommandError::Interrupted)
+    }
+
+    /// Two controllers at once.
+    pub(crate) fn both(
+        &mut self,
+        one: &Address,
+        other: &Address,
+    ) -> Result<[&mut Session<'d>; 2], CommandError> {
+        let places = [self.place(one)?, self.place(other)?];
+        self.sessions
+            .get_disjoint_mut(places)
+            .map_err(|_| CommandError::Input(format!("{one} is named twice; name two controllers")))
+    }
+
+    /// The controller at `address` if it announces `feature`, or if what it does not announce may be sent.
+    pub(crate) fn with(
+        &mut self,
+        address: &Address,
+        feature: Feature,
+    ) -> Result<&mut Session<'d>, CommandError> {
+        let force = self.force;
+        let session = self.at(address)?;
+        match require(session.identity(), feature) {
+            Err(unsupported) if !force => Err(unsupported.into()),
+            _ => Ok(session),
+        }
+    }
+
+    /// Ends all sessions; the first error is returned.
+    fn close(self) -> Result<(), CommandError> {
+        let mut first = Ok(());
+        for session in self.sessions {
+            let address = session.device().address().clone();
+            if let Err(error) = session.close() {
+                let error = CommandError::Failed(format!("{address} could not be brought down: {error}"));
+                first = first.and(Err(error));
+            }
+        }
+        first
+    }
+}
+
+/// A command that works on controllers in use.
+pub(crate) trait Action {
+    /// The controllers that are to be opened.
+    fn targets(&self) -> Vec<Target>;
+
+    /// Checks what can be checked, and asks what has to be asked, before any controller is touched.
+    fn prepare(&mut self, _output: &Output) -> Result<(), CommandError> {
+        Ok(())
+    }
+
+    /// Does it.
+    fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError>;
+}
+
+/// Opens controllers, calls `work`, and brings them down.
+pub(crate) fn with_sessions(
+    targets: &[Target],
+    connect: &ConnectArgs,
+    work: impl FnOnce(&mut Sessions<'_>) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let request = |target: &Target| Request {
+        address: target.address.clone(),
+        memory: Memory::Own(target.memory),
+        queues: target.queues,
+    };
+    let requests: Vec<Request> = targets.iter().map(request).collect();
+    let devices = Devices::open(&requests, &connect.options())?;
+    let mut storage: Vec<Storage> =
+        targets.iter().map(|target| Storage::new(target.queues, target.depth)).collect();
+    let mut sessions = Sessions { sessions: Vec::new(), force: connect.force };
+    let mut opened = Ok(());
+    for (device, storage) in devices.all().iter().zip(&mut storage) {
+        match Session::open(device, storage, connect.timeout()) {
+            Ok(session) => sessions.sessions.push(session),
+            Err(error) => {
+                opened = Err(CommandError::Failed(format!("{}: {error}", device.address())));
+                break;
+            }
+        }
+    }
+    let worked = opened.and_then(|()| work(&mut sessions));
+    let closed = sessions.close();
+    worked.and(closed)
+}
+
+/// Carries a command out and says how it ended.
+pub(crate) fn run(mut action: impl Action, connect: &ConnectArgs) -> ExitCode {
+    let interrupted = match interrupts() {
+        Ok(interrupted) => interrupted,
+        Err(error) => return complain(FAILED, &format!("signals: {error}")),
+    };
+    let output = Output::new(connect.json, interrupted);
+    let result = action
+        .prepare(&output)
+        .and_then(|()| with_sessions(&action.targets(), connect, |sessions| action.run(sessions, &output)));
+    finish(result)
+}
+
+/// The exit status, and a line for what went wrong.
+pub(crate) fn finish(result: Result<(), CommandError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(error.exit_status(), &error.to_string()),
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Options of every command that uses controllers, and how they are opened.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::values;
+use crate::backend::{EmbeddedOptions, InterruptMode, OpenOptions};
+use crate::vfio::VfToken;
+
+/// How controllers are reached and how their answers are shown.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ConnectArgs {
+    /// Print JSON for machines.
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+    /// Give an admin command up after this long.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::command_timeout, help_heading = "Controller")]
+    pub(crate) timeout: Option<Duration>,
+    /// Look for completions instead of waiting for interrupts.
+    #[arg(long, help_heading = "Controller")]
+    pub(crate) polling: bool,
+    /// UUID that a physical function and its virtual functions have in common.
+    #[arg(long, value_name = "UUID", help_heading = "Controller")]
+    pub(crate) vf_token: Option<VfToken>,
+    /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE]; may be repeated.
+    #[arg(long, value_name = "SPEC", value_parser = embedded, help_heading = "Controller")]
+    pub(crate) embedded: Vec<EmbeddedOptions>,
+    /// Send commands that the controller does not announce.
+    #[arg(long, help_heading = "Controller")]
+    pub(crate) force: bool,
+}
+
+/// Default of `--timeout`.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+impl ConnectArgs {
+    /// How long an admin command may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT)
+    }
+
+    /// How controllers are opened.
+    pub(crate) fn options(&self) -> OpenOptions {
+        OpenOptions {
+            vf_token: self.vf_token,
+            interrupts: if self.polling { InterruptMode::Polling } else { InterruptMode::Auto },
+            timeout: None,
+            embedded: self.embedded.clone(),
+        }
+    }
+}
+
+/// Reads what an embedded subsystem is like.
+fn embedded(text: &str) -> Result<EmbeddedOptions, String> {
+    let mut parts = text.split(',');
+    let name = parts.next().unwrap_or_default();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || !name.chars().all(allowed) {
+        return Err(format!("{name:?} is no name; it has letters, digits, '-', '_' and '.'"));
+    }
+    let mut options = EmbeddedOptions::new(name);
+    for part in parts {
+        let (key, value) = part.split_once('=').ok_or_else(|| {
+            format!("{part:?} is no setting; write size=BYTES, block=512, block=4096 or image=FILE")
+        })?;
+        match key {
+            "size" => options.size = values::size(value).map_err(|error| format!("size: {error}"))?,
+            "block" => {
+                options.block_size = values::block_size(value).map_err(|error| format!("block: {error}"))?
+            }
+            "image" if value.is_empty() => return Err("image: the name of a file is missing".into()),
+            "image" => options.image = Some(PathBuf::from(value)),
+            _ => return Err(format!("there is no setting {key:?}; there are size, block and image")),
+        }
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn embedded_subsystems_are_described_in_one_word() {
+        let plain = EmbeddedOptions::new("a");
+        let rows = [
+            ("a", Ok(plain.clone())),
+            ("a,size=2M", Ok(EmbeddedOptions { size: 2 << 20, ..plain.clone() })),
+            (
+                "a,block=512,image=x y",
+                Ok(EmbeddedOptions { block_size: 512, image: Some("x y".into()), ..plain }),
+            ),
+            ("", Err("is no name")),
+            ("a b", Err("is no name")),
+            ("a,", Err("is no setting")),
+            ("a,size", Err("is no setting")),
+            ("a,size=1", Err("size: ")),
+            ("a,block=1024", Err("block: ")),
+            ("a,image=", Err("file is missing")),
+            ("a,speed=9", Err("no setting \"speed\"")),
+        ];
+        for (text, expected) in rows {
+            match (embedded(text), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{text}"),
+                (Err(error), Err(words)) => assert!(error.contains(words), "{text}: {error}"),
+                (found, expected) => panic!("{text}: {found:?} where {expected:?} should be"),
+            }
+        }
+    }
+}
