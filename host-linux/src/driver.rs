@@ -337,19 +337,8 @@ pub(crate) fn request_queues_up_to<R: RegisterIo<Error = AccessError>>(
 /// An I/O queue pair in use.
 pub(crate) type QueuePair<'d, 's, R, T> = IoQueuePair<'d, 's, R, AddressSpace, T>;
 
-/// Creates an I/O queue pair with one interrupt vector of its own.
-pub(crate) fn create_pair<'d, 's, R: RegisterIo<Error = AccessError>, T>(
-    controller: &mut Controller<'d, '_, R>,
-    id: QueueId,
-    max_transfer: usize,
-    slots: &'s mut [IoSlot<T>],
-    waiter: Waiter<'_>,
-) -> Result<QueuePair<'d, 's, R, T>, DriverError> {
-    create_pair_with(controller, id, Some(id.get()), max_transfer, slots, waiter)
-}
-
 /// Creates an I/O queue pair that interrupts by `vector`, or not at all.
-pub(crate) fn create_pair_with<'d, 's, R: RegisterIo<Error = AccessError>, T>(
+pub(crate) fn create_pair<'d, 's, R: RegisterIo<Error = AccessError>, T>(
     controller: &mut Controller<'d, '_, R>,
     id: QueueId,
     interrupt_vector: Option<u16>,

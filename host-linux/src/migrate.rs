@@ -26,7 +26,7 @@ use crate::report::{
     CdqReport, ComparisonReport, ConvergenceReport, EnabledReport, FaultReport, GuestReport, LeftoverReport,
     Report, RoundReport, Setup, Verdict,
 };
-use bench::{Bench, Limits, fault_reports};
+use bench::{Behind, Bench, Limits, fault_reports};
 use transfer::Transfer;
 
 /// Controller Data Queue entries of 32 bytes in a page, which one entry of the PRP list names.
@@ -122,7 +122,7 @@ fn run_with(
     if guest_lives {
         bench.let_run(config.run_after, config.run_commands, observer);
     }
-    let enabled = bench.enabled()?;
+    let enabled = bench.enabled();
     let (guest, figures) = if guest_lives {
         let figures = bench.guest.figures();
         match bench.guest.finish() {
@@ -133,7 +133,7 @@ fn run_with(
         (Err(GuestError::Halted), bench.guest.halt(&bench.token))
     };
     let memory_left = |pool| {
-        [&bench.memory.guest, &bench.memory.source, &bench.memory.destination]
+        [&bench.guest_memory, &bench.source.memory, &bench.destination.memory]
             .iter()
             .map(|space| space.usage(pool).bytes as u64)
             .sum::<u64>()
@@ -143,9 +143,10 @@ fn run_with(
         bytes: memory_left(Pool::Queues) + memory_left(Pool::Data) + memory_left(Pool::ControllerData),
     };
     let faults = fault_reports(&bench.faults);
-    bench.subsystems.stop();
+    let Behind::Embedded(subsystems) = bench.behind;
+    subsystems.stop();
 
-    let comparison = bench.witness.finish();
+    let comparison = bench.witness.map_or(Ok(None), |witness| witness.finish());
     let (mut verdict, mut statement) = judge(&transfer, &guest, &comparison, enabled, leftovers);
     if let (Verdict::MigrationFailed, Some(error)) = (verdict, bench.platform.error()) {
         statement = format!("{statement} (platform: {error})");

@@ -69,19 +69,19 @@ pub struct HostPlatform<R> {
     token: Arc<RunToken>,
     journal: Option<Journal>,
     at_stop: Option<String>,
-    witness: Arc<Witness>,
+    witness: Option<Arc<Witness>>,
     error: Option<PlatformError>,
 }
 
 impl<R: BusMaster> HostPlatform<R> {
-    /// The platform of the guest that uses `endpoint` and runs while it holds `token`. `witness` is told when both
-    /// sides should be equal.
+    /// The platform of the guest that uses `endpoint` and runs while it holds `token`. `witness`, if there is one, is
+    /// told when both sides should be equal.
     pub fn new(
         endpoint: Arc<Endpoint<R>>,
         token: Arc<RunToken>,
         journal: Option<Journal>,
         at_stop: Option<String>,
-        witness: Arc<Witness>,
+        witness: Option<Arc<Witness>>,
     ) -> Self {
         Self { endpoint, token, journal, at_stop, witness, error: None }
     }
@@ -208,7 +208,7 @@ impl<R: BusMaster> Platform for HostPlatform<R> {
         self.token.pause();
         let result = self.run_at_stop().and_then(|()| self.prepare());
         self.note(result)?;
-        self.witness.arm();
+        self.witness.iter().for_each(|witness| witness.arm());
         self.set_bus_master(Attachment::Destination, true)
     }
 
@@ -239,7 +239,7 @@ impl<R: BusMaster> Platform for HostPlatform<R> {
     }
 
     fn source_resumed(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
-        self.witness.disarm();
+        self.witness.iter().for_each(|witness| witness.disarm());
         let recorded = self.record(Side::Source, "rolled back; the guest runs on the source");
         let attached = self.attach(Attachment::Source);
         self.token.resume();
@@ -324,7 +324,7 @@ mod tests {
             Arc::clone(&token),
             Some(journal),
             at_stop.map(String::from),
-            Arc::clone(&witness),
+            Some(Arc::clone(&witness)),
         );
         Bench { dir, journal: path, shared, endpoint, token, platform, witness }
     }

@@ -34,8 +34,7 @@ use nvme_core::wire::{Command, CompletionQueueEntry, NamespaceId, QueueId, Submi
 use crate::backend::{Device, Registers};
 use crate::driver::{
     Clock, Controller, DriverError, IDENTIFY_BYTES, Kept, QueuePair, Waiter, abandon_pair, admin,
-    bring_down_then, bring_up, create_pair_with, delete_pair, identify_controller_bytes,
-    request_queues_up_to,
+    bring_down_then, bring_up, create_pair, delete_pair, identify_controller_bytes, request_queues_up_to,
 };
 use crate::memory::AddressSpace;
 
@@ -300,7 +299,7 @@ impl<'d> Session<'d> {
             let entries = self.controller.capabilities().max_queue_entries();
             let most_slots = (entries as usize).saturating_sub(1).clamp(1, slots.len());
             let (slots, _) = slots.split_at_mut(most_slots);
-            let pair = create_pair_with(&mut self.controller, id, vector, most, slots, waiter)?;
+            let pair = create_pair(&mut self.controller, id, vector, most, slots, waiter)?;
             self.pairs.push(pair);
         }
         match self.pairs.len() {

@@ -13,7 +13,7 @@ use nvme_core::wire::admin::{FeatureSelect, GetFeatures, GetLogPage};
 use nvme_core::wire::feature::FeatureId;
 use nvme_core::wire::log::LogPageId;
 use nvme_core::wire::nvm::{Read, Write};
-use nvme_core::wire::{Command, QueueId};
+use nvme_core::wire::{Command, NamespaceId, QueueId};
 
 use super::ledger::Mismatch;
 use super::workload::{Operation, Purpose, Workload};
@@ -22,7 +22,6 @@ use crate::driver::{
     Controller, DriverError, Kept, QueuePair, Waiter, bring_down, create_pair, delete_pair,
     identify_controller, request_queues, reset,
 };
-use crate::embedded::NAMESPACE;
 use crate::endpoint::AccessError;
 use crate::memory::AddressSpace;
 
@@ -83,7 +82,29 @@ struct Queue<'d, 's, R> {
     waiting: Vec<(Operation, DmaRegion)>,
 }
 
+/// Where the guest's commands go.
+#[derive(Clone, Copy, Debug)]
+pub struct Wiring {
+    /// The namespace it uses.
+    pub namespace: NamespaceId,
+    /// Interrupt vectors that its controllers have, the admin queue's included: zero if it looks for completions itself,
+    /// none if there are always enough.
+    pub vectors: Option<u16>,
+}
+
+impl Wiring {
+    /// The interrupt vector of an I/O queue pair.
+    fn vector(self, queue: u16) -> Option<u16> {
+        match self.vectors {
+            None => Some(queue),
+            Some(0) => None,
+            Some(count) => Some(queue % count),
+        }
+    }
+}
+
 pub(super) struct Engine<'d, 's, R> {
+    wiring: Wiring,
     controller: Controller<'d, 's, R>,
     arena: &'d AddressSpace,
     queues: Vec<Queue<'d, 's, R>>,
@@ -105,6 +126,7 @@ impl<'d, 's, R: Confined<Error = AccessError>> Engine<'d, 's, R> {
         arena: &'d AddressSpace,
         slots: &'s mut [Vec<IoSlot<Operation>>],
         command_bytes: usize,
+        wiring: Wiring,
         io_timeout: Duration,
         waiter: Waiter<'_>,
     ) -> Result<Self, GuestError> {
@@ -114,10 +136,18 @@ impl<'d, 's, R: Confined<Error = AccessError>> Engine<'d, 's, R> {
             for _ in 0..slots.len() {
                 idle.push(arena.allocate_scattered(Pool::Data, command_bytes, Direction::Bidirectional)?);
             }
-            let pair = create_pair(&mut controller, QueueId::new(id), command_bytes, slots, waiter)?;
+            let pair = create_pair(
+                &mut controller,
+                QueueId::new(id),
+                wiring.vector(id),
+                command_bytes,
+                slots,
+                waiter,
+            )?;
             queues.push(Queue { pair, waiting: Vec::new() });
         }
         Ok(Self {
+            wiring,
             controller,
             arena,
             queues,
@@ -177,7 +207,14 @@ impl<'d, 's, R: Confined<Error = AccessError>> Engine<'d, 's, R> {
         let wall = std::time::Instant::now();
         for queue in &mut self.queues {
             for (operation, region) in std::mem::take(&mut queue.waiting) {
-                match send(&mut queue.pair, operation, region, workload.block_bytes(), deadline)? {
+                match send(
+                    &mut queue.pair,
+                    self.wiring.namespace,
+                    operation,
+                    region,
+                    workload.block_bytes(),
+                    deadline,
+                )? {
                     None => count += 1,
                     Some(back) => queue.waiting.push(back),
                 }
@@ -192,9 +229,14 @@ impl<'d, 's, R: Confined<Error = AccessError>> Engine<'d, 's, R> {
                     let len = operation.blocks as usize * workload.block_bytes();
                     region.write(0, &self.bytes[..len])?;
                 }
-                if let Some((operation, region)) =
-                    send(&mut queue.pair, operation, region, workload.block_bytes(), deadline)?
-                {
+                if let Some((operation, region)) = send(
+                    &mut queue.pair,
+                    self.wiring.namespace,
+                    operation,
+                    region,
+                    workload.block_bytes(),
+                    deadline,
+                )? {
                     workload.withdraw(&operation);
                     self.idle.push(region);
                     break;
@@ -270,7 +312,14 @@ impl<'d, 's, R: Confined<Error = AccessError>> Engine<'d, 's, R> {
         for (id, (slots, waiting)) in (1..).zip(begun) {
             let slots =
                 slots.map_err(|()| GuestError::Driver(DriverError::Fault(Fault::NotDisabledInTime)))?;
-            let pair = create_pair(&mut controller, QueueId::new(id), bytes.len(), slots, waiter)?;
+            let pair = create_pair(
+                &mut controller,
+                QueueId::new(id),
+                self.wiring.vector(id),
+                bytes.len(),
+                slots,
+                waiter,
+            )?;
             queues.push(Queue { pair, waiting });
         }
         workload.commit_log().map_err(|error| GuestError::Log(error.to_string()))?;
@@ -333,6 +382,7 @@ fn finish(
 /// Puts one command into the ring; gives it back if there is no room.
 fn send<R: Confined<Error = AccessError>>(
     pair: &mut QueuePair<'_, '_, R, Operation>,
+    namespace: NamespaceId,
     operation: Operation,
     region: DmaRegion,
     block_bytes: usize,
@@ -340,9 +390,9 @@ fn send<R: Confined<Error = AccessError>>(
 ) -> Result<Option<(Operation, DmaRegion)>, GuestError> {
     let blocks = operation.blocks as u32;
     let entry = if operation.purpose.is_write() {
-        Write::new(NAMESPACE, operation.lba, blocks).encode()
+        Write::new(namespace, operation.lba, blocks).encode()
     } else {
-        Read::new(NAMESPACE, operation.lba, blocks).encode()
+        Read::new(namespace, operation.lba, blocks).encode()
     };
     let len = operation.blocks as usize * block_bytes;
     let buffer = Buffer::new(region, 0..len);

@@ -12,7 +12,7 @@ mod tests;
 mod thread;
 mod workload;
 
-pub use engine::GuestError;
+pub use engine::{GuestError, Wiring};
 pub use ledger::{InitialContent, Ledger, Mismatch};
 pub use pattern::{Chooser, ExtentError, Pattern, WriteContent, WriteExtent, parse_extents};
 pub use thread::{Guest, GuestSetup};

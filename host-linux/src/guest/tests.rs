@@ -11,7 +11,7 @@ use nvme_core::wire::ControllerId;
 
 use super::*;
 use crate::embedded::{
-    ControllerRole, ControllerSetup, EmbeddedController, EmbeddedSubsystem, SubsystemSetup,
+    ControllerRole, ControllerSetup, EmbeddedController, EmbeddedSubsystem, NAMESPACE, SubsystemSetup,
 };
 use crate::endpoint::Endpoint;
 use crate::images;
@@ -61,6 +61,7 @@ fn bench(block_size: u32, queue_depth: u16, io_queues: u16, log: Option<std::pat
         memory: Arc::clone(&memory),
         interrupts,
         token: Arc::clone(&token),
+        wiring: Wiring { namespace: NAMESPACE, vectors: None },
         io_queues,
         queue_depth,
         io_timeout: Duration::from_secs(60),

@@ -13,13 +13,12 @@ use nvme_core::controller::{EnableOptions, Link};
 use nvme_core::io::IoSlot;
 use nvme_core::time::Instant;
 
-use super::engine::{Engine, GuestError};
+use super::engine::{Engine, GuestError, Wiring};
 use super::ledger::Ledger;
 use super::log::GuestLog;
 use super::workload::{Workload, WorkloadOptions};
 use crate::backend::Confined;
 use crate::driver::{Clock, Waiter, bring_up, identify_controller, identify_namespace, request_queues};
-use crate::embedded::NAMESPACE;
 use crate::endpoint::{AccessError, Endpoint};
 use crate::memory::AddressSpace;
 use crate::report::GuestReport;
@@ -41,6 +40,8 @@ pub struct GuestSetup<R> {
     pub interrupts: Arc<Signal>,
     /// Its processor.
     pub token: Arc<RunToken>,
+    /// Where its commands go.
+    pub wiring: Wiring,
     /// I/O queue pairs.
     pub io_queues: u16,
     /// Commands in flight in each.
@@ -202,7 +203,7 @@ fn run<R: Confined<Error = AccessError>>(
     let mut controller =
         bring_up(&*setup.endpoint, &setup.memory, &link, &mut admin_slots, &options, waiter)?;
     identify_controller(&mut controller, waiter)?;
-    let namespace = identify_namespace(&mut controller, NAMESPACE, waiter)?;
+    let namespace = identify_namespace(&mut controller, setup.wiring.namespace, waiter)?;
     let expected = (setup.workload.block_size, setup.workload.blocks);
     let found = (namespace.block_bytes(), namespace.blocks);
     if expected != found {
@@ -213,8 +214,15 @@ fn run<R: Confined<Error = AccessError>>(
     let log = log.map_err(|error| GuestError::Log(error.to_string()))?;
     let mut workload = Workload::new(setup.workload.clone(), log, std::time::Instant::now());
     let command_bytes = workload.command_bytes();
-    let mut engine =
-        Engine::new(controller, &setup.memory, &mut io_slots, command_bytes, setup.io_timeout, waiter)?;
+    let mut engine = Engine::new(
+        controller,
+        &setup.memory,
+        &mut io_slots,
+        command_bytes,
+        setup.wiring,
+        setup.io_timeout,
+        waiter,
+    )?;
     let _ = started.send(());
 
     let mut seen = Seen { stops: setup.token.stops(), holds: setup.endpoint.holds().0, ..Seen::default() };

@@ -8,16 +8,15 @@ use std::time::{Duration, Instant};
 use nvme_controller::fault::FaultSlot;
 use nvme_core::migration::Timeouts;
 use nvme_core::register::{Offset, RegisterIo};
-use nvme_core::wire::ControllerId;
+use nvme_core::wire::{ControllerId, NamespaceId};
 
 use super::{LOOK, Observer, RunError};
+use crate::backend::Registers;
 use crate::config::{MigrateConfig, Namespaces};
 use crate::driver::ADMIN_TIMEOUT;
-use crate::embedded::{
-    ControllerRole, ControllerSetup, EmbeddedController, EmbeddedSubsystem, SubsystemSetup,
-};
+use crate::embedded::{ControllerRole, ControllerSetup, EmbeddedSubsystem, NAMESPACE, SubsystemSetup};
 use crate::endpoint::{AccessError, Attachment, Endpoint};
-use crate::guest::{Guest, GuestSetup, InitialContent, WorkloadOptions};
+use crate::guest::{Guest, GuestSetup, InitialContent, Wiring, WorkloadOptions};
 use crate::images::{Inputs, fill};
 use crate::journal::{Journal, Side};
 use crate::memory::{AddressSpace, Capacity, PAGE};
@@ -133,28 +132,50 @@ impl Subsystems {
 }
 
 /// The registers of a controller that its subsystem certainly has.
-pub(super) fn registers(
-    subsystem: &EmbeddedSubsystem,
-    id: ControllerId,
-) -> Result<EmbeddedController, RunError> {
+pub(super) fn registers(subsystem: &EmbeddedSubsystem, id: ControllerId) -> Result<Registers, RunError> {
     subsystem
         .controller(id)
+        .map(Registers::Embedded)
         .ok_or(RunError::Manager(crate::driver::DriverError::Access(AccessError::Stopped)))
 }
 
+/// One side of the migration.
+pub(super) struct Party {
+    /// Its managing controller.
+    pub(super) manager: Registers,
+    /// The memory that the managing controller reaches.
+    pub(super) memory: Arc<AddressSpace>,
+    /// Interrupt vectors of the managing controller; none if there are always enough.
+    pub(super) vectors: Option<u16>,
+    /// The guest's controller, by its identifier.
+    pub(super) controller: ControllerId,
+    /// The registers of that.
+    pub(super) registers: Registers,
+}
+
+/// What the controllers need for as long as they are used.
+pub(super) enum Behind {
+    Embedded(Subsystems),
+}
+
 pub(super) struct Bench {
-    pub(super) subsystems: Subsystems,
-    pub(super) memory: Memories,
+    pub(super) behind: Behind,
+    pub(super) source: Party,
+    pub(super) destination: Party,
+    /// The guest's namespace.
+    pub(super) namespace: NamespaceId,
+    /// The guest's memory, the same on both sides.
+    pub(super) guest_memory: Arc<AddressSpace>,
     /// Raised by both managing controllers.
     pub(super) managers: Arc<Signal>,
     pub(super) guest: Guest,
     /// The guest's processor.
     pub(super) token: Arc<RunToken>,
     /// The guest's registers.
-    pub(super) endpoint: Arc<Endpoint<EmbeddedController>>,
+    pub(super) endpoint: Arc<Endpoint<Registers>>,
     pub(super) limits: Limits,
-    pub(super) platform: HostPlatform<EmbeddedController>,
-    pub(super) witness: Arc<Witness>,
+    pub(super) platform: HostPlatform<Registers>,
+    pub(super) witness: Option<Arc<Witness>>,
     pub(super) journal: Option<PathBuf>,
     /// What each side's controllers do wrong.
     pub(super) faults: [(Side, Arc<[FaultSlot]>); 2],
@@ -228,10 +249,18 @@ impl Bench {
             destination: EmbeddedSubsystem::start_watched(destination, Arc::clone(&witness))
                 .map_err(RunError::Subsystem)?,
         };
-        let endpoint = Arc::new(Endpoint::new(
-            registers(&subsystems.source, SOURCE)?,
-            registers(&subsystems.destination, DESTINATION)?,
-        ));
+        let party = |subsystem, controller, memory: &Arc<AddressSpace>| {
+            Ok(Party {
+                manager: registers(subsystem, MANAGER)?,
+                memory: Arc::clone(memory),
+                vectors: None,
+                controller,
+                registers: registers(subsystem, controller)?,
+            })
+        };
+        let source = party(&subsystems.source, SOURCE, &memory.source)?;
+        let destination = party(&subsystems.destination, DESTINATION, &memory.destination)?;
+        let endpoint = Arc::new(Endpoint::new(source.registers.clone(), destination.registers.clone()));
         // The destination has no business in the guest's memory until just before its resume.
         endpoint
             .set_bus_master(Attachment::Destination, false)
@@ -243,6 +272,7 @@ impl Bench {
             memory: Arc::clone(&memory.guest),
             interrupts,
             token: Arc::clone(&token),
+            wiring: Wiring { namespace: NAMESPACE, vectors: None },
             io_queues: config.io_queues,
             queue_depth: config.queue_depth,
             io_timeout: limits.guest,
@@ -267,19 +297,22 @@ impl Bench {
             Arc::clone(&token),
             journal,
             config.at_stop.clone(),
-            Arc::clone(&witness),
+            Some(Arc::clone(&witness)),
         );
         let journal = inputs.journal.as_ref().map(|paths| paths.journal.clone());
         Ok(Self {
-            subsystems,
-            memory,
+            behind: Behind::Embedded(subsystems),
+            source,
+            destination,
+            namespace: NAMESPACE,
+            guest_memory: memory.guest,
             managers,
             guest,
             token,
             endpoint,
             limits,
             platform,
-            witness,
+            witness: Some(witness),
             journal,
             faults,
         })
@@ -292,33 +325,29 @@ impl Bench {
     }
 
     /// The guest's controllers.
-    fn controllers(&self) -> Result<[EmbeddedController; 2], RunError> {
-        Ok([
-            registers(&self.subsystems.source, SOURCE)?,
-            registers(&self.subsystems.destination, DESTINATION)?,
-        ])
+    fn controllers(&self) -> [&Registers; 2] {
+        [&self.source.registers, &self.destination.registers]
     }
 
     /// Disables both of the guest's controllers: neither runs any more, whatever ends its suspension. A subsystem that
     /// cannot be reached has stopped, and its controllers with it.
-    pub(super) fn disable_both(&self) -> Result<(), RunError> {
-        for controller in self.controllers()? {
+    pub(super) fn disable_both(&self) {
+        for controller in self.controllers() {
             let _ = controller.write32(CC, 0);
-            settle(&controller);
+            settle(controller);
         }
-        Ok(())
     }
 
     /// Which of the guest's controllers is enabled. One that the guest does not use is given time to stop.
-    pub(super) fn enabled(&self) -> Result<EnabledReport, RunError> {
-        let [source, destination] = self.controllers()?;
+    pub(super) fn enabled(&self) -> EnabledReport {
+        let [source, destination] = self.controllers();
         let attachment = self.endpoint.attachment();
-        for (controller, side) in [(&source, Attachment::Source), (&destination, Attachment::Destination)] {
+        for (controller, side) in [(source, Attachment::Source), (destination, Attachment::Destination)] {
             if attachment != side {
                 settle(controller);
             }
         }
-        Ok(EnabledReport { source: is_enabled(&source), destination: is_enabled(&destination) })
+        EnabledReport { source: is_enabled(source), destination: is_enabled(destination) }
     }
 }
 
@@ -353,13 +382,13 @@ fn faults(config: &MigrateConfig, side: Side) -> Arc<[FaultSlot]> {
     config.faults.iter().filter(|fault| fault.side == side).map(|fault| FaultSlot::new(fault.rule)).collect()
 }
 
-fn is_enabled(controller: &EmbeddedController) -> bool {
+fn is_enabled(controller: &Registers) -> bool {
     let bit = |offset| controller.read32(offset).is_ok_and(|value| value & 1 != 0);
     bit(CC) || bit(CSTS)
 }
 
 /// Waits until the controller is disabled, for a limited time.
-fn settle(controller: &EmbeddedController) {
+fn settle(controller: &Registers) {
     let until = Instant::now() + DISABLE;
     while is_enabled(controller) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(1));

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use nvme_core::migration::Timeouts;
 use nvme_core::register::{Offset, RegisterIo};
 
-use super::bench::{MANAGER, registers};
 use super::*;
 use crate::report::{EnabledReport, LeftoverReport};
 
@@ -78,8 +77,8 @@ fn with_manager_reset(of_source: bool, status: u8) -> (Report, [Vec<u8>; 2]) {
     let config = MigrateConfig { queue_depth: 256, read_percent: 0, ..config(at_stop) };
     let inputs = Inputs::open(&config, None).expect("inputs");
     let bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
-    let side = if of_source { &bench.subsystems.source } else { &bench.subsystems.destination };
-    let manager = registers(side, MANAGER).expect("manager");
+    let side = if of_source { &bench.source } else { &bench.destination };
+    let manager = side.manager.clone();
     let report = std::thread::scope(|scope| {
         let at_stop = scope.spawn(|| {
             wait_for(&stopped);

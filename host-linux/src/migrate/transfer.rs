@@ -17,15 +17,15 @@ use nvme_core::migration::{
 use nvme_core::time::{Instant, Step};
 use nvme_core::wire::{ControllerId, QueueId};
 
-use super::bench::{Bench, DESTINATION, MANAGER, SOURCE, let_run, registers};
+use super::bench::{Bench, Party, let_run};
 use super::{Observer, RunError, Status};
+use crate::backend::Registers;
 use crate::config::{CdqLayout, MigrateConfig};
 use crate::driver::{
     Clock, Controller, DriverError, Kept, QueuePair, Waiter, abandon_pair, bring_down_then, bring_up,
     create_pair, delete_pair, identify_controller, identify_namespace, request_queues, reset_then,
     zeroes_limit,
 };
-use crate::embedded::{EmbeddedController, NAMESPACE};
 use crate::memory::AddressSpace;
 use crate::mover::{Mover, MoverError, PIECE_BYTES, PIECES, Tag};
 use crate::platform::{HostPlatform, PlatformError};
@@ -61,24 +61,30 @@ pub(super) struct Transfer {
 
 /// A managing controller in use, with its one I/O queue pair.
 struct Manager<'d, 's> {
-    controller: Controller<'d, 's, EmbeddedController>,
+    controller: Controller<'d, 's, Registers>,
     arena: &'d AddressSpace,
 }
 
-type Pair<'d, 's> = QueuePair<'d, 's, EmbeddedController, Tag>;
+type Pair<'d, 's> = QueuePair<'d, 's, Registers, Tag>;
 
 fn bring_up_manager<'d, 's>(
-    registers: &'d EmbeddedController,
-    arena: &'d AddressSpace,
+    party: &'d Party,
     link: &'d Link,
     slots: &'s mut [AdminSlot],
     io_slots: &'s mut [IoSlot<Tag>],
     waiter: Waiter<'_>,
 ) -> Result<(Manager<'d, 's>, Pair<'d, 's>), DriverError> {
-    let mut controller = bring_up(registers, arena, link, slots, &EnableOptions::default(), waiter)?;
+    let arena = &party.memory;
+    let options = EnableOptions::default();
+    let mut controller = bring_up(&party.manager, arena, link, slots, &options, waiter)?;
     identify_controller(&mut controller, waiter)?;
     request_queues(&mut controller, 1, waiter)?;
-    let pair = create_pair(&mut controller, QueueId::new(1), PIECE_BYTES, io_slots, waiter)?;
+    let vector = match party.vectors {
+        None => Some(1),
+        Some(0) => None,
+        Some(count) => Some(1 % count),
+    };
+    let pair = create_pair(&mut controller, QueueId::new(1), vector, PIECE_BYTES, io_slots, waiter)?;
     Ok((Manager { controller, arena }, pair))
 }
 
@@ -122,6 +128,7 @@ fn end_manager(
 
 fn options(
     config: &MigrateConfig,
+    source: ControllerId,
     block_size: u32,
     unallocated_reads_zero: bool,
     timeouts: Timeouts,
@@ -142,7 +149,7 @@ fn options(
         convergence: if config.strict { ConvergencePolicy::Cancel } else { ConvergencePolicy::Force },
         unallocated_reads_zero,
         timeouts,
-        ..MigrationOptions::new(SOURCE)
+        ..MigrationOptions::new(source)
     }
 }
 
@@ -153,7 +160,7 @@ fn has_passed(before: MigrationStep, now: MigrationStep, asked: MigrationStep) -
 
 /// The platform, with a watch: its calls may take long, which must not use up the time-outs of the migration.
 struct Timed<'p> {
-    platform: &'p mut HostPlatform<EmbeddedController>,
+    platform: &'p mut HostPlatform<Registers>,
     /// In calls altogether.
     spent: Duration,
     /// In calls while the guest stands still.
@@ -161,7 +168,7 @@ struct Timed<'p> {
 }
 
 impl Timed<'_> {
-    fn call<T>(&mut self, stopped: bool, call: impl FnOnce(&mut HostPlatform<EmbeddedController>) -> T) -> T {
+    fn call<T>(&mut self, stopped: bool, call: impl FnOnce(&mut HostPlatform<Registers>) -> T) -> T {
         let begun = std::time::Instant::now();
         let result = call(self.platform);
         let spent = begun.elapsed();
@@ -218,8 +225,8 @@ impl Bench {
     ) -> Result<Transfer, RunError> {
         // Stands still during the platform's calls.
         let mut waiter = Waiter { timeout: self.limits.admin, ..Waiter::new(Clock::new(), &*self.managers) };
-        let source_registers = registers(&self.subsystems.source, MANAGER)?;
-        let destination_registers = registers(&self.subsystems.destination, MANAGER)?;
+        let (source_party, destination_party) = (&self.source, &self.destination);
+        let (source_id, destination_id) = (source_party.controller, destination_party.controller);
         let links = [Link::new(), Link::new()];
         let [source_link, destination_link] = &links;
         let admin_slots = || (0..ADMIN_SLOTS).map(|_| AdminSlot::new()).collect::<Vec<_>>();
@@ -227,18 +234,11 @@ impl Bench {
         let (mut source_slots, mut destination_slots) = (admin_slots(), admin_slots());
         let (mut source_io, mut destination_io) = (io_slots(), io_slots());
 
-        let (mut source, source_pair) = bring_up_manager(
-            &source_registers,
-            &self.memory.source,
-            source_link,
-            &mut source_slots,
-            &mut source_io,
-            waiter,
-        )
-        .map_err(RunError::Manager)?;
+        let (mut source, source_pair) =
+            bring_up_manager(source_party, source_link, &mut source_slots, &mut source_io, waiter)
+                .map_err(RunError::Manager)?;
         let (mut destination, destination_pair) = bring_up_manager(
-            &destination_registers,
-            &self.memory.destination,
+            destination_party,
             destination_link,
             &mut destination_slots,
             &mut destination_io,
@@ -246,13 +246,13 @@ impl Bench {
         )
         .map_err(RunError::Manager)?;
         let namespace =
-            identify_namespace(&mut source.controller, NAMESPACE, waiter).map_err(RunError::Manager)?;
+            identify_namespace(&mut source.controller, self.namespace, waiter).map_err(RunError::Manager)?;
         let block_size = namespace.block_bytes();
         let zeroes_limit = zeroes_limit(&mut destination.controller, waiter).map_err(RunError::Manager)?;
         let mut mover = Mover::new(
             (source_pair, source.arena),
             (destination_pair, destination.arena),
-            NAMESPACE,
+            self.namespace,
             block_size.trailing_zeros(),
             self.limits.mover,
             zeroes_limit,
@@ -261,16 +261,16 @@ impl Bench {
 
         let mut words = vec![0; Granularity::BLOCK.words_needed(namespace.blocks).unwrap_or(usize::MAX)];
         let no_map = || RunError::Manager(DriverError::Malformed("Identify Namespace"));
-        let map = DirtyMap::new(NAMESPACE, namespace.blocks, Granularity::BLOCK, &mut words);
+        let map = DirtyMap::new(self.namespace, namespace.blocks, Granularity::BLOCK, &mut words);
         let mut maps = [map.map_err(|_| no_map())?];
         let dirty = DirtySet::new(&mut maps).map_err(|_| no_map())?;
         let mut rounds = vec![Round::default(); config.max_rounds as usize * 2 + 64];
         let mut image = vec![0; STATE_BYTES];
         let reads_zero = namespace.deallocate_features & 7 == 1;
         let mut migrator = Migrator::new(
-            options(config, block_size, reads_zero, self.limits.migration),
+            options(config, source_id, block_size, reads_zero, self.limits.migration),
             DestinationOptions {
-                controller: DESTINATION,
+                controller: destination_id,
                 limits: None,
                 quirks: Quirks::empty(),
                 timeouts: self.limits.migration,
@@ -348,7 +348,7 @@ impl Bench {
         let mut summary = migrator.summary();
         summary.stop_time = summary.stop_time.map(|time| time + stopped);
         let step = migrator.step();
-        let controller_data_left = self.memory.source.usage(Pool::ControllerData).bytes as u64;
+        let controller_data_left = self.source.memory.usage(Pool::ControllerData).bytes as u64;
 
         let [(source_pair, source_buffers), (destination_pair, destination_buffers)] = mover.into_parts();
         let mut destination_end = Some((destination, destination_pair, destination_buffers));
@@ -368,22 +368,22 @@ impl Bench {
                 forced = true;
                 let platform = &mut self.platform;
                 let ended = end_destination(Ending::Reset, &mut || {
-                    let _ = platform.go_forward(DESTINATION);
+                    let _ = platform.go_forward(destination_id);
                 });
                 bring_down_error = ended.err();
             }
             Outcome::Indeterminate { resume_asked: false, .. } => {
                 // It never reached the guest's memory, and does not from here on whatever it answers.
                 was_stuck = true;
-                let _ = self.platform.destination_forgotten(DESTINATION);
-                let _ = self.platform.unfence_source(SOURCE);
+                let _ = self.platform.destination_forgotten(destination_id);
+                let _ = self.platform.unfence_source(source_id);
             }
             Outcome::SourceStuck { .. } => was_stuck = true,
             Outcome::Completed { .. } | Outcome::RolledBack { .. } => {}
         }
         if !was_stuck && !self.platform.guest_runs() {
             // A reset of a managing controller ends suspensions, and then both sides would run with the guest's queues.
-            self.disable_both()?;
+            self.disable_both();
         }
         // Only the source can have a Controller Data Queue.
         let kept =
@@ -393,7 +393,7 @@ impl Bench {
         let ended = end_manager(source, source_pair, kept, ending, waiter, |proof| {
             let _ = migrator.source_mut().manager_was_reset(arena, platform, proof);
             if let Outcome::Indeterminate { resume_asked: false, .. } = outcome {
-                let _ = platform.source_resumed(SOURCE);
+                let _ = platform.source_resumed(source_id);
             }
         });
         bring_down_error = bring_down_error.or(ended.err());
@@ -401,7 +401,7 @@ impl Bench {
         let guest_runs = self.platform.guest_runs();
         if !guest_runs {
             // The source was stuck and still is: nothing must bring it back later.
-            self.disable_both()?;
+            self.disable_both();
         }
         bring_down_error = bring_down_error.or(end_destination(Ending::Orderly, &mut || {}).err());
         drop(migrator);

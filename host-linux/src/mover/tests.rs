@@ -101,8 +101,11 @@ fn with_mover(
         identify_controller(&mut controller, waiter).expect("identify");
         limit = zeroes_limit(&mut controller, waiter).expect("limit");
         request_queues(&mut controller, 2, waiter).expect("queues");
-        let pair = create_pair(&mut controller, QueueId::new(1), PIECE_BYTES, io, waiter).expect("pair");
-        spares.push(create_pair(&mut controller, QueueId::new(2), PIECE_BYTES, spare, waiter).expect("pair"));
+        let pair =
+            create_pair(&mut controller, QueueId::new(1), Some(1), PIECE_BYTES, io, waiter).expect("pair");
+        spares.push(
+            create_pair(&mut controller, QueueId::new(2), Some(2), PIECE_BYTES, spare, waiter).expect("pair"),
+        );
         pairs.push(pair);
         controllers.push(controller);
     }
