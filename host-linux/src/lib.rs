@@ -33,6 +33,7 @@
 //! | [`guest`] | the workload and the record of what each block must hold |
 //! | [`mover`] | blocks from one side to the other, by the protocol |
 //! | [`migrate`], [`report`], [`config`], [`images`] | one run: what is asked, what is checked first, what came out |
+//! | [`describe`] | NVMe bytes as named, decoded fields: for people, as JSON, and compared |
 //! | [`faults`] | which side misbehaves, and how |
 //! | [`cli`] | the command line |
 //!
@@ -45,6 +46,7 @@ pub mod announced;
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod describe;
 pub mod driver;
 pub mod embedded;
 pub mod endpoint;
