@@ -245,7 +245,7 @@ fn a_free_controller_goes_there_and_back() {
 #[test]
 fn whoever_uses_a_controller_is_named() {
     type Row = (&'static str, fn(&mut Machine), &'static [&'static str]);
-    let rows: [Row; 16] = [
+    let rows: [Row; 17] = [
         (
             "a mounted namespace",
             |m| {
@@ -258,7 +258,14 @@ fn whoever_uses_a_controller_is_named() {
             |m| {
                 m.mounted("30 28 259:0 / /srv/a\\040b rw shared:3 master:1 - ext4 /dev/x rw");
             },
-            &["/dev/nvme0n1 is mounted at /srv/a b (umount /srv/a b)"],
+            &["/dev/nvme0n1 is mounted at /srv/a b (umount '/srv/a b')"],
+        ),
+        (
+            "a mount point with an apostrophe",
+            |m| {
+                m.mounted("30 28 259:0 / /Bob's rw - ext4 /dev/x rw");
+            },
+            &["/dev/nvme0n1 is mounted at /Bob's (umount '/Bob'\\''s')"],
         ),
         (
             "the system's own",

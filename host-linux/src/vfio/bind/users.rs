@@ -56,7 +56,14 @@ impl fmt::Display for User {
             Use::Mounted(at) if at == Path::new("/") => {
                 write!(f, "{device} is mounted at /: this system runs on it")
             }
-            Use::Mounted(at) => write!(f, "{device} is mounted at {0} (umount {0})", at.display()),
+            Use::Mounted(at) => {
+                write!(
+                    f,
+                    "{device} is mounted at {} (umount {})",
+                    at.display(),
+                    quoted(&at.to_string_lossy())
+                )
+            }
             Use::Swap => write!(f, "{device} is swap space (swapoff {device})"),
             Use::Holder(name) if name.starts_with("md") => {
                 write!(f, "{device} is part of /dev/{name} (mdadm --stop /dev/{name})")
@@ -77,6 +84,12 @@ impl fmt::Display for User {
             ),
         }
     }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// What was found of a controller's devices.

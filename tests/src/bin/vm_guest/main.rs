@@ -1,14 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The whole user space of a virtual machine: started as `/init` with nothing but kernel modules beside it, it binds the
-//! machine's NVMe functions to vfio-pci, drives them, and ends the machine with a verdict.
+//! The user space of a virtual machine: started as `/init` with kernel modules and a few tools beside it, it runs the part
+//! that its argument names, and ends the machine with a verdict.
+//!
+//! | Part | |
+//! |---|---|
+//! | `drive` | binds the machine's NVMe functions to vfio-pci and drives them |
+//! | `tools` | compares what nvme-cli and `nvme-lm` say and do about one controller, under the kernel's driver and under VFIO |
 //!
 //! The verdict is QEMU's exit status, by its device `isa-debug-exit`: 33 if everything was as it should be, 35 if not. The
 //! console tells what was done.
 
+mod bulk;
 mod commands;
+mod crosscheck;
 mod drive;
 mod machine;
 mod sys;
+mod tools;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -139,6 +147,16 @@ fn check_locked_memory(function: PciAddress, capacity: Capacity) -> Result<(), F
 
 fn run() -> Result<(), Failure> {
     doing("setting up the system", machine::prepare())?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["drive"] => drive_all(),
+        ["tools"] => crosscheck::run(),
+        _ => Err(format!("the arguments {arguments:?} name no part")),
+    }
+}
+
+/// Drives all functions of the machine.
+fn drive_all() -> Result<(), Failure> {
     refused("without VFIO in the kernel", Container::new(), |error| matches!(error, Error::NoVfio(_)))?;
     doing("loading modules", machine::load_modules())?;
     let functions = doing("looking for NVMe functions", machine::nvme_functions())?;

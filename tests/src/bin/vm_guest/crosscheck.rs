@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One controller, seen by tools that know nothing of each other: nvme-cli under the kernel's driver and `nvme-lm` through
+//! VFIO give the same bytes, and what one of them writes the other reads.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nvme_core::wire::admin::{FeatureSelect, GetFeatures, GetLogPage};
+use nvme_core::wire::feature::FeatureId;
+use nvme_core::wire::log::LogPageId;
+use nvme_core::wire::{Command, NamespaceId};
+use nvme_host_linux::address::{Address, PciAddress};
+use nvme_host_linux::backend::{Devices, Memory, OpenOptions, Request};
+use nvme_host_linux::memory::Capacity;
+use nvme_host_linux::session::{Data, Session, Storage};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::bulk::{AT_ONCE, Job, by_kernel, by_vfio};
+use super::drive::{PAIRS, text};
+use super::tools::{nvme_lm, with_libraries};
+use super::{Failure, doing, machine};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// What data are made of, in each direction.
+const SEEDS: [u64; 2] = [0x5EED_0001, 0x5EED_0002];
+/// Features whose value no driver sets. Not among them: 0Bh (which events are wanted) and 0Eh (the time), which the kernel
+/// sets when it brings a controller up, and a reset of the controller takes back.
+const FEATURES: [(u8, &str); 9] = [
+    (0x01, "Arbitration"),
+    (0x02, "Power Management"),
+    (0x04, "Temperature Threshold"),
+    (0x05, "Error Recovery"),
+    (0x06, "Volatile Write Cache"),
+    (0x07, "Number of Queues"),
+    (0x08, "Interrupt Coalescing"),
+    (0x09, "Interrupt Vector Configuration"),
+    (0x0A, "Write Atomicity Normal"),
+];
+/// A feature that is a structure in memory.
+const HOST_BEHAVIOR: u8 = 0x16;
+const HOST_BEHAVIOR_BYTES: usize = 512;
+const HEALTH_BYTES: usize = 512;
+/// Data Units Read to Host Write Commands in the health log, which count what was read and written.
+const COUNTERS: std::ops::Range<usize> = 32..96;
+
+/// What the kernel makes of a controller.
+struct Kernel {
+    /// Its device file.
+    controller: String,
+    /// That of namespace 1.
+    block: PathBuf,
+}
+
+/// Looks for the device files of a controller, which appear some time after its driver has it.
+fn wait_for_kernel(function: PciAddress) -> Result<Kernel, Failure> {
+    let folder = format!("/sys/bus/pci/devices/{function}/nvme");
+    let begin = Instant::now();
+    loop {
+        if let Some(entry) = fs::read_dir(&folder).ok().and_then(|mut entries| entries.next()) {
+            let name = entry.map_err(text)?.file_name().to_string_lossy().into_owned();
+            let found = Kernel { controller: format!("/dev/{name}"), block: format!("/dev/{name}n1").into() };
+            if Path::new(&found.controller).exists() && found.block.exists() {
+                return Ok(found);
+            }
+        }
+        if begin.elapsed() > TIMEOUT {
+            return Err(format!("the kernel's driver shows no controller with a namespace below {folder}"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn driver(function: PciAddress) -> Option<String> {
+    let link = fs::read_link(format!("/sys/bus/pci/devices/{function}/driver")).ok()?;
+    Some(link.file_name()?.to_string_lossy().into_owned())
+}
+
+/// Has `nvme-lm` bind the function, or give it back, and checks which driver has it then.
+fn switch(command: &str, function: PciAddress, expected: &str) -> Result<(), Failure> {
+    let out = nvme_lm(&[command, &function.to_string()])?.succeeded(command)?;
+    print!("{}", String::from_utf8_lossy(&out));
+    match driver(function) {
+        Some(driver) if driver == expected => Ok(()),
+        other => Err(format!("the driver is {other:?} after {command}, not {expected}")),
+    }
+}
+
+/// Bytes of the same thing from two sides.
+struct Bytes {
+    what: String,
+    bytes: Vec<u8>,
+}
+
+/// Compares what both sides gave, in the same order.
+fn compare(theirs: &[Bytes], ours: &[Bytes]) -> Result<(), Failure> {
+    if theirs.len() != ours.len() {
+        return Err(format!("{} things on one side, {} on the other", theirs.len(), ours.len()));
+    }
+    for (theirs, ours) in theirs.iter().zip(ours) {
+        if theirs.bytes.len() != ours.bytes.len() {
+            return Err(format!("{}: {} and {} bytes", theirs.what, theirs.bytes.len(), ours.bytes.len()));
+        }
+        let differ = theirs.bytes.iter().zip(&ours.bytes).enumerate();
+        let differ: Vec<String> = differ
+            .filter(|(_, (one, other))| one != other)
+            .map(|(at, (one, other))| format!("{at}: {one:#04x} {other:#04x}"))
+            .collect();
+        if !differ.is_empty() {
+            return Err(format!("{} differs from {} at {}", theirs.what, ours.what, differ.join(", ")));
+        }
+        println!("{}: {} bytes as by {}", theirs.what, theirs.bytes.len(), ours.what);
+    }
+    Ok(())
+}
+
+/// What nvme-cli says of a controller. The health log is last: nothing may be read or written between it and the other side's.
+fn ask_kernel(kernel: &Kernel) -> Result<Vec<Bytes>, Failure> {
+    let device = kernel.controller.as_str();
+    let mut found = Vec::new();
+    let mut ask = |what: &str, arguments: &[&str]| {
+        let bytes = with_libraries("nvme", arguments)?;
+        found.push(Bytes { what: format!("{what} by nvme-cli"), bytes });
+        Ok::<_, Failure>(())
+    };
+    ask("Identify Controller", &["id-ctrl", device, "--raw-binary"])?;
+    ask("Identify Namespace", &["id-ns", device, "--namespace-id=1", "--raw-binary"])?;
+    for (id, name) in FEATURES {
+        let feature = format!("--feature-id={id:#x}");
+        let out = with_libraries("nvme", &["get-feature", device, "--namespace-id=1", &feature])?;
+        // `get-feature:0x01 (Arbitration), Current value:0x00000007`, but zero is `00000000`.
+        let out = String::from_utf8_lossy(&out).into_owned();
+        let value = out.lines().next().and_then(|line| line.rsplit_once(':')).map(|(_, value)| value.trim());
+        let digits = value.map(|value| value.strip_prefix("0x").unwrap_or(value));
+        let value = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let value = value.ok_or_else(|| format!("no value of {name} in {out:?}"))?;
+        found.push(Bytes { what: format!("{name} by nvme-cli"), bytes: value.to_le_bytes().to_vec() });
+    }
+    let host = format!("--feature-id={HOST_BEHAVIOR:#x}");
+    let len = format!("--data-len={HOST_BEHAVIOR_BYTES}");
+    let bytes = with_libraries("nvme", &["get-feature", device, &host, &len, "--raw-binary"])?;
+    found.push(Bytes { what: "Host Behavior Support by nvme-cli".to_owned(), bytes });
+    found.push(health_by_kernel(kernel)?);
+    Ok(found)
+}
+
+fn health_by_kernel(kernel: &Kernel) -> Result<Bytes, Failure> {
+    let bytes = with_libraries("nvme", &["smart-log", &kernel.controller, "--raw-binary"])?;
+    Ok(Bytes { what: "health log by nvme-cli".to_owned(), bytes })
+}
+
+/// Opens the function through VFIO and works with it.
+fn with_session<T>(
+    function: PciAddress,
+    work: impl FnOnce(&mut Session<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let capacity = Capacity { queues: 4 << 20, data: 8 << 20, controller_data: 1 << 20 };
+    let request = Request { address: Address::Vfio(function), memory: Memory::Own(capacity), queues: PAIRS };
+    let devices = Devices::open(&[request], &OpenOptions::default()).map_err(text)?;
+    let device = devices.all().first().ok_or("there is no controller")?;
+    let mut storage = Storage::new(PAIRS, AT_ONCE as u16);
+    let mut session = Session::open(device, &mut storage, TIMEOUT).map_err(text)?;
+    let worked = work(&mut session);
+    doing("bringing the controller down", session.close()).and(worked)
+}
+
+/// What our side says of it, in the order of [`ask_kernel`].
+fn ask_vfio(function: PciAddress) -> Result<Vec<Bytes>, Failure> {
+    let address = format!("vfio:{function}");
+    let mut found = Vec::new();
+    for (what, arguments) in [
+        ("Identify Controller", ["--cns", "1"].as_slice()),
+        ("Identify Namespace", &["--cns", "0", "--namespace", "1"]),
+    ] {
+        let arguments = [&["identify", &address, "--raw"], arguments].concat();
+        let bytes = nvme_lm(&arguments)?.succeeded("nvme-lm")?;
+        found.push(Bytes { what: format!("{what} by nvme-lm"), bytes });
+    }
+    with_session(function, |session| {
+        for (id, name) in FEATURES {
+            let mut command = GetFeatures::new(FeatureId::new(id), FeatureSelect::Current);
+            command.namespace = NamespaceId::new(1);
+            let (entry, _) = session.command(name, &command, Data::None).map_err(text)?;
+            found.push(Bytes { what: format!("{name} by VFIO"), bytes: entry.dw0().to_le_bytes().to_vec() });
+        }
+        let command = GetFeatures::new(FeatureId::new(HOST_BEHAVIOR), FeatureSelect::Current);
+        let data = Data::Receive(HOST_BEHAVIOR_BYTES);
+        let (_, bytes) = session.command("Host Behavior Support", &command, data).map_err(text)?;
+        found.push(Bytes { what: "Host Behavior Support by VFIO".to_owned(), bytes });
+        found.push(health_by_vfio(session)?);
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+fn health_by_vfio(session: &mut Session<'_>) -> Result<Bytes, Failure> {
+    let log = GetLogPage::new(LogPageId::SMART_HEALTH_INFORMATION, HEALTH_BYTES as u64 / 4);
+    let log = GetLogPage { namespace: NamespaceId::ALL, ..log }.encode();
+    let (_, bytes) = session.raw("health log", &log, Data::Receive(HEALTH_BYTES)).map_err(text)?;
+    Ok(Bytes { what: "health log by VFIO".to_owned(), bytes })
+}
+
+/// Checks that a function in use is left to the kernel's driver.
+fn check_refusals(function: PciAddress, kernel: &Kernel) -> Result<(), Failure> {
+    let (name, block) = (function.to_string(), kernel.block.display().to_string());
+    let bind = ["bind", name.as_str()];
+    with_libraries("mke2fs", &["-q", "-F", "-t", "ext2", "-E", "nodiscard", &block, "8M"])?;
+    doing("making a folder", fs::create_dir_all("/mnt/a place"))?;
+    doing("mounting", mount(&block, "/mnt/a place", "ext2", MountFlags::empty(), c""))?;
+    doing("writing a file", fs::write("/mnt/a place/file", "content"))?;
+    let place = format!("{block} is mounted at /mnt/a place (umount '/mnt/a place')");
+    nvme_lm(&bind)?.refused("binding a mounted controller", &[&name, &place])?;
+    nvme_lm(&["bind", "--dry-run", &name])?
+        .refused("a dry run for a mounted controller", &[&name, &place])?;
+    // Its user goes on.
+    let content = doing("reading the file", fs::read_to_string("/mnt/a place/file"))?;
+    if content != "content" {
+        return Err(format!("the file holds {content:?}"));
+    }
+    doing("unmounting", unmount("/mnt/a place", UnmountFlags::empty()))?;
+    let open = doing("opening", File::open(&kernel.block))?;
+    let process = format!("{block} is open in process {}", std::process::id());
+    nvme_lm(&bind)?.refused("binding an open controller", &[&name, &process])?;
+    drop(open);
+    let out = nvme_lm(&["bind", "--dry-run", &name])?.succeeded("a dry run")?;
+    let expected = format!(
+        "echo vfio-pci > /sys/bus/pci/devices/{name}/driver_override\n\
+         echo {name} > /sys/bus/pci/drivers/nvme/unbind\n\
+         echo {name} > /sys/bus/pci/drivers_probe\n"
+    );
+    if out != expected.as_bytes() || driver(function).as_deref() != Some("nvme") {
+        return Err(format!("a dry run: {} and {:?}", String::from_utf8_lossy(&out), driver(function)));
+    }
+    Ok(())
+}
+
+/// Checks the comparison of everything, then moves data both ways.
+pub(crate) fn run() -> Result<(), Failure> {
+    doing("loading modules", machine::load_modules())?;
+    let functions = doing("looking for NVMe functions", machine::nvme_functions())?;
+    let [function] = functions.as_slice() else {
+        return Err(format!("{} NVMe functions where 1 is needed", functions.len()));
+    };
+    let function = *function;
+    let kernel = wait_for_kernel(function)?;
+    check_refusals(function, &kernel)?;
+    let theirs = ask_kernel(&kernel)?;
+    switch("bind", function, "vfio-pci")?;
+    compare(&theirs, &ask_vfio(function)?)?;
+
+    let written = with_session(function, |session| {
+        let used = nvme_lm(&["unbind", &function.to_string()])?;
+        used.refused("giving an open controller back", &["is open in process"])?;
+        by_vfio(session, Job::Write(SEEDS[0]))
+    })?;
+    switch("unbind", function, "nvme")?;
+    let kernel = wait_for_kernel(function)?;
+    same("written through VFIO, read through the kernel", &written, &by_kernel(&kernel.block, Job::Read)?)?;
+    let written = by_kernel(&kernel.block, Job::Write(SEEDS[1]))?;
+    let theirs = health_by_kernel(&kernel)?;
+    if !theirs.bytes.get(COUNTERS).is_some_and(|counters| counters.chunks(16).all(|one| one != [0; 16])) {
+        return Err("the health log counts nothing that was read or written".to_owned());
+    }
+    switch("bind", function, "vfio-pci")?;
+    let read = with_session(function, |session| {
+        compare(&[theirs], &[health_by_vfio(session)?])?;
+        by_vfio(session, Job::Read)
+    })?;
+    same("written through the kernel, read through VFIO", &written, &read)?;
+    switch("bind", function, "vfio-pci")?;
+    switch("unbind", function, "nvme")
+}
+
+fn same(what: &str, written: &str, read: &str) -> Result<(), Failure> {
+    if written != read {
+        return Err(format!("{what}: SHA-256 {read}, not {written}"));
+    }
+    println!("{what}: the same");
+    Ok(())
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Running the programs that lie beside this one.
+
+use std::process::{Command, Output};
+
+use super::Failure;
+
+/// Where they are.
+const FOLDER: &str = "/tools";
+
+/// What a program wrote, and how it ended.
+pub(crate) struct Ended {
+    pub(crate) status: Option<i32>,
+    pub(crate) out: Vec<u8>,
+    pub(crate) error: String,
+}
+
+/// Runs `nvme-lm`, which needs no libraries.
+pub(crate) fn nvme_lm(arguments: &[&str]) -> Result<Ended, Failure> {
+    let mut command = Command::new(format!("{FOLDER}/nvme-lm"));
+    run("nvme-lm", arguments, command.args(arguments))
+}
+
+/// Runs a program that needs libraries, and wants it to succeed. Returns what it wrote.
+pub(crate) fn with_libraries(program: &str, arguments: &[&str]) -> Result<Vec<u8>, Failure> {
+    let mut command = Command::new(format!("{FOLDER}/loader"));
+    command.arg("--library-path").arg(format!("{FOLDER}/lib")).arg(format!("{FOLDER}/{program}"));
+    run(program, arguments, command.args(arguments))?.succeeded(program)
+}
+
+fn run(program: &str, arguments: &[&str], command: &mut Command) -> Result<Ended, Failure> {
+    let begin = std::time::Instant::now();
+    let ended = command.output().map_err(|error| format!("{program} does not start: {error}"))?;
+    let Output { status, stdout, stderr } = ended;
+    let error = String::from_utf8_lossy(&stderr).into_owned();
+    println!(
+        "{program} {}: {status}, {} bytes, {} ms",
+        arguments.join(" "),
+        stdout.len(),
+        begin.elapsed().as_millis()
+    );
+    for line in error.lines() {
+        println!("    {line}");
+    }
+    Ok(Ended { status: status.code(), out: stdout, error })
+}
+
+impl Ended {
+    /// What was written, if the program succeeded.
+    pub(crate) fn succeeded(self, program: &str) -> Result<Vec<u8>, Failure> {
+        match self.status {
+            Some(0) => Ok(self.out),
+            status => Err(format!("{program} ended with {status:?}: {}", self.error.trim())),
+        }
+    }
+
+    /// Checks that the program refused, and said `words`.
+    pub(crate) fn refused(self, what: &str, words: &[&str]) -> Result<(), Failure> {
+        let missing: Vec<&&str> = words.iter().filter(|word| !self.error.contains(**word)).collect();
+        if self.status == Some(2) && missing.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "{what}: status {:?} where 2 is expected, {missing:?} not said: {}",
+            self.status, self.error
+        ))
+    }
+}
