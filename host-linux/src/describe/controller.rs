@@ -26,7 +26,7 @@ pub(super) static CONTROLLER: Table = Table {
         hex(73, 3, "IEEE", "IEEE OUI Identifier"),
         hex(76, 1, "CMIC", "Controller Multi-Path I/O and Namespace Sharing Capabilities").of(CMIC),
         count(77, 1, "MDTS", "Maximum Data Transfer Size").within(pages_or_no_limit),
-        count(78, 2, "CNTLID", "Controller ID"),
+        count(78, 2, "CNTLID", "Controller ID").means(|id| format!("controller {id} in migration commands")),
         hex(80, 4, "VER", "Version").means(words::version),
         count(84, 4, "RTD3R", "RTD3 Resume Latency").means(microseconds),
         count(88, 4, "RTD3E", "RTD3 Entry Latency").means(microseconds),

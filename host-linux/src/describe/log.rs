@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Log pages of health and errors, and what is supported. NVMe Base 2.1 §5.1.12.1.
+//! Log pages of health and errors, and what is supported. NVMe Base 2.1 §5.1.12.1. Others are in `log_more`.
 
 use nvme_core::wire::feature::FeatureId;
 use nvme_core::wire::log::LogPageId;
@@ -24,7 +24,7 @@ pub fn log_page(page: u8, data: &[u8], context: &Context) -> Structure {
         0x04 => changed_namespaces(data),
         0x05 => by_number(EFFECTS.decode(data, context)),
         0x12 => by_number(FEATURES.decode(data, context)),
-        _ => dump("LOG", title(page), data),
+        _ => log_more::log_page(page, data, context).unwrap_or_else(|| dump("LOG", title(page), data)),
     }
 }
 
@@ -188,7 +188,7 @@ pub(super) const WARNINGS: &[Bits] = &[
 ];
 
 /// Thousands of 512 bytes, rounded up.
-pub(super) fn data_units(units: u128) -> String {
+fn data_units(units: u128) -> String {
     units.checked_mul(512_000).map_or_else(String::new, size)
 }
 

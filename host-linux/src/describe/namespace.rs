@@ -20,7 +20,9 @@ pub(super) static NAMESPACE: Table = Table {
             bit(1, "NSABP", "NAWUN, NAWUPF and NACWU are defined"),
             bit(2, "DAE", "Deallocated or Unwritten Logical Block Error"),
             bit(3, "UIDREUSE", "NGUID and EUI-64 are never reused"),
-            bit(4, "OPTPERF", "NPWG, NPWA, NPDG, NPDA and NOWS are defined"),
+            bits(5, 4, "OPTPERF", "Optimal Performance: which preferred sizes are defined").means(|value| {
+                choice(value, &["", "NPWG, NPWA, NPDG, NPDA and NOWS", "NPWG, NPWA and NOWS", "all"])
+            }),
         ]),
         count(25, 1, "NLBAF", "Number of LBA Formats").means(zero_based),
         hex(26, 1, "FLBAS", "Formatted LBA Size").of(FLBAS).within(format_in_use),
@@ -62,8 +64,8 @@ pub(super) static NAMESPACE: Table = Table {
         count(48, 16, "NVMCAP", "NVM Capacity").means(size_if_stated),
         count(64, 2, "NPWG", "Namespace Preferred Write Granularity").within(optimal),
         count(66, 2, "NPWA", "Namespace Preferred Write Alignment").within(optimal),
-        count(68, 2, "NPDG", "Namespace Preferred Deallocate Granularity").within(optimal),
-        count(70, 2, "NPDA", "Namespace Preferred Deallocate Alignment").within(optimal),
+        count(68, 2, "NPDG", "Namespace Preferred Deallocate Granularity").within(optimal_deallocation),
+        count(70, 2, "NPDA", "Namespace Preferred Deallocate Alignment").within(optimal_deallocation),
         count(72, 2, "NOWS", "Namespace Optimal Write Size").within(optimal),
         count(74, 2, "MSSRL", "Maximum Single Source Range Length in blocks"),
         count(76, 4, "MCL", "Maximum Copy Length in blocks"),
@@ -155,6 +157,10 @@ fn own_atomics(number: u128, scope: &Scope<'_>) -> String {
 }
 
 fn optimal(number: u128, scope: &Scope<'_>) -> String {
+    if scope.number(24, 1) & 0x30 == 0 { String::new() } else { zero_based_blocks(number) }
+}
+
+fn optimal_deallocation(number: u128, scope: &Scope<'_>) -> String {
     if scope.number(24, 1) & 0x10 == 0 { String::new() } else { zero_based_blocks(number) }
 }
 
@@ -193,6 +199,11 @@ pub(super) static NVM_NAMESPACE: Table = Table {
             bit(2, "STCRS", "Storage Tag Check Read Support"),
         ]),
         hex(9, 1, "PIFA", "Protection Information Format Attribute"),
+        count(268, 4, "NPDGL", "Namespace Preferred Deallocate Granularity Large in blocks"),
+        count(272, 4, "NPRG", "Namespace Preferred Read Granularity in blocks"),
+        count(276, 4, "NPRA", "Namespace Preferred Read Alignment in blocks"),
+        count(280, 4, "NORS", "Namespace Optimal Read Size in blocks"),
+        count(284, 4, "NPDAL", "Namespace Preferred Deallocate Alignment Large in blocks"),
     ],
     groups: &[Group {
         name: "ELBAF",

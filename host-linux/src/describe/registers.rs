@@ -206,8 +206,12 @@ const CMBSZ: &[Bits] = &[
     bit(2, "LISTS", "PRP SGL List Support"),
     bit(3, "RDS", "Read Data Support"),
     bit(4, "WDS", "Write Data Support"),
-    bits(11, 8, "SZU", "Size Units")
-        .means(|unit| if unit > 6 { "reserved".into() } else { power_size(4 * unit, 4096) }),
+    bits(11, 8, "SZU", "Size Units").means(|unit| match unit {
+        // A buffer that is not there has no units either.
+        0 => String::new(),
+        1..=6 => power_size(4 * unit, 4096),
+        _ => "reserved".into(),
+    }),
     bits(31, 12, "SZ", "Size, in units of SZU"),
 ];
 

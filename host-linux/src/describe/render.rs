@@ -12,10 +12,14 @@ const LINE: usize = 32;
 /// Values longer than this stand behind their title instead of in a column.
 const LONG: usize = 36;
 
+/// Structures of at most this many fields are shown with those that are zero.
+const SHORT: usize = 16;
+
 /// How a structure is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
-    /// Show every field. Otherwise fields that are zero and mean nothing by it are left out.
+    /// Show every field. Otherwise what is reserved and zero is left out, and from long structures also fields that are
+    /// zero and mean nothing by it.
     pub all: bool,
     /// Columns of the terminal.
     pub width: u16,
@@ -72,7 +76,8 @@ fn fields(fields: &[Field], out: &mut dyn Write, style: Style) -> io::Result<()>
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(style.width);
-    for field in fields.iter().filter(|field| field.is_shown(style)) {
+    let short = is_short(fields);
+    for field in fields.iter().filter(|field| field.is_shown(style) || (short && !field.reserved)) {
         add(&mut table, field, "");
         for bit in field.bits.iter().filter(|bit| bit.is_shown(style)) {
             add(&mut table, bit, "  ");
@@ -87,6 +92,10 @@ fn fields(fields: &[Field], out: &mut dyn Write, style: Style) -> io::Result<()>
         }
     }
     print(&mut table, out)
+}
+
+fn is_short(fields: &[Field]) -> bool {
+    fields.iter().filter(|field| !field.reserved).count() <= SHORT
 }
 
 fn add(table: &mut Table, field: &Field, indent: &str) {
@@ -143,7 +152,9 @@ fn parts(list: &List, out: &mut dyn Write, style: Style) -> io::Result<()> {
     }
     let heading = anstyle::Style::new().bold();
     writeln!(out, "\n{heading}{}{heading:#}", list.title)?;
-    if let Some(mut table) = lines(&items, style) {
+    // Columns of zeroes are dropped from what is long or sparse anyway, and from all else if it does not fit with them.
+    let whole = lines(&items, style, !list.sparse);
+    if let Some(mut table) = whole.or_else(|| lines(&items, style, false)) {
         return print(&mut table, out);
     }
     for item in items {
@@ -157,8 +168,9 @@ fn parts(list: &List, out: &mut dyn Write, style: Style) -> io::Result<()> {
     Ok(())
 }
 
-/// The parts as lines of one table, if their fields agree and the table is not too wide.
-fn lines(items: &[&Structure], style: Style) -> Option<Table> {
+/// The parts as lines of one table, if their fields agree and the table is not too wide. Columns that are zero in all
+/// of them are left out unless `zeroes`, those that are reserved too in any case.
+fn lines(items: &[&Structure], style: Style, zeroes: bool) -> Option<Table> {
     let first = items.first()?;
     let alike = |item: &&Structure| {
         item.lists.is_empty()
@@ -170,7 +182,12 @@ fn lines(items: &[&Structure], style: Style) -> Option<Table> {
         return None;
     }
     let shown: Vec<usize> = (0..first.fields.len())
-        .filter(|column| style.all || items.iter().any(|item| !item.fields[*column].value.is_zero()))
+        .filter(|column| {
+            let reserved = first.fields[*column].reserved;
+            style.all
+                || (zeroes && !reserved)
+                || items.iter().any(|item| !item.fields[*column].value.is_zero())
+        })
         .collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);

@@ -221,8 +221,7 @@ static COMPLETION_NEXT: Table = completion(|scope| completion_meaning(scope, Sta
 fn completion_meaning(scope: &Scope<'_>, dialect: StateDialect) -> String {
     let waiting = match distance(scope, 12, 14) {
         Some(0) => "all consumed".into(),
-        Some(1) => "1 entry not consumed".into(),
-        Some(entries) => format!("{entries} entries not consumed"),
+        Some(entries) => format!("{} not consumed", plural(entries, "entry")),
         None => "head or tail outside the queue".into(),
     };
     let attributes = scope.number(16, 4);

@@ -21,7 +21,11 @@ pub(super) fn grouped(number: u128) -> String {
 
 /// A count and what is counted.
 pub(super) fn plural(number: u128, one: &str) -> String {
-    format!("{} {one}{}", grouped(number), if number == 1 { "" } else { "s" })
+    match (number, one.strip_suffix('y')) {
+        (1, _) => format!("1 {one}"),
+        (_, Some(stem)) => format!("{} {stem}ies", grouped(number)),
+        (_, None) => format!("{} {one}s", grouped(number)),
+    }
 }
 
 /// A size in bytes, in the largest binary unit that leaves at least 1.
@@ -133,6 +137,7 @@ fn seconds(number: u128, per_second: u128) -> String {
     };
     match per_second {
         2 => decimals(number.saturating_mul(5), 10, "s"),
+        1_000_000 if number < 1000 => format!("{number} µs"),
         1_000_000 if number < 1_000_000 => decimals(number, 1000, "ms"),
         1000 if number < 1000 => format!("{number} ms"),
         _ => decimals(number, per_second, "s"),
