@@ -160,6 +160,11 @@ impl<'d> Session<'d> {
         self.timeout
     }
 
+    /// Gives admin commands another time-out from now on.
+    pub const fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
     /// The session's clock.
     #[must_use]
     pub fn now(&self) -> Instant {

@@ -259,6 +259,11 @@ impl Devices {
     }
 }
 
+/// Whether two addresses lead to one controller.
+pub(crate) fn is_same_controller(one: &Address, other: &Address) -> bool {
+    resolved(one) == resolved(other)
+}
+
 /// An address with what it leaves out.
 fn resolved(address: &Address) -> Address {
     match address {

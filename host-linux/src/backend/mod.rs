@@ -26,6 +26,7 @@ mod registers;
 mod wake;
 
 pub use confined::{Confined, attach};
+pub(crate) use device::is_same_controller;
 pub use device::{Device, Devices, InterruptMode, Memory, OpenOptions, Request};
 pub use embedded::EmbeddedOptions;
 pub use error::OpenError;

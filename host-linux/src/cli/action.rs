@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use super::connect::ConnectArgs;
+use super::standing::Standing;
 use super::{BAD_INPUT, FAILED, UNSUPPORTED, complain, interrupts};
 use crate::address::Address;
 use crate::announced::{Feature, Unsupported, require};
-use crate::backend::{Devices, Memory, OpenError, Request};
+use crate::backend::{Device, Devices, Memory, OpenError, Request, is_same_controller};
 use crate::driver::DriverError;
 use crate::memory::Capacity;
 use crate::report::Verdict;
@@ -31,13 +32,27 @@ pub(crate) struct Target {
     /// I/O queue pairs that it gets at most, and commands outstanding in each.
     pub(crate) queues: u16,
     pub(crate) depth: u16,
+    /// It is opened and left alone: it has no session, and whoever uses it brings it up.
+    pub(crate) bare: bool,
 }
 
 impl Target {
     /// Enough for admin commands and one I/O command at a time.
     pub(crate) fn new(address: &Address) -> Self {
         let memory = Capacity { queues: 4 << 20, data: 16 << 20, controller_data: 4 << 20 };
-        Self { address: address.clone(), memory, queues: 1, depth: 32 }
+        Self { address: address.clone(), memory, queues: 1, depth: 32, bare: false }
+    }
+
+    /// What several commands want of one controller.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let most = |pick: fn(&Capacity) -> usize| pick(&self.memory).max(pick(&other.memory));
+        self.memory = Capacity {
+            queues: most(|memory| memory.queues),
+            data: most(|memory| memory.data),
+            controller_data: most(|memory| memory.controller_data),
+        };
+        self.queues = self.queues.max(other.queues);
+        self.depth = self.depth.max(other.depth);
     }
 }
 
@@ -58,6 +73,8 @@ pub(crate) enum CommandError {
     File(String, io::Error),
     /// A signal ended it.
     Interrupted,
+    /// A line of a script failed.
+    Line(usize, Box<CommandError>),
 }
 
 impl fmt::Display for CommandError {
@@ -69,17 +86,19 @@ impl fmt::Display for CommandError {
             Self::Input(text) | Self::Failed(text) => f.write_str(text),
             Self::File(what, error) => write!(f, "{what}: {error}"),
             Self::Interrupted => f.write_str("ended by a signal"),
+            Self::Line(number, error) => write!(f, "line {number}: {error}"),
         }
     }
 }
 
 impl CommandError {
     /// The status that the program ends with.
-    pub(crate) const fn exit_status(&self) -> u8 {
+    pub(crate) fn exit_status(&self) -> u8 {
         match self {
             Self::Input(_) => BAD_INPUT,
             Self::Unsupported(_) => UNSUPPORTED,
             Self::Interrupted => Verdict::Interrupted.exit_status(),
+            Self::Line(_, error) => error.exit_status(),
             Self::Open(_) | Self::Driver(_) | Self::Failed(_) | Self::File(..) => FAILED,
         }
     }
@@ -107,12 +126,19 @@ impl From<Unsupported> for CommandError {
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
+    /// Each document on a line of its own.
+    compact: bool,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Output {
     pub(crate) const fn new(json: bool, interrupted: Arc<AtomicBool>) -> Self {
-        Self { json, interrupted }
+        Self { json, compact: false, interrupted }
+    }
+
+    /// The output of one line of a script.
+    pub(crate) fn of_line(&self, json: bool) -> Self {
+        Self { json: self.json || json, compact: true, interrupted: Arc::clone(&self.interrupted) }
     }
 
     /// Whether results are for machines.
@@ -131,11 +157,31 @@ impl Output {
         value: &T,
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), CommandError> {
+        self.print(value, self.compact, text)
+    }
+
+    /// Prints one of many results: as one line of JSON, or what `text` writes.
+    pub(crate) fn stream<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), CommandError> {
+        self.print(value, true, text)
+    }
+
+    fn print<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+        compact: bool,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), CommandError> {
         let mut bytes = Vec::new();
         let written = if self.json {
-            serde_json::to_writer_pretty(&mut bytes, value)
-                .map_err(io::Error::from)
-                .and_then(|()| bytes.write_all(b"\n"))
+            let document = match compact {
+                true => serde_json::to_writer(&mut bytes, value),
+                false => serde_json::to_writer_pretty(&mut bytes, value),
+            };
+            document.map_err(io::Error::from).and_then(|()| bytes.write_all(b"\n"))
         } else {
             text(&mut bytes)
         };
@@ -185,14 +231,16 @@ impl Output {
 /// The sessions of a command.
 #[derive(Debug)]
 pub(crate) struct Sessions<'d> {
+    devices: &'d Devices,
     sessions: Vec<Session<'d>>,
     /// Commands that the controller does not announce may be sent.
     force: bool,
+    standing: Standing,
 }
 
 impl<'d> Sessions<'d> {
     fn place(&self, address: &Address) -> Result<usize, CommandError> {
-        let is_at = |session: &Session<'_>| session.device().address() == address;
+        let is_at = |session: &Session<'_>| is_same_controller(session.device().address(), address);
         let place = self.sessions.iter().position(is_at);
         place.ok_or_else(|| CommandError::Failed(format!("{address} is not open")))
     }
@@ -229,6 +277,50 @@ impl<'d> Sessions<'d> {
         }
     }
 
+    /// As [`with`](Self::with), together with what commands left in controllers so far.
+    pub(crate) fn standing(
+        &mut self,
+        address: &Address,
+        feature: Feature,
+    ) -> Result<(&mut Session<'d>, &mut Standing), CommandError> {
+        self.with(address, feature)?;
+        let place = self.place(address)?;
+        let session = self.sessions.get_mut(place).ok_or(CommandError::Interrupted)?;
+        Ok((session, &mut self.standing))
+    }
+
+    /// A controller that was opened and has no session.
+    pub(crate) fn device(&self, address: &Address) -> Result<&'d Device, CommandError> {
+        self.devices.at(address).ok_or_else(|| CommandError::Failed(format!("{address} is not open")))
+    }
+
+    /// Carries one line of a script out, with its own options.
+    pub(crate) fn line(
+        &mut self,
+        action: &dyn Action,
+        connect: &ConnectArgs,
+        output: &Output,
+    ) -> Result<(), CommandError> {
+        let force = std::mem::replace(&mut self.force, connect.force);
+        for session in &mut self.sessions {
+            session.set_timeout(connect.timeout());
+        }
+        let done = action.run(self, output);
+        self.force = force;
+        done
+    }
+
+    /// Undoes what commands left in controllers.
+    fn undo(&mut self, output: &Output) -> Result<(), CommandError> {
+        let mut standing = std::mem::take(&mut self.standing);
+        let mut first = Ok(());
+        for session in &mut self.sessions {
+            let undone = standing.undo(session, output);
+            first = first.and(undone);
+        }
+        first
+    }
+
     /// Ends all sessions; the first error is returned.
     fn close(self) -> Result<(), CommandError> {
         let mut first = Ok(());
@@ -261,6 +353,7 @@ pub(crate) trait Action {
 pub(crate) fn with_sessions(
     targets: &[Target],
     connect: &ConnectArgs,
+    output: &Output,
     work: impl FnOnce(&mut Sessions<'_>) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let request = |target: &Target| Request {
@@ -272,9 +365,17 @@ pub(crate) fn with_sessions(
     let devices = Devices::open(&requests, &connect.options())?;
     let mut storage: Vec<Storage> =
         targets.iter().map(|target| Storage::new(target.queues, target.depth)).collect();
-    let mut sessions = Sessions { sessions: Vec::new(), force: connect.force };
+    let mut sessions = Sessions {
+        devices: &devices,
+        sessions: Vec::new(),
+        force: connect.force,
+        standing: Standing::default(),
+    };
     let mut opened = Ok(());
-    for (device, storage) in devices.all().iter().zip(&mut storage) {
+    for ((device, storage), target) in devices.all().iter().zip(&mut storage).zip(targets) {
+        if target.bare {
+            continue;
+        }
         match Session::open(device, storage, connect.timeout()) {
             Ok(session) => sessions.sessions.push(session),
             Err(error) => {
@@ -284,20 +385,21 @@ pub(crate) fn with_sessions(
         }
     }
     let worked = opened.and_then(|()| work(&mut sessions));
+    let undone = sessions.undo(output);
     let closed = sessions.close();
-    worked.and(closed)
+    worked.and(undone).and(closed)
 }
 
 /// Carries a command out and says how it ended.
-pub(crate) fn run(mut action: impl Action, connect: &ConnectArgs) -> ExitCode {
+pub(crate) fn run(mut action: Box<dyn Action>, connect: &ConnectArgs) -> ExitCode {
     let interrupted = match interrupts() {
         Ok(interrupted) => interrupted,
         Err(error) => return complain(FAILED, &format!("signals: {error}")),
     };
     let output = Output::new(connect.json, interrupted);
-    let result = action
-        .prepare(&output)
-        .and_then(|()| with_sessions(&action.targets(), connect, |sessions| action.run(sessions, &output)));
+    let result = action.prepare(&output).and_then(|()| {
+        with_sessions(&action.targets(), connect, &output, |sessions| action.run(sessions, &output))
+    });
     finish(result)
 }
 

@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nvme_core::migration::MigrationStep;
 
 use super::bind::{self, BindArgs};
-use super::commands::IdentifyArgs;
+use super::commands::{
+    CdqCommand, FormatsArgs, IdentifyArgs, ResumeArgs, ScriptArgs, SuspendArgs, TrackCommand,
+};
 use super::values;
 use crate::config::{CdqLayout, MigrateConfig, Namespaces};
 use crate::faults::FaultOption;
@@ -34,6 +36,20 @@ pub struct Cli {
 pub enum Command {
     /// Show what a controller says of itself and of its namespaces.
     Identify(Box<IdentifyArgs>),
+    /// Controller Data Queues: make, watch, delete.
+    #[command(subcommand)]
+    Cdq(CdqCommand),
+    /// Log which blocks or host memory a controller changes.
+    #[command(subcommand)]
+    Track(TrackCommand),
+    /// Suspend a controller.
+    Suspend(Box<SuspendArgs>),
+    /// Resume a suspended controller.
+    Resume(Box<ResumeArgs>),
+    /// Show in which formats a controller gives and takes the state of others.
+    Formats(Box<FormatsArgs>),
+    /// Run several commands with every controller opened once.
+    Script(Box<ScriptArgs>),
     /// Migrate a namespace with a running guest from one NVM subsystem to another.
     Migrate(Box<MigrateArgs>),
     /// Give NVM Express functions to vfio-pci.

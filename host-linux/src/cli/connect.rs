@@ -16,8 +16,8 @@ pub struct ConnectArgs {
     /// Print JSON for machines.
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
-    /// Give an admin command up after this long.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = values::command_timeout, help_heading = "Controller")]
+    /// Give an admin command up after this long [default: 30s].
+    #[arg(long, value_name = "TIME", value_parser = values::command_timeout, help_heading = "Controller")]
     pub(crate) timeout: Option<Duration>,
     /// Look for completions instead of waiting for interrupts.
     #[arg(long, help_heading = "Controller")]
@@ -40,6 +40,36 @@ impl ConnectArgs {
     /// How long an admin command may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(TIMEOUT)
+    }
+
+    /// The options of a command of a script, whose own options they are added to.
+    pub(crate) fn within(&self, script: &Self) -> Self {
+        Self {
+            json: self.json || script.json,
+            timeout: self.timeout.or(script.timeout),
+            force: self.force || script.force,
+            ..script.clone()
+        }
+    }
+
+    /// Takes from the options of a command of a script what concerns how controllers are opened.
+    pub(crate) fn gather(&mut self, line: &Self) -> Result<(), String> {
+        self.polling |= line.polling;
+        if let Some(token) = line.vf_token
+            && self.vf_token.replace(token).is_some_and(|other| other != token)
+        {
+            return Err("another --vf-token than before; one holds for the whole script".into());
+        }
+        for one in &line.embedded {
+            match self.embedded.iter().find(|other| other.name == one.name) {
+                None => self.embedded.push(one.clone()),
+                Some(other) if other == one => {}
+                Some(_) => {
+                    return Err(format!("another --embedded {} than before; give it once", one.name));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How controllers are opened.

@@ -7,6 +7,7 @@ mod bind;
 pub mod commands;
 pub mod connect;
 mod output;
+mod standing;
 mod values;
 
 use std::ffi::OsString;
@@ -22,8 +23,11 @@ use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use action::Action;
 pub use args::{Cli, Color, Command, MigrateArgs};
 pub use bind::BindArgs;
+use commands::{CdqCommand, Log, TrackCommand};
+use connect::ConnectArgs;
 
 use crate::faults::BadFault;
 use crate::images::Inputs;
@@ -43,8 +47,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    match cli.command {
-        Command::Identify(args) => action::run((*args).clone(), &args.connect),
+    let command = match as_action(cli.command) {
+        Ok((action, connect)) => return action::run(action, &connect),
+        Err(command) => *command,
+    };
+    match command {
+        Command::Script(args) => commands::run_script(&args),
         Command::Migrate(args) => run_migrate(&args),
         Command::Bind(args) => bind::run(&args, bind::Direction::Bind),
         Command::Unbind(args) => bind::run(&args, bind::Direction::Unbind),
@@ -60,7 +68,31 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Err(error) => complain(FAILED, &format!("standard output: {error}")),
             }
         }
+        other => complain(BAD_INPUT, &format!("{other:?} is no command by itself")),
     }
+}
+
+/// A command on controllers, and how they are opened; any other command is given back.
+fn as_action(command: Command) -> Result<(Box<dyn Action>, ConnectArgs), Box<Command>> {
+    fn boxed(action: impl Action + 'static, connect: ConnectArgs) -> (Box<dyn Action>, ConnectArgs) {
+        (Box::new(action), connect)
+    }
+    Ok(match command {
+        Command::Identify(args) => boxed((*args).clone(), args.connect),
+        Command::Cdq(CdqCommand::Create(args)) => boxed((*args).clone(), args.tracked.connect),
+        Command::Cdq(CdqCommand::Delete(args)) => boxed((*args).clone(), args.connect),
+        Command::Track(TrackCommand::Start(args)) => {
+            boxed(Log { args: (*args).clone(), start: true }, args.tracked.connect)
+        }
+        Command::Track(TrackCommand::Stop(args)) => {
+            boxed(Log { args: (*args).clone(), start: false }, args.tracked.connect)
+        }
+        Command::Track(TrackCommand::Memory(args)) => boxed((*args).clone(), args.tracked.connect),
+        Command::Suspend(args) => boxed((*args).clone(), args.tracked.connect),
+        Command::Resume(args) => boxed((*args).clone(), args.tracked.connect),
+        Command::Formats(args) => boxed((*args).clone(), args.connect),
+        other => return Err(Box::new(other)),
+    })
 }
 
 /// One line on standard error.

@@ -10,7 +10,7 @@ use nvme_core::migration::MigrationStep;
 use crate::config;
 
 /// Reads a number of bytes: digits and an optional unit, each a power of 1024.
-fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit {

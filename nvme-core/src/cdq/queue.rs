@@ -311,6 +311,42 @@ impl ControllerDataQueue {
         limit: u32,
         force: bool,
     ) -> (Drained, Result<QueuePoll, HeadUpdateFailed>) {
+        let polled = self.poll_by(port, now, force, |queue, port| queue.drain(port, dirty, limit));
+        if polled.0.overflowed {
+            // The log's end may not have been an entry that was read.
+            dirty.mark_all();
+        }
+        polled
+    }
+
+    /// As [`poll`](Self::poll), for users that look at every event and keep no dirty map: each goes to `each`. What
+    /// [`Drained::overflowed`] and [`Drained::violation`] say counts beside the events: every block may have changed then.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn poll_events<P: AdminPort + ?Sized>(
+        &mut self,
+        port: &mut P,
+        now: Instant,
+        limit: u32,
+        force: bool,
+        each: impl FnMut(LogEvent),
+    ) -> (Drained, Result<QueuePoll, HeadUpdateFailed>) {
+        self.poll_by(port, now, force, |queue, port| {
+            let drained = queue.reader.events(&queue.memory, port.arena(), limit, each);
+            queue.note_fill();
+            drained
+        })
+    }
+
+    #[inline]
+    fn poll_by<P: AdminPort + ?Sized>(
+        &mut self,
+        port: &mut P,
+        now: Instant,
+        force: bool,
+        drain: impl FnOnce(&mut Self, &P) -> Drained,
+    ) -> (Drained, Result<QueuePoll, HeadUpdateFailed>) {
         if !self.is_of(port) {
             return (
                 Drained::default(),
@@ -319,18 +355,14 @@ impl ControllerDataQueue {
         }
         if self.is_dead(port) {
             self.head.abandon(port);
-            let mut drained = Drained::default();
-            if !core::mem::replace(&mut self.is_gone, true) {
-                drained.overflowed = true;
-                dirty.mark_all();
-            }
-            return (drained, Ok(QueuePoll::Gone));
+            let overflowed = !core::mem::replace(&mut self.is_gone, true);
+            return (Drained { overflowed, ..Drained::default() }, Ok(QueuePoll::Gone));
         }
         // First the acknowledgement of a trigger, then its event.
         let settled = self.head.settle(port, now);
         self.take_events(port);
         let before = self.reader.overflows();
-        let mut drained = self.drain(port, dirty, limit);
+        let mut drained = drain(self, port);
         self.run.seen = self.run.seen.saturating_add(self.reader.overflows().wrapping_sub(before));
         if drained.empty && self.reader.state() == LogState::Overflowed {
             // Whatever event is still to come tells nothing that the marker did not.
@@ -342,7 +374,6 @@ impl ControllerDataQueue {
             self.run.seen = self.run.seen.saturating_add(1);
             self.unmarked = self.unmarked.saturating_add(1);
             drained.overflowed = true;
-            dirty.mark_all();
         }
         if let Err(error) = settled {
             return (drained, Err(error));
@@ -378,9 +409,18 @@ impl ControllerDataQueue {
             return Drained::default();
         }
         let drained = self.reader.drain(&self.memory, port.arena(), dirty, limit);
-        let fill = crate::ring::distance(self.head.acknowledged(), self.reader.head(), self.entries());
-        self.highest_fill = self.highest_fill.max(fill);
+        self.note_fill();
         drained
+    }
+
+    fn note_fill(&mut self) {
+        self.highest_fill = self.highest_fill.max(self.fill());
+    }
+
+    /// Entries read and not given back: what the controller takes for filled, apart from entries not read yet.
+    #[must_use]
+    pub const fn fill(&self) -> u32 {
+        crate::ring::distance(self.head.acknowledged(), self.reader.head(), self.memory.entries())
     }
 
     /// The next event, `None` if no new entry is in the queue; reads at most `limit` entries that carry none. For

@@ -52,6 +52,20 @@ pub struct Drained {
     pub unknown: Option<MarkError>,
 }
 
+impl Drained {
+    #[inline]
+    const fn note(&mut self, event: LogEvent) {
+        match event {
+            LogEvent::Changed { blocks, .. } => self.blocks = self.blocks.saturating_add(blocks),
+            LogEvent::AllChanged { .. } => {}
+            LogEvent::LogStarted => self.started = true,
+            LogEvent::LogStopped => self.stopped = true,
+            LogEvent::Suspended => self.suspended = true,
+            LogEvent::Overflowed => self.overflowed = true,
+        }
+    }
+}
+
 impl CdqReader {
     /// The reader of a fresh queue of `entries` slots.
     #[must_use]
@@ -184,11 +198,42 @@ impl CdqReader {
         drained
     }
 
+    /// Reads at most `limit` entries and hands every event to `each`, in order.
+    pub fn events<A: DmaArena + ?Sized>(
+        &mut self,
+        memory: &CdqMemory,
+        arena: &A,
+        limit: u32,
+        mut each: impl FnMut(LogEvent),
+    ) -> Drained {
+        let mut drained = Drained::default();
+        if let Some(event) = self.pending.take() {
+            drained.note(event);
+            each(event);
+        }
+        while drained.entries < limit {
+            let Some(entry) = self.entry(memory, arena) else {
+                drained.empty = true;
+                break;
+            };
+            drained.entries = drained.entries.wrapping_add(1);
+            let violations = self.violations;
+            for event in self.decode(entry).into_iter().flatten() {
+                drained.note(event);
+                each(event);
+            }
+            if self.violations != violations {
+                drained.violation = drained.violation.or(self.violation);
+            }
+        }
+        drained
+    }
+
     #[inline]
     fn apply(&mut self, event: LogEvent, dirty: &mut DirtySet<'_, '_>, drained: &mut Drained) {
+        drained.note(event);
         match event {
             LogEvent::Changed { namespace, start, blocks, .. } => {
-                drained.blocks = drained.blocks.saturating_add(blocks);
                 if let Err(error) = dirty.mark(namespace, start, blocks) {
                     drained.unknown = Some(error);
                 }
@@ -198,13 +243,8 @@ impl CdqReader {
                     drained.unknown = Some(error);
                 }
             }
-            LogEvent::LogStarted => drained.started = true,
-            LogEvent::LogStopped => drained.stopped = true,
-            LogEvent::Suspended => drained.suspended = true,
-            LogEvent::Overflowed => {
-                drained.overflowed = true;
-                dirty.mark_all();
-            }
+            LogEvent::Overflowed => dirty.mark_all(),
+            LogEvent::LogStarted | LogEvent::LogStopped | LogEvent::Suspended => {}
         }
     }
 

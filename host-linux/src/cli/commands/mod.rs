@@ -1,6 +1,38 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The commands that work on one or more controllers, one file for each subject.
 
+mod cdq;
+mod formats;
 mod identify;
+mod script;
+mod suspend;
+mod track;
+mod track_memory;
 
+use clap::Args;
+
+use super::connect::ConnectArgs;
+use super::values;
+use crate::address::Address;
+
+pub use cdq::CdqCommand;
+pub use formats::FormatsArgs;
 pub use identify::IdentifyArgs;
+pub use script::ScriptArgs;
+pub(crate) use script::run as run_script;
+pub use suspend::{ResumeArgs, SuspendArgs};
+pub(crate) use track::Log;
+pub use track::TrackCommand;
+
+/// A managing controller, and the controller that its commands are about.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Tracked {
+    /// The managing controller.
+    #[arg(value_name = "MANAGER")]
+    pub(crate) manager: Address,
+    /// Identifier of the controller that it is about.
+    #[arg(long, value_name = "ID", value_parser = values::number::<u16>)]
+    pub(crate) controller: u16,
+    #[command(flatten)]
+    pub(crate) connect: ConnectArgs,
+}

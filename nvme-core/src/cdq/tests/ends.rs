@@ -69,6 +69,34 @@ fn an_event_taken_alone_is_not_told_again_by_a_drain() {
 }
 
 #[test]
+fn events_polled_one_by_one_are_given_back_and_overflows_without_a_marker_show() {
+    let arena = TestArena::new();
+    let mut port = port(&arena);
+    let mut queue = create(&mut port, &options(8, QueueLayout::Contiguous));
+    let mut seen = std::vec::Vec::new();
+    let posts = [
+        (EntrySequence::First, Change::None),
+        (EntrySequence::Ordinary, range(5, 2)),
+        (EntrySequence::LastStopped, range(9, 1)),
+    ];
+    for (sequence, change) in posts {
+        assert!(port.post(queue.id(), sequence, change));
+    }
+    let (drained, _) = queue.poll_events(&mut port, NOW, 2, true, |event| seen.push(event));
+    assert_eq!((drained.entries, drained.blocks, drained.empty), (2, 2, false), "two at most");
+    assert_eq!((drained.started, drained.stopped), (true, false));
+    let (drained, _) = queue.poll_events(&mut port, NOW, 2, true, |event| seen.push(event));
+    assert_eq!((drained.entries, drained.blocks, drained.stopped, drained.empty), (1, 1, true, true));
+    assert_eq!(seen, [LogEvent::LogStarted, changed(5, 2), changed(9, 1), LogEvent::LogStopped]);
+    let _ = queue.poll_events(&mut port, NOW, 2, true, |_| {});
+    assert_eq!((queue.acknowledged_head(), queue.fill()), (3, 0), "what was read is given back");
+    port.events.push_back(CdqEvent::Full(queue.id()).into());
+    let (drained, _) = queue.poll_events(&mut port, NOW, 2, false, |event| seen.push(event));
+    assert!(drained.overflowed && seen.len() == 4, "an overflow that no entry tells of");
+    delete(&mut port, queue).unwrap();
+}
+
+#[test]
 fn a_call_reads_no_more_entries_than_it_may() {
     let arena = TestArena::new();
     let mut port = port(&arena);

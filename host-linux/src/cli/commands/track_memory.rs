@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `nvme-lm track memory`: which host memory a controller writes.
+
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nvme_core::wire::track::{
+    MemoryGranularity, MemoryRange, TrackMemoryRanges, TrackReceive, TrackSend, TrackedMemoryChanges,
+};
+use nvme_core::wire::{BusAddr, ControllerId};
+use serde::Serialize;
+
+use super::Tracked;
+use crate::announced::Feature;
+use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
+use crate::cli::standing::tracked;
+use crate::cli::values;
+use crate::session::{Data, Session};
+
+/// Bytes of one Track Receive.
+const RECEIVE_BYTES: usize = 4096;
+/// Track Receive commands for one look, at most: a controller always has more to report if it likes.
+const RECEIVES: usize = 4096;
+/// Time between two looks.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+pub(super) const HELP: &str = "\
+With --range tracking starts; it stops at the end, or with --stop in a later line of the same script. What is shown once the \
+controller forgets. Addresses are those of the tracked controller's own memory.
+
+Example: nvme-lm script --line '-track memory embedded:demo --controller 2 --range 0x1000+4K'";
+
+/// A range of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    start: u64,
+    bytes: u64,
+}
+
+impl FromStr for Range {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (start, bytes) = text.split_once('+').ok_or("write START+BYTES, such as 0x100000+64K")?;
+        let bytes = match values::number(bytes) {
+            Ok(bytes) => bytes,
+            Err(_) => values::bytes(bytes)?,
+        };
+        Ok(Self { start: values::number(start)?, bytes })
+    }
+}
+
+/// Options of `nvme-lm track memory`.
+#[derive(Args, Clone, Debug)]
+pub struct MemoryArgs {
+    #[command(flatten)]
+    pub(crate) tracked: Tracked,
+    /// Start tracking this range, START+BYTES; may be repeated.
+    #[arg(long = "range", value_name = "RANGE")]
+    ranges: Vec<Range>,
+    /// Bytes that are told apart: a power of two from 4K on [default: the fewest that the controller can].
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes, requires = "ranges")]
+    granularity: Option<u64>,
+    /// Show changes for so long, not only once.
+    #[arg(long, value_name = "TIME", value_parser = values::run_time)]
+    watch: Option<Duration>,
+    /// Stop tracking afterwards.
+    #[arg(long)]
+    stop: bool,
+}
+
+#[derive(Serialize)]
+struct Changed {
+    start: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Changes {
+    controller: u16,
+    granularity: u64,
+    changed: Vec<Changed>,
+    /// The controller was suspended, and this is all.
+    complete: bool,
+}
+
+/// The data of the command that starts tracking.
+fn ranges(ranges: &[Range], granularity: u64) -> Result<Vec<u8>, CommandError> {
+    let wrong = |what: String| CommandError::Input(what);
+    let exponent = granularity.checked_div(4096).filter(|units| units.is_power_of_two());
+    let exponent = exponent.and_then(|units| u8::try_from(units.trailing_zeros()).ok());
+    let unit = exponent.filter(|_| granularity.is_multiple_of(4096)).and_then(MemoryGranularity::new);
+    let unit =
+        unit.ok_or_else(|| wrong(format!("granularity {granularity} is no power of two from 4096 on")))?;
+    let mut list = Vec::new();
+    for Range { start, bytes } in ranges {
+        let granules = u32::try_from(bytes / granularity).ok().filter(|count| *count > 0);
+        match granules {
+            Some(granules) if bytes.is_multiple_of(granularity) && start.is_multiple_of(granularity) => {
+                list.push(MemoryRange { start: BusAddr::new(*start), granules });
+            }
+            _ => {
+                return Err(wrong(format!(
+                    "range {start:#x}+{bytes}: both numbers must be multiples of {granularity}, the second not zero"
+                )));
+            }
+        }
+    }
+    let mut data = vec![0; 8 + 12 * list.len()];
+    TrackMemoryRanges::build(&mut data, unit, &list).map_err(|error| wrong(error.to_string()))?;
+    Ok(data)
+}
+
+/// Takes everything that the controller reports now.
+fn receive(session: &mut Session<'_>, controller: ControllerId) -> Result<Changes, CommandError> {
+    let command = TrackReceive { controller, dwords: RECEIVE_BYTES as u64 / 4 };
+    let mut changes =
+        Changes { controller: controller.get(), granularity: 0, changed: Vec::new(), complete: false };
+    for _ in 0..RECEIVES {
+        let (_, bytes) = session.command("Track Receive", &command, Data::Receive(RECEIVE_BYTES))?;
+        let report = TrackedMemoryChanges::parse(&bytes)
+            .map_err(|error| CommandError::Failed(format!("Track Receive: {error}")))?;
+        changes.granularity = report.granularity().bytes();
+        changes.complete = report.is_final();
+        changes.changed.extend(report.iter().map(|range| Changed {
+            start: range.start.get(),
+            bytes: range.bytes(report.granularity()).unwrap_or(0),
+        }));
+        if !report.more() {
+            return Ok(changes);
+        }
+    }
+    Err(CommandError::Failed(format!(
+        "the controller reports changes without end, {RECEIVES} times in a row"
+    )))
+}
+
+fn show(changes: &Changes, output: &Output) -> Result<(), CommandError> {
+    output.stream(changes, |out| {
+        for Changed { start, bytes } in &changes.changed {
+            writeln!(out, "{start:#018x}  {}", values::show_bytes(*bytes))?;
+        }
+        if changes.complete {
+            writeln!(out, "controller {} is suspended: nothing more will come", changes.controller)?;
+        }
+        Ok(())
+    })
+}
+
+impl Action for MemoryArgs {
+    fn targets(&self) -> Vec<Target> {
+        vec![Target::new(&self.tracked.manager)]
+    }
+
+    fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
+        let (session, standing) = sessions.standing(&self.tracked.manager, Feature::TrackHostMemory)?;
+        let controller = tracked(session, self.tracked.controller)?.controller();
+        let id = controller.get();
+        if !self.ranges.is_empty() {
+            let least = 4096_u64 << session.identity().migration.minimum_granularity.min(31);
+            let data = ranges(&self.ranges, self.granularity.unwrap_or(least))?;
+            let command = TrackSend::TrackMemoryChanges { start: true, controller };
+            session.command("Track Send, Track Memory Changes", &command, Data::Send(&data))?;
+            standing.tracks_memory(session, controller, true);
+        } else if !standing.is_memory_tracked(session, controller) && !self.stop {
+            return Err(CommandError::Input(format!(
+                "host memory is not tracked for controller {id}; name what to track by --range"
+            )));
+        }
+        if standing.is_memory_tracked(session, controller) {
+            let until = self.watch.map(|time| Instant::now() + time);
+            loop {
+                let changes = receive(session, controller)?;
+                let last = changes.complete || until.is_none_or(|until| Instant::now() >= until);
+                if last || !changes.changed.is_empty() {
+                    show(&changes, output)?;
+                }
+                if output.is_interrupted() {
+                    return Err(CommandError::Interrupted);
+                }
+                if last {
+                    break;
+                }
+                std::thread::sleep(INTERVAL);
+            }
+        }
+        if self.stop {
+            let command = TrackSend::TrackMemoryChanges { start: false, controller };
+            session.command("Track Send, stop tracking memory", &command, Data::None)?;
+            standing.tracks_memory(session, controller, false);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_keep_to_the_granularity() {
+        let rows: [(&str, &str, u64, Result<u32, &str>); 8] = [
+            ("one granule", "0x1000+4096", 4096, Ok(1)),
+            ("units", "0x100000+1M", 65536, Ok(16)),
+            ("hexadecimal length", "4096+0x2000", 4096, Ok(2)),
+            ("start between granules", "0x800+4K", 4096, Err("must be multiples of 4096")),
+            ("length between granules", "0+5000", 4096, Err("must be multiples of 4096")),
+            ("nothing", "0+0", 4096, Err("the second not zero")),
+            ("odd granularity", "0+4K", 6144, Err("granularity 6144")),
+            ("too small a granularity", "0+4K", 2048, Err("granularity 2048")),
+        ];
+        for (name, text, granularity, expected) in rows {
+            let range: Range = text.parse().unwrap_or_else(|error| panic!("{name}: {error}"));
+            match (ranges(&[range], granularity), expected) {
+                (Ok(data), Ok(granules)) => {
+                    let parsed = TrackMemoryRanges::parse(&data, false).expect("what was built");
+                    assert_eq!(parsed.granularity().bytes(), granularity, "{name}");
+                    assert!(parsed.iter().eq([MemoryRange { start: BusAddr::new(range.start), granules }]));
+                }
+                (Err(error), Err(words)) => assert!(error.to_string().contains(words), "{name}: {error}"),
+                (found, expected) => panic!("{name}: {found:?} where {expected:?} should be"),
+            }
+        }
+        assert!("5".parse::<Range>().is_err_and(|error| error.contains("START+BYTES")));
+    }
+}
