@@ -17,6 +17,10 @@ use nvme_controller::host::{HostMemory, MemoryFault};
 use nvme_core::dma::{Direction, DmaError, DmaRegion, Layout, Pool};
 use nvme_core::wire::BusAddr;
 
+mod backing;
+
+pub use backing::{Backing, HUGE_PAGE, SpaceError};
+
 use crate::sync::lock;
 use crate::sys::{Mapping, SharedMapping, describe};
 
@@ -29,7 +33,7 @@ const READ: u32 = 1;
 const WRITE: u32 = 2;
 const RIGHTS_BITS: u32 = 2;
 
-/// Bytes that each pool of an [`AddressSpace`] can hand out; each is rounded up to whole pages.
+/// Bytes that each pool of an [`AddressSpace`] can hand out; each is rounded up to whole pages and has at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// Queues and PRP list pages.
@@ -52,11 +56,12 @@ pub struct PoolUsage {
 /// Adjacent memory of an [`AddressSpace`] that is adjacent on the bus, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// First byte, from the start of the file behind the space; a multiple of [`PAGE`].
+    /// First byte, from the start of the file behind the space; a multiple of [`PAGE`], or of [`HUGE_PAGE`] if the space is
+    /// made of such.
     pub offset: u64,
-    /// Its bus address, a multiple of [`PAGE`].
+    /// Its bus address, a multiple of the same.
     pub address: BusAddr,
-    /// Bytes, whole pages.
+    /// Bytes, whole such pages.
     pub len: u64,
 }
 
@@ -103,9 +108,17 @@ struct Pages {
     cursor: usize,
 }
 
+/// So many values that are all the same, unless there is no memory for them.
+fn filled<T>(count: u32, value: impl FnMut() -> T) -> Option<Vec<T>> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(count as usize).ok()?;
+    list.resize_with(count as usize, value);
+    Some(list)
+}
+
 impl Pages {
-    fn new(first: u32, count: u32) -> Self {
-        Self { first, used: vec![false; count as usize], cursor: 0 }
+    fn new(first: u32, count: u32) -> Option<Self> {
+        Some(Self { first, used: filled(count, || false)?, cursor: 0 })
     }
 
     /// Takes `count` adjacent pages whose first number, counted from `origin`, is a multiple of `align`.
@@ -152,7 +165,9 @@ impl Pages {
 /// Distance between consecutive pages of a scattered region.
 const STRIDE: usize = 7;
 /// Unmapped pages between the pools of a linear space.
-const LINEAR_GAP: u32 = 16;
+const LINEAR_GAP: u64 = 16;
+/// Pages of memory that a table entry can tell apart.
+const MOST_PAGES: u64 = 1 << (u32::BITS - RIGHTS_BITS);
 
 /// Number of address spaces made so far: each has a window of its own, so that an address of one means nothing in
 /// another.
@@ -162,9 +177,9 @@ impl AddressSpace {
     /// Makes an address space with nothing mapped; memory is taken from the system as it is used.
     ///
     /// # Errors
-    /// The system has no memory or descriptors left.
+    /// The capacity is too large, or the system has no memory or descriptors left; see [`SpaceError`].
     pub fn new(name: &str, capacity: Capacity) -> io::Result<Self> {
-        Self::build(name, capacity, None, false)
+        Ok(Self::build(name, capacity, None, false, Backing::Ordinary)?)
     }
 
     /// As [`new`](Self::new), but each pool lies on the bus as it lies in the file, so that a device reaches it through
@@ -173,60 +188,95 @@ impl AddressSpace {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn linear(name: &str, capacity: Capacity) -> io::Result<Self> {
-        Self::build(name, capacity, None, true)
+        Ok(Self::linear_of(name, capacity, Backing::Ordinary)?)
     }
 
-    /// As [`linear`](Self::linear), with all its bus addresses in the [`linear_span`](Self::linear_span) bytes from `start`
-    /// on, a multiple of [`PAGE`]: where the IOMMU has room for them.
+    /// As [`linear`](Self::linear), made of such pages as `backing` says; each pool is whole ones.
     ///
     /// # Errors
-    /// As [`new`](Self::new), or `start` is not a multiple of a page.
-    pub fn linear_at(name: &str, capacity: Capacity, start: BusAddr) -> io::Result<Self> {
-        if !start.get().is_multiple_of(PAGE as u64) {
-            let text = format!("bus address {:#x} is not a multiple of {PAGE}", start.get());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    /// [`SpaceError`].
+    pub fn linear_of(name: &str, capacity: Capacity, backing: Backing) -> Result<Self, SpaceError> {
+        Self::build(name, capacity, None, true, backing)
+    }
+
+    /// As [`linear_of`](Self::linear_of), with all its bus addresses in the [`linear_span`](Self::linear_span) bytes from `start`
+    /// on, a multiple of such a page: where the IOMMU has room for them.
+    ///
+    /// # Errors
+    /// [`SpaceError`].
+    pub fn linear_at(
+        name: &str,
+        capacity: Capacity,
+        start: BusAddr,
+        backing: Backing,
+    ) -> Result<Self, SpaceError> {
+        let (address, page) = (start.get(), backing.page());
+        if !address.is_multiple_of(page as u64) {
+            return Err(SpaceError::Start { address, page });
         }
-        Self::build(name, capacity, Some(start.get() >> PAGE_SHIFT), true)
+        Self::build(name, capacity, Some(address >> PAGE_SHIFT), true, backing)
     }
 
     /// Bytes of bus addresses from the first to the last of a [`linear`](Self::linear) space, gaps included.
     #[must_use]
-    pub fn linear_span(capacity: Capacity) -> u64 {
+    pub fn linear_span(capacity: Capacity, backing: Backing) -> u64 {
         let Capacity { queues, data, controller_data } = capacity;
         let pages: u64 =
-            [queues, data, controller_data].map(|bytes| u64::from(Self::pages(bytes))).iter().sum();
-        (pages + 1 + 3 * u64::from(LINEAR_GAP)) << PAGE_SHIFT
+            [queues, data, controller_data].map(|bytes| Self::pages(bytes, backing)).iter().sum();
+        let unit = (backing.page() / PAGE) as u64;
+        (pages + unit + 3 * unit.max(LINEAR_GAP)) << PAGE_SHIFT
     }
 
-    /// Pages of a pool of so many bytes.
-    fn pages(bytes: usize) -> u32 {
-        u32::try_from(bytes.div_ceil(PAGE).max(1)).unwrap_or(u32::MAX >> 6)
+    /// Pages of 4 KiB in a pool of so many bytes.
+    fn pages(bytes: usize, backing: Backing) -> u64 {
+        (bytes.div_ceil(backing.page()).max(1) as u64) * (backing.page() / PAGE) as u64
     }
 
-    fn build(name: &str, capacity: Capacity, start: Option<u64>, linear: bool) -> io::Result<Self> {
-        let mut cpu_first = 0u32;
-        let mut bus_first = 1u32;
+    fn build(
+        name: &str,
+        capacity: Capacity,
+        start: Option<u64>,
+        linear: bool,
+        backing: Backing,
+    ) -> Result<Self, SpaceError> {
+        let Capacity { queues, data, controller_data } = capacity;
+        let unit = (backing.page() / PAGE) as u64;
+        let bytes = [queues, data, controller_data]
+            .iter()
+            .fold(0_u64, |sum, bytes| sum.saturating_add(*bytes as u64));
+        let too_large = || SpaceError::TooLarge(bytes);
+        let mut cpu_first = 0_u64;
+        let mut bus_first = if linear { unit } else { 1 };
         let mut pool = |bytes: usize| {
-            let pages = Self::pages(bytes);
-            let shift = bus_first - cpu_first;
-            let cpu = Pages::new(cpu_first, pages);
+            let pages = Self::pages(bytes, backing);
             let window = if linear { 0 } else { pages * 2 + 64 };
-            let contiguous = Pages::new(bus_first, window);
-            let scattered = Pages::new(bus_first + window + 1, window);
+            let (cpu, bus) = (cpu_first, bus_first);
             cpu_first += pages;
-            bus_first += if linear { pages + LINEAR_GAP } else { 2 * window + 2 };
-            (Mutex::new(PoolState { cpu, contiguous, scattered, live: BTreeMap::new() }), shift)
+            bus_first += if linear { pages + unit.max(LINEAR_GAP) } else { 2 * window + 2 };
+            // A table entry has room for so many pages of memory and of the bus.
+            if cpu_first >= MOST_PAGES || bus_first > u64::from(u32::MAX) {
+                return None;
+            }
+            let cpu_pages = Pages::new(cpu as u32, pages as u32)?;
+            let contiguous = Pages::new(bus as u32, window as u32)?;
+            let scattered = Pages::new((bus + window + 1) as u32, window as u32)?;
+            let state = PoolState { cpu: cpu_pages, contiguous, scattered, live: BTreeMap::new() };
+            Some((Mutex::new(state), (bus - cpu) as u32))
         };
-        let (queues, data, controller_data) =
-            (pool(capacity.queues), pool(capacity.data), pool(capacity.controller_data));
-        let mapping = SharedMapping::new(name, cpu_first as usize * PAGE)?;
+        let mut pool = |bytes| pool(bytes).ok_or_else(too_large);
+        let (queues, data, controller_data) = (pool(queues)?, pool(data)?, pool(controller_data)?);
+        let table = filled(bus_first as u32, || AtomicU32::new(0)).ok_or_else(too_large)?;
+        let reverse = filled(cpu_first as u32, || AtomicU32::new(0)).ok_or_else(too_large)?;
+        let len = usize::try_from(cpu_first << PAGE_SHIFT).map_err(|_| too_large())?;
+        let mapping = SharedMapping::of_pages(name, len, backing == Backing::Huge)
+            .map_err(|error| backing::why_not(error, backing, len))?;
         let next = || ((SPACES.fetch_add(1, Ordering::Relaxed) % 4096) + 1) << 28;
         Ok(Self {
             mapping,
             base: start.unwrap_or_else(next),
             linear: linear.then_some([queues.1, data.1, controller_data.1]),
-            table: (0..bus_first).map(|_| AtomicU32::new(0)).collect(),
-            reverse: (0..cpu_first).map(|_| AtomicU32::new(0)).collect(),
+            table: table.into_boxed_slice(),
+            reverse: reverse.into_boxed_slice(),
             pools: [queues.0, data.0, controller_data.0],
             accesses: RwLock::new(()),
         })

@@ -30,6 +30,13 @@ pub enum MmioError {
     ReadOnly(Offset),
     /// A doorbell is write-only.
     WriteOnly(Offset),
+    /// What is not mapped was to be reached by a call of the host, which failed.
+    Call {
+        /// The register.
+        offset: Offset,
+        /// The host's own number of the error; on Linux the errno.
+        code: i32,
+    },
 }
 
 impl core::error::Error for MmioError {}
@@ -50,6 +57,12 @@ impl fmt::Display for MmioError {
             Self::NoProperty(offset) => write!(f, "there is no property at {:#x}", offset.bytes()),
             Self::ReadOnly(offset) => write!(f, "the property at {:#x} is read-only", offset.bytes()),
             Self::WriteOnly(offset) => write!(f, "the doorbell at {:#x} is write-only", offset.bytes()),
+            Self::Call { offset, code } => write!(
+                f,
+                "register {:#x} is not mapped, and the call that should reach it failed with error {code}; look whether \
+                 the function is still there",
+                offset.bytes()
+            ),
         }
     }
 }

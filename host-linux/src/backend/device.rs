@@ -11,9 +11,9 @@ use super::embedded::MANAGER;
 use super::{EmbeddedOptions, OpenError, Registers, Wake};
 use crate::address::Address;
 use crate::embedded::EmbeddedSubsystem;
-use crate::memory::{AddressSpace, Capacity};
+use crate::memory::{AddressSpace, Backing, Capacity};
 use crate::sync::Signal;
-use crate::vfio::{self, Container, VfToken};
+use crate::vfio::{self, Container, IommuBackend, Sysfs, VfToken};
 use crate::vfio_user::{self, ConnectOptions, RemoteController};
 
 /// How interrupts are waited for.
@@ -31,6 +31,10 @@ pub enum InterruptMode {
 pub struct OpenOptions {
     /// For a physical function with virtual functions, and for those.
     pub vf_token: Option<VfToken>,
+    /// By which of the kernel's interfaces PCI functions reach memory.
+    pub iommu: IommuBackend,
+    /// What memory of PCI functions and of controllers behind sockets is made of; that of embedded ones is ordinary.
+    pub backing: Backing,
     /// How interrupts are waited for.
     pub interrupts: InterruptMode,
     /// How long a server may take for an answer; its default if none.
@@ -163,12 +167,13 @@ impl Devices {
             }
         }
         let functions = requests.iter().any(|request| matches!(request.address, Address::Vfio(_)));
-        let container = if functions { Some(Container::new()?) } else { None };
+        let container =
+            if functions { Some(Container::with(Sysfs::default(), options.iommu)?) } else { None };
         let mut opened = Vec::new();
         for request in requests {
             opened.push(match (&request.address, &container) {
                 (Address::Vfio(function), Some(container)) => {
-                    let options = vfio::OpenOptions { vf_token: options.vf_token };
+                    let options = vfio::OpenOptions { vf_token: options.vf_token, ..Default::default() };
                     Opened::Vfio(Box::new(container.open(*function, &options)?))
                 }
                 (Address::VfioUser(path), _) => {
@@ -185,7 +190,7 @@ impl Devices {
                 (Address::Vfio(function), None) => return Err(vfio::Error::NoFunction(*function).into()),
             });
         }
-        let spaces = spaces(requests, &opened, container.as_ref())?;
+        let spaces = spaces(requests, &opened, container.as_ref(), options.backing)?;
         let mut signals = Vec::new();
         let mut used = Used::new();
         for (opened, space) in opened.iter().zip(&spaces) {
@@ -281,6 +286,7 @@ fn spaces(
     requests: &[Request],
     opened: &[Opened],
     container: Option<&Arc<Container>>,
+    backing: Backing,
 ) -> Result<Vec<Arc<AddressSpace>>, OpenError> {
     let linear = opened.iter().any(|opened| !matches!(opened, Opened::Embedded(..)));
     let mut placed: Vec<(u64, u64)> = Vec::new();
@@ -292,13 +298,14 @@ fn spaces(
                 spaces.get(other).cloned().ok_or_else(|| OpenError::Twice(request.address.clone()))?
             }
             (Memory::Own(capacity), Some(container)) => {
-                let start = container.choose(capacity, &placed)?;
-                placed.push((start, start + AddressSpace::linear_span(capacity) - 1));
-                let space = AddressSpace::linear_at(&name, capacity, BusAddr::new(start));
-                Arc::new(space.map_err(OpenError::Memory)?)
+                let start = container.choose(capacity, backing, &placed)?;
+                placed.push((start, start + AddressSpace::linear_span(capacity, backing) - 1));
+                let space = AddressSpace::linear_at(&name, capacity, BusAddr::new(start), backing);
+                Arc::new(space.map_err(|error| OpenError::Memory(error.into()))?)
             }
             (Memory::Own(capacity), None) if linear => {
-                Arc::new(AddressSpace::linear(&name, capacity).map_err(OpenError::Memory)?)
+                let space = AddressSpace::linear_of(&name, capacity, backing);
+                Arc::new(space.map_err(|error| OpenError::Memory(error.into()))?)
             }
             (Memory::Own(capacity), None) => {
                 Arc::new(AddressSpace::new(&name, capacity).map_err(OpenError::Memory)?)

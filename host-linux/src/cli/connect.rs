@@ -8,7 +8,8 @@ use clap::Args;
 
 use super::values;
 use crate::backend::{EmbeddedOptions, InterruptMode, OpenOptions};
-use crate::vfio::VfToken;
+use crate::memory::Backing;
+use crate::vfio::{IommuBackend, VfToken};
 
 /// How controllers are reached and how their answers are shown.
 #[derive(Args, Clone, Debug, Default)]
@@ -25,6 +26,12 @@ pub struct ConnectArgs {
     /// UUID that a physical function and its virtual functions have in common.
     #[arg(long, value_name = "UUID", help_heading = "Controller")]
     pub(crate) vf_token: Option<VfToken>,
+    /// How the kernel lets PCI functions reach memory: auto, type1 or iommufd.
+    #[arg(long, value_name = "NAME", default_value = "auto", help_heading = "Controller")]
+    pub(crate) iommu: IommuBackend,
+    /// Take huge pages of 2 MiB, which were set aside before, for what controllers reach (not embedded ones).
+    #[arg(long, help_heading = "Controller")]
+    pub(crate) huge_pages: bool,
     /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE]; may be repeated.
     #[arg(long, value_name = "SPEC", value_parser = embedded, help_heading = "Controller")]
     pub(crate) embedded: Vec<EmbeddedOptions>,
@@ -76,6 +83,8 @@ impl ConnectArgs {
     pub(crate) fn options(&self) -> OpenOptions {
         OpenOptions {
             vf_token: self.vf_token,
+            iommu: self.iommu,
+            backing: if self.huge_pages { Backing::Huge } else { Backing::Ordinary },
             interrupts: if self.polling { InterruptMode::Polling } else { InterruptMode::Auto },
             timeout: None,
             embedded: self.embedded.clone(),

@@ -338,12 +338,13 @@ proptest! {
 
 #[test]
 fn a_linear_space_lies_where_it_is_told() {
+    const ORDINARY: Backing = Backing::Ordinary;
     for (name, start, capacity) in [
         ("least", 0x1000, Capacity { queues: 1, data: 0, controller_data: PAGE }),
         ("more", 0x00FE_F000_0000, Capacity { queues: 5 * PAGE, data: 33 * PAGE, controller_data: 2 * PAGE }),
     ] {
-        let space = AddressSpace::linear_at("test", capacity, BusAddr::new(start)).expect(name);
-        let end = start + AddressSpace::linear_span(capacity);
+        let space = AddressSpace::linear_at("test", capacity, BusAddr::new(start), ORDINARY).expect(name);
+        let end = start + AddressSpace::linear_span(capacity, ORDINARY);
         let windows = space.windows();
         assert_eq!(windows.len(), 3, "{name}");
         for window in windows {
@@ -357,7 +358,51 @@ fn a_linear_space_lies_where_it_is_told() {
         assert_eq!(region.bus(), space.windows()[0].address, "{name}");
         space.give_back(region);
     }
-    let capacity = Capacity { queues: PAGE, data: PAGE, controller_data: PAGE };
-    let error = AddressSpace::linear_at("test", capacity, BusAddr::new(0x1800)).expect_err("half a page");
-    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_before_anything_is_taken() {
+    let least = Capacity { queues: PAGE, data: PAGE, controller_data: PAGE };
+    let of = |data: usize| Capacity { data, ..least };
+    let whole = |data: usize| SpaceError::TooLarge((data as u64).saturating_add(2 * PAGE as u64));
+    let rows = [
+        ("half a page", least, 0x1800, Backing::Ordinary, SpaceError::Start { address: 0x1800, page: PAGE }),
+        (
+            "a page of another kind",
+            least,
+            0x10_1000,
+            Backing::Huge,
+            SpaceError::Start { address: 0x10_1000, page: HUGE_PAGE },
+        ),
+        ("as many pages as an entry has numbers", of(1 << 42), 0, Backing::Ordinary, whole(1 << 42)),
+        ("more pages than a word has numbers", of(1 << 60), 0, Backing::Ordinary, whole(1 << 60)),
+        ("all there is", of(usize::MAX), 0, Backing::Huge, SpaceError::TooLarge(u64::MAX)),
+    ];
+    for (name, capacity, start, backing, expected) in rows {
+        let made = AddressSpace::linear_at("test", capacity, BusAddr::new(start), backing);
+        assert_eq!(made.map(|space| space.windows()), Err(expected), "{name}");
+        assert!(AddressSpace::linear_span(capacity, backing) >= 3 * backing.page() as u64, "{name}");
+    }
+    let error = AddressSpace::new("test", of(1 << 42)).expect_err("too large");
+    assert_eq!(error.kind(), io::ErrorKind::OutOfMemory, "{error}");
+    assert!(error.to_string().contains("4398046519296"), "{error}");
+}
+
+#[test]
+fn huge_pages_that_are_not_there_are_counted() {
+    // Two terabytes of them, which no computer has set aside.
+    let capacity = Capacity { queues: 1, data: 1, controller_data: 2 << 40 };
+    let error = AddressSpace::linear_at("test", capacity, BusAddr::new(0), Backing::Huge);
+    let error = error.map(|space| space.windows()).expect_err("so many");
+    let text = error.to_string();
+    match error {
+        SpaceError::HugePages { needed, free } => {
+            assert_eq!(needed, (1 << 20) + 2);
+            assert!(free < needed && text.contains("nr_hugepages"), "{text}");
+        }
+        error => assert_eq!(error, SpaceError::NoHugePages, "{text}"),
+    }
+    // Pools lie so that each page of memory is one of the bus.
+    let span = AddressSpace::linear_span(Capacity { queues: 1, data: 1, controller_data: 1 }, Backing::Huge);
+    assert_eq!(span, 7 * HUGE_PAGE as u64);
 }

@@ -49,10 +49,17 @@ impl Deref for SharedMapping {
 impl SharedMapping {
     /// Maps `len` bytes of fresh, zeroed memory.
     pub(crate) fn new(name: &str, len: usize) -> io::Result<Self> {
-        let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        Ok(Self::of_pages(name, len, false)?)
+    }
+
+    /// As [`new`](Self::new); of huge pages of 2 MiB, if `huge`, of which `len` then is a multiple.
+    pub(crate) fn of_pages(name: &str, len: usize, huge: bool) -> rustix::io::Result<Self> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let kind = if huge { MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB } else { MemfdFlags::empty() };
+        let file = memfd_create(name, flags | kind)?;
         ftruncate(&file, len as u64)?;
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let mapping = Mapping::new(&file, 0, len, true)?;
+        let mapping = Mapping::map(&file, 0, len, true)?;
         Ok(Self { mapping, file })
     }
 
@@ -66,11 +73,15 @@ impl Mapping {
     /// Maps `len` bytes of `file` from `offset` on, a multiple of the page size. The file should not get shorter
     /// meanwhile: an access to what it lost ends the process with SIGBUS.
     pub(crate) fn new(file: impl AsFd, offset: u64, len: usize, writable: bool) -> io::Result<Self> {
+        Ok(Self::map(file, offset, len, writable)?)
+    }
+
+    fn map(file: impl AsFd, offset: u64, len: usize, writable: bool) -> rustix::io::Result<Self> {
         let rights = if writable { ProtFlags::READ | ProtFlags::WRITE } else { ProtFlags::READ };
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing; the length is not zero
         // (guaranteed by the kernel, which refuses zero).
         let base = unsafe { mmap(std::ptr::null_mut(), len, rights, MapFlags::SHARED, file, offset)? };
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
+        let base = NonNull::new(base.cast()).ok_or(rustix::io::Errno::FAULT)?;
         Ok(Self { base, len })
     }
 

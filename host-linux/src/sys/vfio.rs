@@ -22,7 +22,7 @@ use super::Mapping;
 const MOST_INFORMATION: usize = 1 << 20;
 
 /// A request of VFIO; none of them says what it moves.
-const fn request(number: u32) -> Opcode {
+pub(super) const fn request(number: u32) -> Opcode {
     opcode::none(VFIO_TYPE, (VFIO_BASE + number) as u8)
 }
 
@@ -71,7 +71,7 @@ unsafe impl Ioctl for Request {
 /// # Safety
 /// `argument` is what the request takes: a number, or the address of a structure that is as long as it says and that the
 /// kernel may write to.
-unsafe fn call(file: BorrowedFd<'_>, opcode: Opcode, argument: *mut c_void) -> io::Result<i32> {
+pub(super) unsafe fn call(file: BorrowedFd<'_>, opcode: Opcode, argument: *mut c_void) -> io::Result<i32> {
     // SAFETY: the argument fits the request (guaranteed by the caller). On a descriptor that is not of VFIO the request
     // number means nothing and is refused.
     Ok(unsafe { rustix::ioctl::ioctl(file, Request { opcode, argument }) }?)
@@ -83,10 +83,11 @@ fn call_number(file: BorrowedFd<'_>, opcode: Opcode, number: u32) -> io::Result<
     unsafe { call(file, opcode, std::ptr::without_provenance_mut(number as usize)) }
 }
 
-/// A request that takes a structure of plain numbers whose `argsz` is its own length.
-fn call_structure<T>(file: BorrowedFd<'_>, opcode: Opcode, structure: &mut T) -> io::Result<i32> {
-    // SAFETY: the structure is borrowed for the call, and the kernel touches no more of it than `argsz` says, which
-    // callers set to its length.
+/// A request that takes a structure of plain numbers whose first says its length, or that of the part in use, and in which
+/// the kernel follows no address, unless to hold the memory behind it.
+pub(super) fn call_structure<T>(file: BorrowedFd<'_>, opcode: Opcode, structure: &mut T) -> io::Result<i32> {
+    // SAFETY: the structure is borrowed for the call, and the kernel touches no more of it than the first number says,
+    // which callers set to its length at most.
     unsafe { call(file, opcode, std::ptr::from_mut(structure).cast()) }
 }
 

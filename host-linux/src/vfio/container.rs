@@ -1,89 +1,216 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Containers: the IOMMU's side of VFIO.
 
-use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
 use nvme_core::wire::BusAddr;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
-use vfio_bindings::bindings::vfio::{
-    VFIO_API_VERSION, VFIO_DMA_MAP_FLAG_READ, VFIO_DMA_MAP_FLAG_WRITE, VFIO_GROUP_FLAGS_VIABLE,
-    VFIO_TYPE1v2_IOMMU,
-};
+use rustix::system::sysinfo;
 
 use super::controller::{OpenOptions, VfioController};
 use super::error::Error;
 use super::info::IommuLimits;
+use super::iommufd::Iommufd;
 use super::sysfs::{PciFunction, Sysfs};
+use super::type1::Type1;
 use crate::address::PciAddress;
-use crate::memory::{AddressSpace, Capacity, PAGE, Window};
+use crate::memory::{AddressSpace, Backing, Capacity, PAGE, SpaceError, Window};
 use crate::sync::lock;
-use crate::sys::vfio as sys;
+use crate::sys::Mapping;
 
-const FOLDER: &str = "/dev/vfio";
-const CONTAINER: &str = "/dev/vfio/vfio";
+/// Where the files of VFIO are.
+pub(super) const FOLDER: &str = "/dev/vfio";
+
+/// By which of the kernel's interfaces the IOMMU is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum IommuBackend {
+    /// [`Iommufd`](Self::Iommufd) if the kernel has it for the first function that is opened, this user may open the files,
+    /// and the kernel takes the token, if there is one; [`Type1`](Self::Type1) otherwise.
+    #[default]
+    Auto,
+    /// Containers and groups (`/dev/vfio/vfio`, `/dev/vfio/GROUP`).
+    Type1,
+    /// An address space of iommufd (`/dev/iommu`), and a file of its own for each function (`/dev/vfio/devices/vfioN`).
+    Iommufd,
+}
+
+impl fmt::Display for IommuBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Type1 => "type1",
+            Self::Iommufd => "iommufd",
+        })
+    }
+}
+
+/// A text that names no interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IommuBackendError;
+
+impl fmt::Display for IommuBackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the IOMMU is used by auto, type1 or iommufd")
+    }
+}
+
+impl std::error::Error for IommuBackendError {}
+
+impl FromStr for IommuBackend {
+    type Err = IommuBackendError;
+
+    fn from_str(text: &str) -> Result<Self, IommuBackendError> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "type1" => Ok(Self::Type1),
+            "iommufd" => Ok(Self::Iommufd),
+            _ => Err(IommuBackendError),
+        }
+    }
+}
 
 /// One bus address space behind the IOMMU, with the functions that see it. Nothing is reachable in it but what is mapped.
 #[derive(Debug)]
 pub struct Container {
     sysfs: Sysfs,
     state: Mutex<State>,
-    // Groups leave it before it is closed: they stand in `state`.
-    file: OwnedFd,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    groups: BTreeMap<u32, OwnedFd>,
+    interface: Interface,
     /// First and last bus address of each mapping.
     taken: Vec<(u64, u64)>,
 }
 
-/// Opens a file of VFIO.
-fn open(path: &Path) -> Result<OwnedFd, Error> {
+#[derive(Debug)]
+enum Interface {
+    /// The first function decides.
+    Open(Result<Iommufd, Error>, Result<Type1, Error>),
+    Type1(Type1),
+    Iommufd(Iommufd),
+}
+
+/// Opens a file of VFIO or of iommufd; `missing` is said if it is not there.
+pub(super) fn open(path: &Path, missing: impl FnOnce(PathBuf) -> Error) -> Result<OwnedFd, Error> {
     match File::options().read(true).write(true).open(path) {
         Ok(file) => Ok(file.into()),
         Err(error) => Err(match error.kind() {
-            io::ErrorKind::NotFound => Error::NoVfio(path.to_owned()),
+            io::ErrorKind::NotFound => missing(path.to_owned()),
             io::ErrorKind::PermissionDenied => Error::Permission(path.to_owned()),
             io::ErrorKind::ResourceBusy => Error::InUse(path.to_owned()),
             // The device node outlives the module.
-            _ if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Error::NoVfio(path.to_owned()),
+            _ if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => missing(path.to_owned()),
             _ => Error::io("opening a file of VFIO", &error),
         }),
     }
 }
 
-impl Container {
-    /// Makes a container with no function and nothing mapped.
-    ///
-    /// # Errors
-    /// The kernel has no VFIO, none of type 1, or this user may not use it.
-    pub fn new() -> Result<Arc<Self>, Error> {
-        Self::with_sysfs(Sysfs::default())
+impl Interface {
+    fn new(wanted: IommuBackend) -> Result<Self, Error> {
+        match wanted {
+            IommuBackend::Type1 => Type1::new().map(Self::Type1),
+            IommuBackend::Iommufd => Iommufd::new().map(Self::Iommufd),
+            IommuBackend::Auto => match (Iommufd::new(), Type1::new()) {
+                // What a kernel does not have says less than why what it has cannot be used.
+                (Err(Error::NoIommufd(_)), Err(error)) | (Err(error), Err(_)) => Err(error),
+                (iommufd, type1) => Ok(Self::Open(iommufd, type1)),
+            },
+        }
     }
 
-    /// As [`new`](Self::new), with functions looked up elsewhere than in `/sys`.
+    const fn backend(&self) -> IommuBackend {
+        match self {
+            Self::Open(..) => IommuBackend::Auto,
+            Self::Type1(_) => IommuBackend::Type1,
+            Self::Iommufd(_) => IommuBackend::Iommufd,
+        }
+    }
+
+    fn open(&mut self, function: &PciFunction, options: &OpenOptions) -> Result<OwnedFd, Error> {
+        let group = function.usable_group()?;
+        match self {
+            Self::Type1(type1) => type1.open(group, function, options),
+            Self::Iommufd(iommufd) => iommufd.open(function, options),
+            Self::Open(iommufd, type1) => {
+                let by_iommufd = match iommufd {
+                    Ok(iommufd) => iommufd.open(function, options),
+                    Err(error) => Err(error.clone()),
+                };
+                match (by_iommufd, type1) {
+                    (Err(error), Ok(type1)) if error.leaves_type1() => type1.open(group, function, options),
+                    (result, _) => result,
+                }
+            }
+        }
+    }
+
+    /// Keeps to the interface by which a function was opened.
+    fn decide(&mut self) {
+        if let Self::Open(iommufd, type1) = self {
+            const TAKEN: Error = Error::NoFunctionYet;
+            match (std::mem::replace(iommufd, Err(TAKEN)), std::mem::replace(type1, Err(TAKEN))) {
+                (Ok(iommufd), _) if iommufd.has_function() => *self = Self::Iommufd(iommufd),
+                (_, Ok(type1)) if type1.has_function() => *self = Self::Type1(type1),
+                (one, other) => *self = Self::Open(one, other),
+            }
+        }
+    }
+
+    fn limits(&self) -> Result<IommuLimits, Error> {
+        match self {
+            Self::Type1(type1) if type1.has_function() => type1.limits(),
+            Self::Iommufd(iommufd) if iommufd.has_function() => iommufd.limits(),
+            _ => Err(Error::NoFunctionYet),
+        }
+    }
+
+    fn map(&self, mapping: &Mapping, window: Window) -> io::Result<()> {
+        match self {
+            Self::Open(..) => Err(io::ErrorKind::NotConnected.into()),
+            Self::Type1(type1) => type1.map(mapping, window),
+            Self::Iommufd(iommufd) => iommufd.map(mapping, window),
+        }
+    }
+
+    fn unmap(&self, window: Window) -> io::Result<()> {
+        match self {
+            Self::Open(..) => Err(io::ErrorKind::NotConnected.into()),
+            Self::Type1(type1) => type1.unmap(window),
+            Self::Iommufd(iommufd) => iommufd.unmap(window),
+        }
+    }
+}
+
+impl Container {
+    /// Makes a container with no function and nothing mapped, by whichever interface the kernel has.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
-    pub fn with_sysfs(sysfs: Sysfs) -> Result<Arc<Self>, Error> {
-        let file = open(Path::new(CONTAINER))?;
-        let version =
-            sys::api_version(file.as_fd()).map_err(|error| Error::io("asking for VFIO's version", &error))?;
-        if version != VFIO_API_VERSION {
-            return Err(Error::Version(version));
-        }
-        match sys::has_extension(file.as_fd(), VFIO_TYPE1v2_IOMMU) {
-            Ok(true) => Ok(Arc::new(Self { sysfs, state: Mutex::default(), file })),
-            Ok(false) => Err(Error::NoType1),
-            Err(error) => Err(Error::io("asking for VFIO's kinds of IOMMU", &error)),
-        }
+    /// The kernel has no VFIO, or this user may not use it.
+    pub fn new() -> Result<Arc<Self>, Error> {
+        Self::with(Sysfs::default(), IommuBackend::Auto)
+    }
+
+    /// As [`new`](Self::new), by `backend`, and with functions looked up by `sysfs`.
+    ///
+    /// # Errors
+    /// The kernel does not have the interface, or this user may not use it.
+    pub fn with(sysfs: Sysfs, backend: IommuBackend) -> Result<Arc<Self>, Error> {
+        let state = State { interface: Interface::new(backend)?, taken: Vec::new() };
+        Ok(Arc::new(Self { sysfs, state: Mutex::new(state) }))
+    }
+
+    /// The interface in use; [`IommuBackend::Auto`] until a function was opened, if none was asked for.
+    #[must_use]
+    pub fn backend(&self) -> IommuBackend {
+        lock(&self.state).interface.backend()
     }
 
     /// Opens a function and lets it see the container: looks at the device, maps its registers, and lets it be master of
@@ -97,38 +224,11 @@ impl Container {
         options: &OpenOptions,
     ) -> Result<VfioController, Error> {
         let function = self.sysfs.function(address)?;
-        let number = function.usable_group()?;
         let mut state = lock(&self.state);
-        if !state.groups.contains_key(&number) {
-            let group = self.add_group(number, &function, state.groups.is_empty())?;
-            state.groups.insert(number, group);
-        }
-        let group = state.groups.get(&number).ok_or(Error::NoGroup(address))?;
-        let device = sys::open_device(group.as_fd(), &options.device_name(address)).map_err(|error| {
-            match error.raw_os_error().map(Errno::from_raw_os_error) {
-                Some(Errno::ACCESS) => Error::Token(address),
-                Some(Errno::INVAL) if options.vf_token.is_some() => Error::NoToken(address),
-                Some(Errno::BUSY) => Error::InUse(Path::new(FOLDER).join(number.to_string())),
-                _ => Error::io("opening the function", &error),
-            }
-        })?;
-        VfioController::new(Arc::clone(self), function, device)
-    }
-
-    fn add_group(&self, number: u32, function: &PciFunction, first: bool) -> Result<OwnedFd, Error> {
-        let group = open(&Path::new(FOLDER).join(number.to_string()))?;
-        let status = sys::group_status(group.as_fd())
-            .map_err(|error| Error::io("asking for the group's state", &error))?;
-        if status & VFIO_GROUP_FLAGS_VIABLE == 0 {
-            return Err(Error::NotViable { group: number, others: function.in_the_way() });
-        }
-        sys::set_container(group.as_fd(), self.file.as_fd())
-            .map_err(|error| Error::io("putting the group into the container", &error))?;
-        if first {
-            sys::set_iommu(self.file.as_fd(), VFIO_TYPE1v2_IOMMU)
-                .map_err(|error| Error::io("turning the IOMMU on for the container", &error))?;
-        }
-        Ok(group)
+        let device = state.interface.open(&function, options);
+        state.interface.decide();
+        drop(state);
+        VfioController::new(Arc::clone(self), function, device?, options)
     }
 
     /// What the IOMMU can do for the functions opened so far.
@@ -136,33 +236,29 @@ impl Container {
     /// # Errors
     /// No function was opened yet, or the kernel's answer cannot be used.
     pub fn limits(&self) -> Result<IommuLimits, Error> {
-        self.limits_of(&lock(&self.state))
+        lock(&self.state).limits()
     }
 
-    fn limits_of(&self, state: &State) -> Result<IommuLimits, Error> {
-        if state.groups.is_empty() {
-            return Err(Error::NoFunctionYet);
-        }
-        let info = sys::iommu_info(self.file.as_fd());
-        let limits =
-            IommuLimits::parse(&info.map_err(|error| Error::io("asking for the IOMMU's limits", &error))?)?;
-        match 1_u64.checked_shl(limits.page_sizes.trailing_zeros()) {
-            Some(smallest) if smallest <= PAGE as u64 => Ok(limits),
-            smallest => Err(Error::PageSize(smallest.unwrap_or(0))),
-        }
-    }
-
-    /// Where the IOMMU has addresses for a [linear](AddressSpace::linear_at) space that nothing has yet, nor what lies
-    /// between the first and last address of any of `placed`.
+    /// Where the IOMMU has addresses for a [linear](AddressSpace::linear_at) space of such pages as `backing` says, that
+    /// nothing has yet, nor what lies between the first and last address of any of `placed`.
     ///
     /// # Errors
-    /// No room, or no function was opened yet.
-    pub fn choose(&self, capacity: Capacity, placed: &[(u64, u64)]) -> Result<u64, Error> {
+    /// No room, more memory than the computer has, or no function was opened yet.
+    pub fn choose(&self, capacity: Capacity, backing: Backing, placed: &[(u64, u64)]) -> Result<u64, Error> {
         let state = lock(&self.state);
-        let limits = self.limits_of(&state)?;
-        let span = AddressSpace::linear_span(capacity);
+        let limits = state.limits()?;
+        let span = AddressSpace::linear_span(capacity, backing);
         let taken: Vec<(u64, u64)> = state.taken.iter().chain(placed).copied().collect();
-        limits.choose(span, PAGE as u64, &taken).ok_or(Error::NoAddresses(span))
+        let start = limits.choose(span, backing.page() as u64, &taken).ok_or(Error::NoAddresses(span))?;
+        // The kernel would hold all of it, and finds out that it cannot only when other programs have none left.
+        let Capacity { queues, data, controller_data } = capacity;
+        let needed =
+            [queues, data, controller_data].iter().fold(0, |sum: u64, one| sum.saturating_add(*one as u64));
+        let info = sysinfo();
+        match info.totalram.saturating_mul(info.mem_unit.into()) {
+            present if needed > present => Err(Error::Memory { needed, present }),
+            _ => Ok(start),
+        }
     }
 
     /// Makes an address space where the IOMMU has room, and lets all functions of the container reach it until the result
@@ -171,13 +267,26 @@ impl Container {
     /// # Errors
     /// No room, too much memory locked, or the system has no memory left. Nothing is mapped then.
     pub fn create(self: &Arc<Self>, name: &str, capacity: Capacity) -> Result<MappedSpace, Error> {
-        let mut state = lock(&self.state);
-        let limits = self.limits_of(&state)?;
-        let span = AddressSpace::linear_span(capacity);
-        let start = limits.choose(span, PAGE as u64, &state.taken).ok_or(Error::NoAddresses(span))?;
-        let space = AddressSpace::linear_at(name, capacity, BusAddr::new(start))
-            .map_err(|error| Error::io("taking memory", &error))?;
-        self.map_into(&mut state, &limits, Arc::new(space))
+        self.create_of(name, capacity, Backing::Ordinary)
+    }
+
+    /// As [`create`](Self::create), of such pages as `backing` says.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create), or there are not enough such pages.
+    pub fn create_of(
+        self: &Arc<Self>,
+        name: &str,
+        capacity: Capacity,
+        backing: Backing,
+    ) -> Result<MappedSpace, Error> {
+        let start = self.choose(capacity, backing, &[])?;
+        let space = AddressSpace::linear_at(name, capacity, BusAddr::new(start), backing);
+        let space = space.map_err(|error| match error {
+            SpaceError::System(errno) => Error::System("taking memory", errno),
+            error => Error::Space(error),
+        })?;
+        self.map(&Arc::new(space))
     }
 
     /// Lets all functions of the container reach `space`, which is [linear](AddressSpace::linear), until the result is
@@ -187,16 +296,8 @@ impl Container {
     /// As [`create`](Self::create), or its addresses are none of the IOMMU's or in use.
     pub fn map(self: &Arc<Self>, space: &Arc<AddressSpace>) -> Result<MappedSpace, Error> {
         let mut state = lock(&self.state);
-        let limits = self.limits_of(&state)?;
-        self.map_into(&mut state, &limits, Arc::clone(space))
-    }
-
-    fn map_into(
-        self: &Arc<Self>,
-        state: &mut State,
-        limits: &IommuLimits,
-        space: Arc<AddressSpace>,
-    ) -> Result<MappedSpace, Error> {
+        let state = &mut *state;
+        let limits = state.limits()?;
         let windows = space.windows();
         if let Some(left) = limits.mappings_left.filter(|left| (*left as usize) < windows.len()) {
             return Err(Error::Mappings { needed: windows.len(), left });
@@ -211,26 +312,32 @@ impl Container {
         let needed: u64 = windows.iter().map(|window| window.len).sum();
         let mapped: u64 = state.taken.iter().map(|(first, last)| last - first + 1).sum();
         for (at, window) in windows.iter().enumerate() {
-            let rights = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
-            let bytes = (window.offset as usize, window.len as usize);
-            let result =
-                sys::map_dma(self.file.as_fd(), space.mapping(), bytes, window.address.get(), rights);
-            if let Err(error) = result {
+            if let Err(error) = state.interface.map(space.mapping(), *window) {
                 for window in &windows[..at] {
-                    self.unmap(state, *window);
+                    state.unmap(*window);
                 }
-                return Err(why_not_mapped(&error, mapped.saturating_add(needed)));
+                return Err(why_not_mapped(&error, mapped.saturating_add(needed), state.interface.backend()));
             }
             state.taken.push(ends(*window));
         }
-        Ok(MappedSpace { container: Arc::clone(self), windows, space })
+        Ok(MappedSpace { container: Arc::clone(self), windows, space: Arc::clone(space) })
+    }
+}
+
+impl State {
+    fn limits(&self) -> Result<IommuLimits, Error> {
+        let limits = self.interface.limits()?;
+        match 1_u64.checked_shl(limits.page_sizes.trailing_zeros()) {
+            Some(smallest) if smallest <= PAGE as u64 => Ok(limits),
+            smallest => Err(Error::PageSize(smallest.unwrap_or(0))),
+        }
     }
 
-    fn unmap(&self, state: &mut State, window: Window) {
+    fn unmap(&mut self, window: Window) {
         // The kernel refuses only what was never mapped.
-        let _ = sys::unmap_dma(self.file.as_fd(), window.address.get(), window.len);
+        let _ = self.interface.unmap(window);
         let ends = ends(window);
-        state.taken.retain(|taken| *taken != ends);
+        self.taken.retain(|taken| *taken != ends);
     }
 }
 
@@ -241,10 +348,14 @@ fn ends(window: Window) -> (u64, u64) {
 }
 
 /// The kernel says the same for memory that may not be locked and for memory that is not there.
-fn why_not_mapped(error: &io::Error, needed: u64) -> Error {
+fn why_not_mapped(error: &io::Error, needed: u64, backend: IommuBackend) -> Error {
     let allowed = getrlimit(Resource::Memlock).current;
     match (error.raw_os_error().map(Errno::from_raw_os_error), allowed) {
         (Some(Errno::NOMEM), Some(allowed)) if allowed < needed => Error::MemoryLock { needed, allowed },
+        // Everything that the user locks counts, in this process or another.
+        (Some(Errno::NOMEM), Some(allowed)) if backend == IommuBackend::Iommufd => {
+            Error::MemoryLockOfUser { needed, allowed }
+        }
         _ => Error::io("mapping memory for the IOMMU", error),
     }
 }
@@ -276,7 +387,75 @@ impl Drop for MappedSpace {
     fn drop(&mut self) {
         let mut state = lock(&self.container.state);
         for window in self.windows.drain(..) {
-            self.container.unmap(&mut state, window);
+            state.unmap(window);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_have_names() {
+        for backend in [IommuBackend::Auto, IommuBackend::Type1, IommuBackend::Iommufd] {
+            assert_eq!(backend.to_string().parse(), Ok(backend));
+        }
+        for text in ["", "Auto", "type2", "iommufd "] {
+            assert_eq!(text.parse::<IommuBackend>(), Err(IommuBackendError), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_by_one_interface_leaves_the_other_or_not() {
+        let function: PciAddress = "0000:01:00.0".parse().expect("an address");
+        let path = || PathBuf::from("/dev/iommu");
+        let rows = [
+            ("no iommufd", Error::NoIommufd(path()), true),
+            ("no file of its own", Error::NoDeviceFile(function), true),
+            ("not this user", Error::Permission(path()), true),
+            ("no tokens", Error::TokenNotTaken(function), true),
+            ("another token", Error::Token(function), false),
+            ("in use", Error::InUse(path()), false),
+            ("anything else", Error::System("binding the function to iommufd", 12), false),
+        ];
+        for (name, error, expected) in rows {
+            assert_eq!(error.leaves_type1(), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_says_why() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let missing = folder.path().join("iommu");
+        let opened = open(&missing, Error::NoIommufd).map(drop);
+        assert_eq!(opened, Err(Error::NoIommufd(missing.clone())));
+        assert!(opened.unwrap_err().to_string().contains("CONFIG_IOMMUFD"));
+        // A folder cannot be opened for writing, not even by root.
+        let opened = open(folder.path(), Error::NoIommufd).map(drop);
+        assert_eq!(opened, Err(Error::System("opening a file of VFIO", Errno::ISDIR.raw_os_error())));
+    }
+
+    #[test]
+    fn memory_that_is_not_mapped_is_explained() {
+        let allowed = getrlimit(Resource::Memlock).current;
+        let enomem = io::Error::from(Errno::NOMEM);
+        let plain = |error: &io::Error| Error::io("mapping memory for the IOMMU", error);
+        for backend in [IommuBackend::Type1, IommuBackend::Iommufd] {
+            let found = why_not_mapped(&enomem, u64::MAX, backend);
+            let expected = allowed
+                .map_or_else(|| plain(&enomem), |allowed| Error::MemoryLock { needed: u64::MAX, allowed });
+            // A limit of all there is is none that could be too low.
+            assert!(allowed == Some(u64::MAX) || found == expected, "{backend}: {found:?}");
+            let fault = io::Error::from(Errno::FAULT);
+            assert_eq!(why_not_mapped(&fault, u64::MAX, backend), plain(&fault), "{backend}");
+            let found = why_not_mapped(&enomem, 0, backend);
+            match (backend, allowed) {
+                (IommuBackend::Iommufd, Some(allowed)) => {
+                    assert_eq!(found, Error::MemoryLockOfUser { needed: 0, allowed });
+                }
+                _ => assert_eq!(found, plain(&enomem), "{backend}"),
+            }
         }
     }
 }

@@ -21,10 +21,10 @@ use vfio_bindings::bindings::vfio::{
 use super::container::Container;
 use super::error::Error;
 use super::info::Region;
+use super::registers::Registers;
 use super::sysfs::PciFunction;
 use crate::address::PciAddress;
-use crate::endpoint::DOORBELLS;
-use crate::sys::vfio::{self as sys, Bar};
+use crate::sys::vfio as sys;
 use crate::vectors::Vectors;
 
 /// NVM Express I/O controller. PCI Code and ID Assignment, mass storage controllers.
@@ -55,6 +55,12 @@ impl fmt::Display for VfTokenError {
 
 impl std::error::Error for VfTokenError {}
 
+impl VfToken {
+    pub(super) const fn bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
 impl fmt::Display for VfToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, byte) in self.0.iter().enumerate() {
@@ -84,10 +90,13 @@ impl FromStr for VfToken {
 pub struct OpenOptions {
     /// For a physical function with virtual functions, and for those: the same for all of them.
     pub vf_token: Option<VfToken>,
+    /// Reaches registers by system calls alone: slowly, but a tracer (strace) shows each access. Otherwise they are mapped as
+    /// far as they can be.
+    pub unmapped: bool,
 }
 
 impl OpenOptions {
-    /// What the kernel opens the function by.
+    /// What the kernel opens a function of a group by.
     pub(super) fn device_name(&self, address: PciAddress) -> CString {
         let name = match self.vf_token {
             None => address.to_string(),
@@ -100,7 +109,8 @@ impl OpenOptions {
 
 /// A controller that is a PCI function.
 ///
-/// Its registers are mapped: an access is one load or store. A function that is unplugged reads as all ones, which the
+/// Its registers are mapped, so that an access is one load or store; those that cannot be, because something else lies in
+/// the same page, are reached by system calls. A function that is unplugged reads as all ones, which the
 /// driver takes for `Fault::Removed`, or, if the kernel has already taken the mapping away, ends the process with SIGBUS.
 ///
 /// Dropping it clears what [`Container::open`] has set in configuration space and closes the function, which the kernel
@@ -108,7 +118,7 @@ impl OpenOptions {
 #[derive(Debug)]
 pub struct VfioController {
     // Fields go in this order: nothing of the function is in use when it is closed, nor its group when that is.
-    registers: Bar,
+    registers: Registers,
     device: OwnedFd,
     _container: Arc<Container>,
     function: PciFunction,
@@ -138,6 +148,7 @@ impl VfioController {
         container: Arc<Container>,
         function: PciFunction,
         device: OwnedFd,
+        options: &OpenOptions,
     ) -> Result<Self, Error> {
         let info =
             sys::device_info(device.as_fd()).map_err(|error| Error::io("asking for the device", &error))?;
@@ -158,15 +169,10 @@ impl VfioController {
             return Err(Error::NotNvme(class));
         }
         let space = region(device.as_fd(), VFIO_PCI_BAR0_REGION_INDEX)?;
-        let area = space.areas.iter().find(|(start, len)| *start == 0 && *len >= u64::from(DOORBELLS) + 8);
-        let Some((_, len)) = area else {
-            return Err(Error::Device("its register space cannot be mapped up to the doorbells", space.size));
-        };
         let vectors = AtomicU32::new(count_vectors(device.as_fd())?);
         // An access to registers before memory space is on would end the process.
         set_command(device.as_fd(), &configuration, true)?;
-        let registers = Bar::map(&device, space.offset, *len as usize)
-            .map_err(|error| Error::io("mapping the registers", &error))?;
+        let registers = Registers::new(&device, &space, !options.unmapped)?;
         let resets = info.flags & VFIO_DEVICE_FLAGS_RESET != 0;
         Ok(Self { registers, device, _container: container, function, configuration, vectors, resets })
     }
@@ -177,10 +183,10 @@ impl VfioController {
         &self.function
     }
 
-    /// Bytes of register space that are mapped: properties and doorbells.
+    /// Bytes of register space, from its start on, that are mapped: properties and doorbells.
     #[must_use]
-    pub const fn register_space(&self) -> usize {
-        self.registers.len()
+    pub fn register_space(&self) -> usize {
+        self.registers.mapped()
     }
 
     /// Interrupt vectors that can be told by eventfd. A [reset](Self::reset) may change them: that of a virtual function
@@ -325,12 +331,12 @@ impl RegisterIo for VfioController {
     type Error = MmioError;
 
     fn read32(&self, offset: Offset) -> Result<u32, MmioError> {
-        self.registers.read32(offset)
+        self.registers.read32(&self.device, offset)
     }
 
     #[inline]
     fn write32(&self, offset: Offset, value: u32) -> Result<(), MmioError> {
-        self.registers.write32(offset, value)
+        self.registers.write32(&self.device, offset, value)
     }
 }
 
@@ -348,7 +354,7 @@ mod tests {
         let rows =
             [(None, "0000:01:00.0".to_owned()), (Some(token), format!("0000:01:00.0 vf_token={TOKEN}"))];
         for (vf_token, expected) in rows {
-            let name = OpenOptions { vf_token }.device_name(address);
+            let name = OpenOptions { vf_token, ..OpenOptions::default() }.device_name(address);
             assert_eq!(name.to_str(), Ok(expected.as_str()));
         }
         for (name, text) in [

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 
 use crate::address::PciAddress;
+use crate::memory::SpaceError;
 
 /// Why something asked of VFIO was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,10 @@ pub enum Error {
     NoGroup(PciAddress),
     /// The kernel has no VFIO, or it is not loaded: what is missing.
     NoVfio(PathBuf),
+    /// The kernel has no iommufd, or it is not loaded: what is missing.
+    NoIommufd(PathBuf),
+    /// The function has no file of its own, by which iommufd wants it opened.
+    NoDeviceFile(PciAddress),
     /// The kernel's VFIO speaks another version of the interface.
     Version(u32),
     /// The kernel's VFIO cannot do this.
@@ -45,6 +50,8 @@ pub enum Error {
     Token(PciAddress),
     /// The function takes no part in single-root I/O virtualisation, and no token.
     NoToken(PciAddress),
+    /// The kernel takes tokens for functions of groups only.
+    TokenNotTaken(PciAddress),
     /// More memory would be locked than this user may lock.
     MemoryLock {
         /// Bytes that have to be locked in all.
@@ -52,6 +59,22 @@ pub enum Error {
         /// Bytes that may be.
         allowed: u64,
     },
+    /// Memory could not be locked, and less would be if this process were the user's only one.
+    MemoryLockOfUser {
+        /// Bytes that this container has to lock in all.
+        needed: u64,
+        /// Bytes that all processes of the user may lock together.
+        allowed: u64,
+    },
+    /// More memory than the computer has.
+    Memory {
+        /// Bytes asked for.
+        needed: u64,
+        /// Bytes that there are.
+        present: u64,
+    },
+    /// Memory was not had.
+    Space(SpaceError),
     /// The IOMMU has no free addresses for so many bytes in one piece.
     NoAddresses(u64),
     /// Memory lies at bus addresses that the IOMMU does not have, or has given away.
@@ -90,6 +113,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a function that cannot be used by iommufd, for this reason, may be by type 1.
+    pub(super) const fn leaves_type1(&self) -> bool {
+        matches!(
+            self,
+            Self::NoIommufd(_) | Self::NoDeviceFile(_) | Self::Permission(_) | Self::TokenNotTaken(_)
+        )
+    }
+
     pub(crate) fn errno(what: &'static str, error: Errno) -> Self {
         Self::System(what, error.raw_os_error())
     }
@@ -126,6 +157,17 @@ impl fmt::Display for Error {
                  CONFIG_VFIO_IOMMU_TYPE1",
                 path.display()
             ),
+            Self::NoIommufd(path) => write!(
+                f,
+                "{} is not there: load the module iommufd, use a kernel with CONFIG_IOMMUFD (Linux 6.2 and later), or use \
+                 type 1 (--iommu type1)",
+                path.display()
+            ),
+            Self::NoDeviceFile(function) => write!(
+                f,
+                "PCI function {function} has no file in /dev/vfio/devices; use a kernel with CONFIG_VFIO_DEVICE_CDEV (Linux \
+                 6.6 and later), or use type 1 (--iommu type1)"
+            ),
             Self::Version(version) => {
                 write!(f, "the kernel's VFIO speaks version {version}; version 0 is known")
             }
@@ -160,6 +202,20 @@ impl fmt::Display for Error {
                 "PCI function {function} takes no token, because it has no virtual functions and is none, or vfio-pci was \
                  loaded without enable_sriov=1; open it without vf_token"
             ),
+            Self::TokenNotTaken(function) => write!(
+                f,
+                "the kernel takes no vf_token for PCI function {function} by iommufd (Linux 6.17 and later do); use \
+                 type 1 (--iommu type1)"
+            ),
+            Self::MemoryLockOfUser { needed, allowed } => write!(
+                f,
+                "{needed} bytes of memory have to be locked; iommufd allows {allowed} for all processes of this user \
+                 together, and there is no room; raise the limit (ulimit -l), or use less memory"
+            ),
+            Self::Memory { needed, present } => {
+                write!(f, "{needed} bytes of memory asked for; the computer has {present}; use less memory")
+            }
+            Self::Space(error) => write!(f, "{error}"),
             Self::MemoryLock { needed, allowed } => write!(
                 f,
                 "{needed} bytes of memory have to be locked, {allowed} are allowed; raise the limit (ulimit -l {}), or use \

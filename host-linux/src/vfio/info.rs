@@ -93,10 +93,18 @@ impl Region {
     }
 }
 
+fn sort(ranges: &mut [(u64, u64)]) -> Result<(), Error> {
+    if ranges.iter().any(|(first, last)| first > last) {
+        return Err(Error::Information("a range of bus addresses ends before it begins"));
+    }
+    ranges.sort_unstable();
+    Ok(())
+}
+
 /// Limits of an IOMMU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IommuLimits {
-    /// Page sizes: bit n stands for 2^n bytes.
+    /// Page sizes, as far as the kernel tells them: bit n stands for 2^n bytes.
     pub page_sizes: u64,
     /// Bus addresses that can be mapped, each range by its first and last.
     pub ranges: Vec<(u64, u64)>,
@@ -119,10 +127,7 @@ impl IommuLimits {
             Some(found) => pairs(found, bytes.len())?,
             None => vec![(0, u64::MAX)],
         };
-        if ranges.iter().any(|(first, last)| first > last) {
-            return Err(Error::Information("a range of bus addresses ends before it begins"));
-        }
-        ranges.sort_unstable();
+        sort(&mut ranges)?;
         let left = capability(bytes, first, IOMMU_INFORMATION, DMA_AVAILABLE)?;
         let mappings_left = match left {
             Some(left) => {
@@ -132,6 +137,19 @@ impl IommuLimits {
         };
         let page_sizes = if flags & IOMMU_PAGE_SIZES == 0 { 1 << 12 } else { page_sizes };
         Ok(Self { page_sizes, ranges, mappings_left })
+    }
+
+    /// What iommufd says: ranges, and what addresses have to be a multiple of. It has no limit of mappings, and tells no
+    /// page sizes but the smallest.
+    ///
+    /// # Errors
+    /// [`Error::Information`].
+    pub fn of_ranges(mut ranges: Vec<(u64, u64)>, alignment: u64) -> Result<Self, Error> {
+        if !alignment.is_power_of_two() {
+            return Err(Error::Information("addresses have to be a multiple of what is no power of two"));
+        }
+        sort(&mut ranges)?;
+        Ok(Self { page_sizes: alignment, ranges, mappings_left: None })
     }
 
     /// Whether all bytes from `first` to `last` are in one range.
@@ -317,6 +335,43 @@ mod tests {
         let limits = IommuLimits { page_sizes: 1 << 12, ranges: x86.to_vec(), mappings_left: None };
         assert_eq!(limits.choose(1 << 32, 0x1000, &[]), Some(0xFEF0_0000), "over the window of interrupts");
         assert!(limits.has(0x1000, 0xFEDF_FFFF) && !limits.has(0x1000, 0xFEE0_0000));
+    }
+
+    #[test]
+    fn what_iommufd_says_is_taken_or_refused() {
+        let rows = [
+            (
+                "in any order",
+                vec![(0x3000, 0x3FFF), (0, 0xFFF)],
+                0x1000,
+                Ok(vec![(0, 0xFFF), (0x3000, 0x3FFF)]),
+            ),
+            ("any address", vec![(0, u64::MAX)], 1, Ok(vec![(0, u64::MAX)])),
+            ("nothing", vec![], 0x1000, Ok(vec![])),
+            (
+                "backwards",
+                vec![(2, 1)],
+                0x1000,
+                Err(Error::Information("a range of bus addresses ends before it begins")),
+            ),
+            (
+                "no alignment",
+                vec![(0, 1)],
+                0,
+                Err(Error::Information("addresses have to be a multiple of what is no power of two")),
+            ),
+            (
+                "a strange alignment",
+                vec![(0, 1)],
+                0x1800,
+                Err(Error::Information("addresses have to be a multiple of what is no power of two")),
+            ),
+        ];
+        for (name, ranges, alignment, expected) in rows {
+            let expected =
+                expected.map(|ranges| IommuLimits { page_sizes: alignment, ranges, mappings_left: None });
+            assert_eq!(IommuLimits::of_ranges(ranges, alignment), expected, "{name}");
+        }
     }
 
     proptest! {

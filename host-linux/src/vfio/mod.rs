@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! PCI functions bound to vfio-pci (Linux, `Documentation/driver-api/vfio.rst`): containers, groups and the IOMMU of
-//! type 1.
+//! PCI functions bound to vfio-pci (Linux, `Documentation/driver-api/vfio.rst`), behind an IOMMU that is used by iommufd
+//! or by containers and groups (type 1).
 //!
 //! A [`Container`] is one bus address space behind the IOMMU. Functions are [opened](Container::open) into it, several if
 //! they are to see the same addresses, and memory is [mapped](Container::create) into it: each pool of an
@@ -25,8 +25,9 @@
 //! | | By | Checked |
 //! |---|---|---|
 //! | function, driver, group | sysfs ([`Sysfs`]) | bound to a VFIO driver, other functions of the group |
-//! | memory | `VFIO_IOMMU_MAP_DMA` | address ranges, page sizes, number of mappings, memory lock |
-//! | registers | BAR0, mapped | class, length |
+//! | memory, [`IommuBackend::Type1`] | `VFIO_IOMMU_MAP_DMA` | address ranges, page sizes, number of mappings, memory lock |
+//! | memory, [`IommuBackend::Iommufd`] | `IOMMU_IOAS_MAP` | address ranges, alignment, memory lock |
+//! | registers | BAR0, mapped as far as it can be | class, length |
 //! | interrupts | one eventfd for each vector of MSI-X | number of vectors |
 //! | reset | `VFIO_DEVICE_RESET` | whether the function has one |
 
@@ -35,9 +36,12 @@ mod container;
 mod controller;
 mod error;
 pub mod info;
+mod iommufd;
+mod registers;
 pub mod sysfs;
+mod type1;
 
-pub use container::{Container, MappedSpace};
+pub use container::{Container, IommuBackend, IommuBackendError, MappedSpace};
 pub use controller::{OpenOptions, VfToken, VfTokenError, VfioController};
 pub use error::Error;
 pub use sysfs::Sysfs;

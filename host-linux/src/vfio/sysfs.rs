@@ -57,6 +57,8 @@ pub struct PciFunction {
     pub class: Option<u32>,
     /// PCI Vendor ID and Device ID.
     pub id: Option<(u16, u16)>,
+    /// Name of its own file below `/dev/vfio/devices`, if it has one.
+    pub device_file: Option<String>,
 }
 
 /// Whether `driver` is one of VFIO: `vfio-pci`, or one for some models of device.
@@ -116,6 +118,7 @@ impl Sysfs {
             numa_node: text(&folder.join("numa_node")).and_then(|text| text.parse().ok()),
             class: hexadecimal(&folder.join("class")),
             id: id.map(|(vendor, device)| (vendor as u16, device as u16)),
+            device_file: device_file(&folder.join("vfio-dev")),
         })
     }
 }
@@ -159,6 +162,16 @@ fn others(folder: &Path, address: PciAddress) -> Result<Vec<Member>, Error> {
     }
     members.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(members)
+}
+
+/// The one folder that VFIO has made for a function, which is called like its file.
+fn device_file(folder: &Path) -> Option<String> {
+    let mut names = fs::read_dir(folder).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    // The name becomes part of a path.
+    names.find(|name| {
+        name.strip_prefix("vfio")
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
+    })
 }
 
 /// The last part of where a link leads; `None` if it is not there.
@@ -249,11 +262,34 @@ mod tests {
                 numa_node: Some(1),
                 class: Some(0x01_08_02),
                 id: Some((0x1B36, 0x0010)),
+                device_file: None,
             }
         );
         let found = tree.look("0000:02:00.0").expect("a function");
         assert_eq!((found.driver, found.group, found.numa_node), (None, None, None));
         assert_eq!((found.class, found.id, found.others), (None, None, Vec::new()));
+    }
+
+    #[test]
+    fn the_file_of_a_function_is_found_by_its_folder() {
+        const HERE: &str = "0000:01:00.0";
+        let rows: [(&str, &[&str], Option<&str>); 6] = [
+            ("no folder", &[], None),
+            ("an empty folder", &[""], None),
+            ("one", &["vfio7"], Some("vfio7")),
+            ("beside others", &["power", "vfio12", "vfio-7"], Some("vfio12")),
+            ("no number", &["vfio", "vfiox", "vfio1x"], None),
+            ("another name", &["noiommu-vfio0"], None),
+        ];
+        for (name, folders, expected) in rows {
+            let tree = Tree::new();
+            tree.function(HERE, Some("vfio-pci"), Some(3));
+            for folder in folders {
+                let parent = tree.0.path().join("bus/pci/devices").join(HERE).join("vfio-dev");
+                fs::create_dir_all(parent.join(folder)).expect("a folder");
+            }
+            assert_eq!(tree.look(HERE).expect("a function").device_file.as_deref(), expected, "{name}");
+        }
     }
 
     #[test]

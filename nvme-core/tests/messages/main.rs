@@ -142,6 +142,12 @@ fn of_registers_and_queues() {
         ("no property", &MmioError::NoProperty(at), "there is no property at 0x1004"),
         ("read-only", &MmioError::ReadOnly(at), "the property at 0x1004 is read-only"),
         ("write-only", &MmioError::WriteOnly(at), "the doorbell at 0x1004 is write-only"),
+        (
+            "call",
+            &MmioError::Call { offset: at, code: 19 },
+            "register 0x1004 is not mapped, and the call that should reach it failed with error 19; look whether the \
+             function is still there",
+        ),
         ("full", &RingFull, "the submission queue is full; take completions, then submit again"),
         (
             "head of a submission queue",

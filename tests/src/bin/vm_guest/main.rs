@@ -4,7 +4,8 @@
 //!
 //! | Part | |
 //! |---|---|
-//! | `drive` | binds the machine's NVMe functions to vfio-pci and drives them |
+//! | `drive` | binds the machine's NVMe functions to vfio-pci and drives them, on a kernel with modules and without iommufd |
+//! | `iommufd` | the same on a kernel with iommufd, by that and by type 1 |
 //! | `tools` | compares what nvme-cli and `nvme-lm` say and do about one controller, under the kernel's driver and under VFIO |
 //!
 //! The verdict is QEMU's exit status, by its device `isa-debug-exit`: 33 if everything was as it should be, 35 if not. The
@@ -14,6 +15,7 @@ mod bulk;
 mod commands;
 mod crosscheck;
 mod drive;
+mod interfaces;
 mod machine;
 mod sys;
 mod tools;
@@ -27,7 +29,9 @@ use nvme_core::wire::identify::SecondaryControllers;
 use nvme_core::wire::{Command, ControllerId, SubmissionQueueEntry};
 use nvme_host_linux::address::PciAddress;
 use nvme_host_linux::memory::Capacity;
-use nvme_host_linux::vfio::{Container, Error, OpenOptions, VfioController};
+use nvme_host_linux::vfio::{Container, Error, IommuBackend, OpenOptions, Sysfs, VfioController};
+
+use interfaces::{container, expect};
 
 /// What is written to the port of `isa-debug-exit`; QEMU's exit status is twice that plus one.
 const GOOD: u8 = 16;
@@ -58,7 +62,8 @@ fn refused<T>(
 }
 
 fn with_token(text: &str) -> Result<OpenOptions, Failure> {
-    Ok(OpenOptions { vf_token: Some(doing("a token", text.parse())?) })
+    let vf_token = Some(doing("a token", text.parse())?);
+    Ok(OpenOptions { vf_token, ..OpenOptions::default() })
 }
 
 /// Command Virtualization Management and its actions. NVMe Base 2.1 §5.2.6.
@@ -109,7 +114,8 @@ fn check_tokens(physical: PciAddress, ordinary: PciAddress) -> Result<(), Failur
     let token = with_token("14d63f20-8445-11ea-8900-1f9ce7d5650d")?;
     let another = with_token("14d63f20-8445-11ea-8900-1f9ce7d5650e")?;
     doing("binding to vfio-pci", machine::bind(physical))?;
-    let container = doing("making a container", Container::new())?;
+    // Where iommufd takes no tokens, type 1 does.
+    let container = container(IommuBackend::Auto)?;
     refused("a token that nobody asked for", container.open(ordinary, &token), |error| {
         *error == Error::NoToken(ordinary)
     })?;
@@ -123,6 +129,7 @@ fn check_tokens(physical: PciAddress, ordinary: PciAddress) -> Result<(), Failur
         })?;
     }
     let opened = doing("opening a virtual function", container.open(made, &token))?;
+    expect(&container, IommuBackend::Type1)?;
     println!("both open: groups {:?} and {:?}", owner.function().group, opened.function().group);
     doing("bringing the virtual function up", drive_virtual(&container, &owner, &opened))?;
     drop(opened);
@@ -133,7 +140,7 @@ fn check_tokens(physical: PciAddress, ordinary: PciAddress) -> Result<(), Failur
 /// Maps more than may be locked.
 fn check_locked_memory(function: PciAddress, capacity: Capacity) -> Result<(), Failure> {
     const ALLOWED: u64 = 1 << 20;
-    let container = doing("making a container", Container::new())?;
+    let container = container(IommuBackend::Auto)?;
     let _opened = doing("opening a function", container.open(function, &OpenOptions::default()))?;
     doing("mapping memory", container.create("nvme", capacity).map(drop))?;
     doing("limiting locked memory", machine::limit_locked_memory(ALLOWED))?;
@@ -149,16 +156,23 @@ fn run() -> Result<(), Failure> {
     doing("setting up the system", machine::prepare())?;
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["drive"] => drive_all(),
+        ["drive"] => {
+            refused("without VFIO in the kernel", Container::new(), |error| {
+                matches!(error, Error::NoVfio(_))
+            })?;
+            doing("loading modules", machine::load_modules())?;
+            let forced = Container::with(Sysfs::default(), IommuBackend::Iommufd);
+            refused("a kernel without iommufd", forced, |error| matches!(error, Error::NoIommufd(_)))?;
+            drive_all(IommuBackend::Type1)
+        }
+        ["iommufd"] => drive_all(IommuBackend::Iommufd),
         ["tools"] => crosscheck::run(),
         _ => Err(format!("the arguments {arguments:?} name no part")),
     }
 }
 
-/// Drives all functions of the machine.
-fn drive_all() -> Result<(), Failure> {
-    refused("without VFIO in the kernel", Container::new(), |error| matches!(error, Error::NoVfio(_)))?;
-    doing("loading modules", machine::load_modules())?;
+/// Drives all functions of the machine, on a kernel whose containers use the IOMMU in this way.
+fn drive_all(iommu: IommuBackend) -> Result<(), Failure> {
     let functions = doing("looking for NVMe functions", machine::nvme_functions())?;
     println!("NVMe functions: {}", functions.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
     let [alone, first, second, physical] = functions.as_slice() else {
@@ -166,7 +180,7 @@ fn drive_all() -> Result<(), Failure> {
     };
     let (alone, first, second, physical) = (*alone, *first, *second, *physical);
     let options = OpenOptions::default();
-    let container = doing("making a container", Container::new())?;
+    let container = container(IommuBackend::Auto)?;
     refused("a function of another driver", container.open(alone, &options), |error| {
         matches!(error, Error::NotBound { .. })
     })?;
@@ -189,7 +203,8 @@ fn drive_all() -> Result<(), Failure> {
     let opened: Result<Vec<VfioController>, Error> =
         [alone, first, second].map(|function| container.open(function, &options)).into_iter().collect();
     let controllers = doing("opening three functions in one container", opened)?;
-    let other = doing("making another container", Container::new())?;
+    expect(&container, iommu)?;
+    let other = interfaces::container(IommuBackend::Auto)?;
     refused("a function that is open elsewhere", other.open(alone, &options), |error| {
         matches!(error, Error::InUse(_))
     })?;
@@ -218,16 +233,26 @@ fn drive_all() -> Result<(), Failure> {
     refused("more memory than there are addresses", container.create("huge", huge), |error| {
         matches!(error, Error::NoAddresses(_))
     })?;
+    let large = Capacity { queues: 0, data: 0, controller_data: 1 << 38 };
+    refused("more memory than the computer has", container.create("large", large), |error| {
+        matches!(error, Error::Memory { .. })
+    })?;
     let after = doing("asking for the IOMMU's limits", container.limits())?;
     if after != limits {
         return Err(format!("{after:?} after everything was unmapped"));
     }
     drop((controllers, container));
-    let again = doing("making a container", Container::new())?;
+    let again = interfaces::container(IommuBackend::Auto)?;
     doing("opening a function that was closed", other.open(alone, &options))?;
     doing("opening a function that was closed", again.open(second, &options))?;
     drop((other, again));
     check_tokens(physical, alone)?;
+    if iommu == IommuBackend::Iommufd {
+        interfaces::check_virtual(physical)?;
+        interfaces::check_type1(second, capacity)?;
+    }
+    interfaces::check_calls(first, capacity)?;
+    interfaces::check_huge_pages(alone, capacity)?;
     check_locked_memory(alone, capacity)
 }
 

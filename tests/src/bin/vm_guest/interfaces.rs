@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What differs by the kernel's interface to the IOMMU, and what memory and registers are reached by: iommufd or type 1, huge
+//! pages, system calls.
+
+use std::fs;
+use std::sync::Arc;
+
+use nvme_host_linux::address::PciAddress;
+use nvme_host_linux::memory::{Backing, Capacity, HUGE_PAGE, SpaceError};
+use nvme_host_linux::vfio::{Container, Error, IommuBackend, OpenOptions, Sysfs};
+
+use super::{Failure, doing, drive, drive_virtual, machine, refused, with_token};
+
+/// Where Linux counts huge pages.
+const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+
+/// Makes a container that uses the IOMMU as told.
+pub(crate) fn container(iommu: IommuBackend) -> Result<Arc<Container>, Failure> {
+    doing("making a container", Container::with(Sysfs::default(), iommu))
+}
+
+/// Checks which interface a container has come to use.
+pub(crate) fn expect(container: &Container, expected: IommuBackend) -> Result<(), Failure> {
+    match container.backend() {
+        found if found == expected => {
+            println!("the IOMMU is used by {found}");
+            Ok(())
+        }
+        found => Err(format!("the IOMMU is used by {found} where it should be by {expected}")),
+    }
+}
+
+/// Drives a function by type 1 on a kernel that has iommufd, too, and all its registers by system calls.
+pub(crate) fn check_type1(function: PciAddress, capacity: Capacity) -> Result<(), Failure> {
+    let container = container(IommuBackend::Type1)?;
+    let controller = doing("opening", container.open(function, &OpenOptions::default()))?;
+    expect(&container, IommuBackend::Type1)?;
+    let other = self::container(IommuBackend::Iommufd)?;
+    refused(
+        "a function whose group is open",
+        other.open(function, &OpenOptions::default()),
+        |error| matches!(error, Error::InUse(path) if path.starts_with("/dev/vfio/devices")),
+    )?;
+    let memory = doing("mapping memory", container.create("nvme", capacity))?;
+    doing("driving by type1", drive::drive(&controller, memory.space(), drive::Waiting::Interrupts))
+}
+
+/// Drives a function none of whose registers is mapped.
+pub(crate) fn check_calls(function: PciAddress, capacity: Capacity) -> Result<(), Failure> {
+    let container = container(IommuBackend::Auto)?;
+    let options = OpenOptions { unmapped: true, ..OpenOptions::default() };
+    let controller = doing("opening", container.open(function, &options))?;
+    if controller.register_space() != 0 {
+        return Err(format!("{:#x} bytes of registers are mapped", controller.register_space()));
+    }
+    let memory = doing("mapping memory", container.create("nvme", capacity))?;
+    doing("driving by system calls", drive::drive(&controller, memory.space(), drive::Waiting::Polling))
+}
+
+fn huge_pages(name: &str) -> Result<u64, Failure> {
+    let text = doing(name, fs::read_to_string(format!("{HUGE_PAGES}/{name}")))?;
+    doing(name, text.trim().parse())
+}
+
+/// Drives a function that reaches huge pages, of which there are none, then enough, then too few.
+pub(crate) fn check_huge_pages(function: PciAddress, capacity: Capacity) -> Result<(), Failure> {
+    const SPARE: u64 = 3;
+    let container = container(IommuBackend::Auto)?;
+    let controller = doing("opening", container.open(function, &OpenOptions::default()))?;
+    let Capacity { queues, data, controller_data } = capacity;
+    let needed: u64 =
+        [queues, data, controller_data].iter().map(|bytes| bytes.div_ceil(HUGE_PAGE) as u64).sum();
+    let few = |free| move |error: &Error| *error == Error::Space(SpaceError::HugePages { needed, free });
+    let take = || container.create_of("huge", capacity, Backing::Huge);
+    refused("huge pages where there are none", take(), few(0))?;
+    let number = format!("{HUGE_PAGES}/nr_hugepages");
+    doing("setting huge pages aside", fs::write(&number, (needed + SPARE).to_string()))?;
+    let memory = doing("mapping huge pages", take())?;
+    println!("huge pages: {} free beside {:x?}", huge_pages("free_hugepages")?, memory.windows());
+    let crooked = |window: &nvme_host_linux::memory::Window| {
+        [window.offset, window.address.get(), window.len].iter().any(|number| number % HUGE_PAGE as u64 != 0)
+    };
+    if huge_pages("free_hugepages")? != SPARE || memory.windows().iter().any(crooked) {
+        return Err("the memory is not made of huge pages".to_owned());
+    }
+    refused("huge pages where there are too few", take(), few(SPARE))?;
+    doing("driving in huge pages", drive::drive(&controller, memory.space(), drive::Waiting::Interrupts))?;
+    drop(memory);
+    match huge_pages("free_hugepages")? {
+        free if free == needed + SPARE => doing("giving huge pages back", fs::write(number, "0")),
+        free => Err(format!("{free} huge pages are free after {needed} beside {SPARE} were given back")),
+    }
+}
+
+/// Drives a physical function and its virtual one by iommufd. The kernel takes no tokens there, and asks for none.
+pub(crate) fn check_virtual(physical: PciAddress) -> Result<(), Failure> {
+    let token = with_token("14d63f20-8445-11ea-8900-1f9ce7d5650d")?;
+    let container = container(IommuBackend::Iommufd)?;
+    refused("a token where the kernel takes none", container.open(physical, &token), |error| {
+        *error == Error::TokenNotTaken(physical)
+    })?;
+    let options = OpenOptions::default();
+    let owner = doing("opening a physical function", container.open(physical, &options))?;
+    let made = doing("making a virtual function", machine::set_virtual_functions(physical, 1))?;
+    let made = made.ok_or("there is no virtual function")?;
+    let opened = doing("opening a virtual function", container.open(made, &options))?;
+    println!("both open: {:?} and {:?}", owner.function().device_file, opened.function().device_file);
+    doing("bringing the virtual function up", drive_virtual(&container, &owner, &opened))?;
+    drop(opened);
+    doing("removing the virtual function", machine::set_virtual_functions(physical, 0))?;
+    Ok(())
+}
