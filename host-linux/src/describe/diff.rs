@@ -6,8 +6,11 @@ use std::io::{self, Write};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::render::{Style, shown_value};
+use super::render::Style;
 use super::{Field, List, Structure, Value};
+
+/// Bytes of long data that are shown.
+const LINE: usize = 8;
 
 /// One field that differs, or a part that only one side has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -120,7 +123,23 @@ fn pair<'a, T>(
     pairs
 }
 
-/// Prints differences in columns, or that there are none.
+/// The first byte that differs, or that only one side has.
+fn first_difference(left: &[u8], right: &[u8]) -> usize {
+    let common = left.iter().zip(right).position(|(left, right)| left != right);
+    common.unwrap_or(left.len().min(right.len()))
+}
+
+/// The bytes around `at`, and how many there are.
+fn line(bytes: &[u8], at: usize) -> String {
+    let start = at - at % LINE;
+    let part = bytes.get(start..).unwrap_or_default();
+    let hex: Vec<String> = part.iter().take(LINE).map(|byte| format!("{byte:02x}")).collect();
+    let hex: Vec<String> = hex.chunks(4).map(<[String]>::concat).collect();
+    format!("{} bytes\n{start:04x}: {}", bytes.len(), hex.join(" "))
+}
+
+/// Prints differences in columns, or that there are none. Of long data only the bytes around the first difference are
+/// shown.
 ///
 /// # Errors
 /// Those of `out`.
@@ -134,16 +153,21 @@ pub fn render_differences(differences: &[Difference], out: &mut dyn Write, style
     table.set_header(["field", "left", "right", ""]);
     let side = |value: &Option<Value>, meaning: &str| match value {
         None => "absent".to_string(),
-        Some(value) if meaning.is_empty() => shown_value(value),
-        Some(value) => format!("{}\n{meaning}", shown_value(value)),
+        Some(value) if meaning.is_empty() => value.to_string(),
+        Some(value) => format!("{value}\n{meaning}"),
     };
     for entry in differences {
-        table.add_row([
-            entry.path.clone(),
-            side(&entry.left, &entry.left_meaning),
-            side(&entry.right, &entry.right_meaning),
-            entry.title.clone(),
-        ]);
+        let (left, right, title) = match (&entry.left, &entry.right) {
+            (Some(Value::Bytes(left)), Some(Value::Bytes(right))) if left.len().max(right.len()) > LINE => {
+                let at = first_difference(left, right);
+                let title = format!("{}: differs first at {at:#x}", entry.title);
+                (line(left, at), line(right, at), title)
+            }
+            (left, right) => {
+                (side(left, &entry.left_meaning), side(right, &entry.right_meaning), entry.title.clone())
+            }
+        };
+        table.add_row([entry.path.clone(), left, right, title]);
     }
     if let Some(column) = table.column_mut(0) {
         column.set_constraint(ColumnConstraint::ContentWidth);

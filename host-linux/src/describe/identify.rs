@@ -186,10 +186,8 @@ static PRIMARY: Table = Table {
     ],
     groups: &[],
     meaning: |scope| {
-        let assigned = |at: usize, what: &str| {
-            format!("{} of {} flexible {what} assigned", scope.number(at + 4, 4), scope.number(at, 4))
-        };
-        format!("{}, {}", assigned(32, "queue pairs"), assigned(64, "interrupt vectors"))
+        let assigned = |at: usize| format!("{} of {}", scope.number(at + 4, 4), scope.number(at, 4));
+        format!("flexible resources assigned: {} queue pairs, {} vectors", assigned(32), assigned(64))
     },
 };
 

@@ -115,14 +115,6 @@ fn add(table: &mut Table, field: &Field, indent: &str) {
     };
 }
 
-/// A value for a column: long ones in several lines.
-pub(super) fn shown_value(value: &Value) -> String {
-    match value {
-        Value::Bytes(bytes) if bytes.len() > LINE => dump(bytes),
-        value => value.to_string(),
-    }
-}
-
 /// Lines of hexadecimal digits, each with the offset of its first byte. Lines that are all zero are joined.
 fn dump(bytes: &[u8]) -> String {
     let mut lines: Vec<String> = Vec::new();

@@ -231,7 +231,7 @@ fn completion_meaning(scope: &Scope<'_>, dialect: StateDialect) -> String {
     };
     let tail = (scope.number(14, 2) & 0xFFFF) as u16;
     let phase = u8::from(dialect.phase_for_next_post(attributes >> 2 & 1 == 1, tail));
-    format!("{}, {waiting}, {interrupts}, next phase {phase}", zero_based_slots(scope.number(8, 2)))
+    format!("{waiting}, {interrupts}, next phase {phase}")
 }
 
 /// Entries from the head at byte `head` to the tail at byte `tail`; `None` if either is no slot of the queue.

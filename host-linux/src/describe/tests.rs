@@ -625,6 +625,47 @@ fn zero_fields_are_hidden_unless_all_are_asked_for() {
 }
 
 #[test]
+fn a_state_is_printed_in_columns() {
+    let state = controller_state(&vector!("controller-state-1q-vf.hex"), StateDialect::Specification);
+    let expected = "\
+\u{1b}[1mController State\u{1b}[0m: of a suspended controller
+ VER         0    Version of the structure
+ CSATTR      0x1  Controller State Attributes
+   CSUSP     1    Controller Suspended
+ NVMECSS     14   NVMe Controller State Size in dwords: 56 bytes
+ VSS         0    Vendor Specific Size in dwords: none
+ NVMECS_VER  0    Version of the NVMe Controller State
+ NIOSQ       1    Number of I/O Submission Queues
+ NIOCQ       1    Number of I/O Completion Queues
+
+\u{1b}[1mI/O submission queues\u{1b}[0m
+        IOSQPRP1  IOSQQSIZE  IOSQQID  IOSQCQID  IOSQA  IOSQHP  IOSQTP
+ IOSQ1   0xd7000         63        1         1    0x1       1       2  64 slots, 1 command to fetch
+
+\u{1b}[1mI/O completion queues\u{1b}[0m
+        IOCQPRP1  IOCQQSIZE  IOCQQID  IOCQHP  IOCQTP  IOCQA
+ IOCQ1   0x96000         63        1       1       1    0x5  all consumed, no interrupts, next phase 1
+";
+    assert_eq!(shown(&state, false), expected);
+}
+
+#[test]
+fn of_long_data_the_first_difference_is_shown() {
+    let mut image = vec![0; 48 + 4096];
+    image[33] = 4;
+    let left = controller_state(&image, StateDialect::Specification);
+    image[48 + 0x123] = 0xAB;
+    let differences = diff(&left, &controller_state(&image, StateDialect::Specification));
+    assert_eq!(differences.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["VSD"]);
+    let mut text = Vec::new();
+    render_differences(&differences, &mut text, Style::default()).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("differs first at 0x123"), "{text}");
+    assert!(text.contains("0120: 000000ab 00000000"), "{text}");
+    assert!(text.lines().count() < 8 && text.lines().all(|line| line.chars().count() <= 110), "{text}");
+}
+
+#[test]
 fn json_is_keyed_by_name() {
     let manager = identify(0x01, 0, &vector!("identify-controller-manager.hex"), &PAGE);
     let json = serde_json::to_value(&manager).unwrap();

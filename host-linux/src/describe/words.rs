@@ -212,3 +212,50 @@ pub(super) fn set(number: u128, names: &[(u8, &str)]) -> String {
     let names = names.iter().filter(|(bit, _)| number >> bit & 1 == 1).map(|(_, name)| *name);
     names.collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_said_in_words() {
+        let rows = [
+            (grouped(0), "0"),
+            (grouped(999), "999"),
+            (grouped(1_234_567), "1,234,567"),
+            (plural(1, "entry"), "1 entry"),
+            (plural(0, "entry"), "0 entries"),
+            (plural(2, "block"), "2 blocks"),
+            (size(1), "1 byte"),
+            (size(1023), "1,023 bytes"),
+            (size(1024), "1 KiB (1,024 bytes)"),
+            (size(1_000_000_000_000), "931.32 GiB (1,000,000,000,000 bytes)"),
+            (size(5 << 60), "5 EiB (5,764,607,523,034,234,880 bytes)"),
+            (power_size(200, 1), "2^200 times 1 byte"),
+            (kelvin(0), ""),
+            (kelvin(273), "273 K (0 °C)"),
+            (kelvin(200), "200 K (-73 °C)"),
+            (microseconds(16), "16 µs"),
+            (microseconds(1_500), "1.5 ms"),
+            (microseconds(2_000_000), "2 s"),
+            (microseconds(2_000_001), "2.000001 s"),
+            (milliseconds(120), "120 ms"),
+            (milliseconds(120_500), "120.5 s"),
+            (half_seconds(255), "127.5 s"),
+            (tenths_of_second(7), "0.7 s"),
+            (minutes(1), "1 minute"),
+            (minutes(125), "2 h 05 min"),
+            (version(0x0002_0100), "2.1.0"),
+            (choice(1, &["zero", "one"]), "one"),
+            (choice(2, &["zero", "one"]), "reserved"),
+            (set(0b101, &[(0, "a"), (1, "b"), (2, "c")]), "a, c"),
+            (uuid(&[0; 16]), ""),
+            (text(b"  padded \0\0"), "padded"),
+            (text(b"a\0b"), "a\\u{0}b"),
+            (text(b"\xFFx"), "\\xffx"),
+        ];
+        for (found, expected) in rows {
+            assert_eq!(found, expected);
+        }
+    }
+}
