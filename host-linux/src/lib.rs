@@ -44,6 +44,7 @@
 pub mod address;
 pub mod announced;
 pub mod backend;
+mod blocks;
 pub mod cli;
 pub mod config;
 pub mod describe;
@@ -62,6 +63,7 @@ pub mod platform;
 pub mod report;
 pub mod session;
 pub mod storage;
+mod stream;
 pub mod sync;
 mod sys;
 pub mod vectors;

@@ -10,7 +10,8 @@ use nvme_core::migration::MigrationStep;
 
 use super::bind::{self, BindArgs};
 use super::commands::{
-    CdqCommand, FormatsArgs, IdentifyArgs, ResumeArgs, ScriptArgs, SuspendArgs, TrackCommand,
+    CdqCommand, CompareArgs, CopyArgs, DeallocateArgs, FlushArgs, FormatsArgs, IdentifyArgs, ReadArgs,
+    ResumeArgs, ScriptArgs, SuspendArgs, TrackCommand, VerifyArgs, WriteArgs, WriteZeroesArgs,
 };
 use super::values;
 use crate::config::{CdqLayout, MigrateConfig, Namespaces};
@@ -50,6 +51,22 @@ pub enum Command {
     Formats(Box<FormatsArgs>),
     /// Run several commands with every controller opened once.
     Script(Box<ScriptArgs>),
+    /// Read blocks of a namespace, to the terminal or to a file.
+    Read(Box<ReadArgs>),
+    /// Write blocks of a namespace.
+    Write(Box<WriteArgs>),
+    /// Compare blocks of a namespace with a file or a pattern, in the controller.
+    Compare(Box<CompareArgs>),
+    /// Make what was written non-volatile.
+    Flush(Box<FlushArgs>),
+    /// Tell a controller that blocks are not needed any more.
+    Deallocate(Box<DeallocateArgs>),
+    /// Have blocks read as zeroes.
+    WriteZeroes(Box<WriteZeroesArgs>),
+    /// Have a controller read blocks for itself.
+    Verify(Box<VerifyArgs>),
+    /// Copy blocks inside a namespace, in the controller.
+    Copy(Box<CopyArgs>),
     /// Migrate a namespace with a running guest from one NVM subsystem to another.
     Migrate(Box<MigrateArgs>),
     /// Give NVM Express functions to vfio-pci.

@@ -6,9 +6,10 @@ mod args;
 mod bind;
 pub mod commands;
 pub mod connect;
+mod meter;
 mod output;
 mod standing;
-mod values;
+pub(crate) mod values;
 
 use std::ffi::OsString;
 use std::fs;
@@ -77,6 +78,13 @@ fn as_action(command: Command) -> Result<(Box<dyn Action>, ConnectArgs), Box<Com
     fn boxed(action: impl Action + 'static, connect: ConnectArgs) -> (Box<dyn Action>, ConnectArgs) {
         (Box::new(action), connect)
     }
+    fn boxed_with<A: Action + 'static>(
+        action: A,
+        connect: impl Fn(&A) -> &ConnectArgs,
+    ) -> (Box<dyn Action>, ConnectArgs) {
+        let connect = connect(&action).clone();
+        boxed(action, connect)
+    }
     Ok(match command {
         Command::Identify(args) => boxed((*args).clone(), args.connect),
         Command::Cdq(CdqCommand::Create(args)) => boxed((*args).clone(), args.tracked.connect),
@@ -91,6 +99,14 @@ fn as_action(command: Command) -> Result<(Box<dyn Action>, ConnectArgs), Box<Com
         Command::Suspend(args) => boxed((*args).clone(), args.tracked.connect),
         Command::Resume(args) => boxed((*args).clone(), args.tracked.connect),
         Command::Formats(args) => boxed((*args).clone(), args.connect),
+        Command::Read(args) => boxed_with(*args, |args| &args.connect),
+        Command::Write(args) => boxed_with(*args, |args| &args.connect),
+        Command::Compare(args) => boxed_with(*args, |args| &args.connect),
+        Command::Flush(args) => boxed_with(*args, |args| &args.connect),
+        Command::Deallocate(args) => boxed_with(*args, |args| &args.connect),
+        Command::WriteZeroes(args) => boxed_with(*args, |args| &args.connect),
+        Command::Verify(args) => boxed_with(*args, |args| &args.connect),
+        Command::Copy(args) => boxed_with(*args, |args| &args.connect),
         other => return Err(Box::new(other)),
     })
 }
@@ -115,10 +131,9 @@ fn usage(error: &clap::Error) -> ExitCode {
             let _ = error.print();
             ExitCode::SUCCESS
         }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => complain(
-            BAD_INPUT,
-            "a subcommand is missing: migrate, bind, unbind, faults or completions; see 'nvme-lm --help'",
-        ),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            complain(BAD_INPUT, "a subcommand is missing; 'nvme-lm --help' lists them")
+        }
         _ => {
             let status = complain(BAD_INPUT, &one_line(&error.to_string()));
             let bad = std::error::Error::source(error).and_then(|source| source.downcast_ref::<BadFault>());

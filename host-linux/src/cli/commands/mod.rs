@@ -4,10 +4,14 @@
 mod cdq;
 mod formats;
 mod identify;
+mod media;
+mod ranges;
 mod script;
+mod source;
 mod suspend;
 mod track;
 mod track_memory;
+mod transfer;
 
 use clap::Args;
 
@@ -18,11 +22,13 @@ use crate::address::Address;
 pub use cdq::CdqCommand;
 pub use formats::FormatsArgs;
 pub use identify::IdentifyArgs;
+pub use ranges::{CopyArgs, DeallocateArgs, FlushArgs, VerifyArgs, WriteZeroesArgs};
 pub use script::ScriptArgs;
 pub(crate) use script::run as run_script;
 pub use suspend::{ResumeArgs, SuspendArgs};
 pub(crate) use track::Log;
 pub use track::TrackCommand;
+pub use transfer::{CompareArgs, ReadArgs, WriteArgs};
 
 /// A managing controller, and the controller that its commands are about.
 #[derive(Args, Clone, Debug)]

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Commands on data as their users see them: exit status, output, and what is in the namespace afterwards.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const BLOCK: usize = 4096;
+
+fn nvme_lm(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nvme-lm"));
+    command.current_dir(directory).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(directory: &Path, line: &str) -> Output {
+    nvme_lm(directory).args(line.split_whitespace()).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Runs `line` and checks its exit status and that its output has all `words`; those that begin with `!` it must not have.
+fn check(directory: &Path, line: &str, status: i32, words: &[&str]) -> Output {
+    let output = run(directory, line);
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(status), "{line}: {said}");
+    for word in words {
+        match word.strip_prefix('!') {
+            Some(word) => assert!(!said.contains(word), "{line}: '{word}' is in: {said}"),
+            None => assert!(said.contains(word), "{line}: '{word}' is not in: {said}"),
+        }
+    }
+    if status == 2 {
+        let message = text(&output.stderr);
+        assert_eq!(message.lines().count(), 1, "{line}: {message}");
+        assert!(output.stdout.is_empty() && !message.contains("os error"), "{line}: {said}");
+    }
+    output
+}
+
+/// A namespace of 1 MiB in `a.img`, block N filled with N + 1, and how to name it.
+fn image(directory: &Path, block: usize) -> String {
+    let content: Vec<u8> =
+        (0..(1 << 20) / block).flat_map(|at| vec![(at as u8).wrapping_add(1); block]).collect();
+    fs::write(directory.join("a.img"), content).expect("file");
+    format!("embedded:d --embedded d,block={block},image=a.img")
+}
+
+#[test]
+fn every_command_has_an_example_that_works_and_help_that_fits_a_screen() {
+    let commands = ["read", "write", "compare", "flush", "deallocate", "write-zeroes", "verify", "copy"];
+    for command in commands {
+        let dir = tempfile::tempdir().expect("directory");
+        let help = text(&check(dir.path(), &format!("{command} --help"), 0, &["Example: "]).stdout);
+        assert!(help.lines().count() <= 40, "{command}: {} lines\n{help}", help.lines().count());
+        let widest = help.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(100), "{command}: {widest:?} columns");
+        let examples: Vec<&str> =
+            help.lines().filter_map(|line| line.trim().strip_prefix("Example: nvme-lm ")).collect();
+        assert_eq!(examples.len(), 1, "{command}: {help}");
+        check(dir.path(), examples[0], 0, &[]);
+        check(dir.path(), &format!("{} --json", examples[0]), 0, &["\"address\": \"embedded:demo"]);
+    }
+}
+
+#[test]
+fn what_is_written_is_read_whatever_the_lengths_and_the_queues() {
+    // Block size, first block, blocks, queues, depth.
+    let rows = [
+        (512, 0, 1, 1, 1),
+        (512, 7, 1500, 3, 2),
+        (512, 2047, 1, 16, 4),
+        (4096, 0, 256, 1, 1),
+        (4096, 0, 256, 4, 16),
+        (4096, 13, 200, 2, 1023),
+        (4096, 255, 1, 1, 1),
+    ];
+    for (block, lba, blocks, queues, depth) in rows {
+        let name = format!("{blocks} blocks of {block} from {lba}, {queues} queues of {depth}");
+        let dir = tempfile::tempdir().expect("directory");
+        let place = image(dir.path(), block);
+        let before = fs::read(dir.path().join("a.img")).expect("file");
+        let data: Vec<u8> = (0..blocks * block).map(|at| (at % 251) as u8 ^ (at / block) as u8).collect();
+        fs::write(dir.path().join("data"), &data).expect("file");
+        let how = format!("--lba {lba} --queues {queues} --depth {depth}");
+        let written =
+            check(dir.path(), &format!("write {place} {how} --input data --sha256 --yes --json"), 0, &[]);
+        let written: serde_json::Value = serde_json::from_slice(&written.stdout).expect("JSON");
+        assert_eq!((&written["blocks"], &written["block_bytes"]), (&blocks.into(), &block.into()), "{name}");
+        let mut expected = before;
+        expected[lba * block..][..data.len()].copy_from_slice(&data);
+        assert!(fs::read(dir.path().join("a.img")).expect("file") == expected, "{name}: the image");
+        let read = format!("read {place} {how} --blocks {blocks} --sha256");
+        let digest = written["sha256"].as_str().expect("a digest");
+        check(dir.path(), &format!("{read} --output out"), 0, &[digest]);
+        assert!(fs::read(dir.path().join("out")).expect("file") == data, "{name}: the output");
+        assert!(check(dir.path(), &format!("{read} --output -"), 0, &[digest]).stdout == data, "{name}");
+        check(dir.path(), &format!("compare {place} {how} --input data"), 0, &["equal"]);
+    }
+}
+
+#[test]
+fn digests_are_those_of_sha_256() {
+    let dir = tempfile::tempdir().expect("directory");
+    // One block of zeroes.
+    let digest = "ad7facb2586fc6e966c004d7d1d16b024f5805ff7cb47c7a85dabd8b48892ca7";
+    check(dir.path(), "read embedded:d --lba 0 --blocks 1 --sha256", 0, &[digest, "!00000000"]);
+    let write = "write embedded:d --lba 0 --blocks 1 --pattern zero --sha256 --yes";
+    check(dir.path(), write, 0, &[digest]);
+}
+
+#[test]
+fn standard_input_and_patterns_are_data_too() {
+    let dir = tempfile::tempdir().expect("directory");
+    let place = image(dir.path(), BLOCK);
+    let whole = |name| fs::read(dir.path().join(name)).expect("file");
+    let write = |options: &str, data: &[u8]| {
+        let line = format!("write {place} --lba 4 --input - --yes {options}");
+        let mut child = nvme_lm(dir.path())
+            .args(line.split_whitespace())
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        // It may end before it has read everything.
+        let _ = child.stdin.take().expect("piped").write_all(data);
+        let output = child.wait_with_output().expect("the program ends");
+        (output.status.code(), text(&output.stderr))
+    };
+    assert_eq!(write("", &[0xA5; 2 * BLOCK]).0, Some(0));
+    assert_eq!(whole("a.img")[4 * BLOCK..7 * BLOCK], [vec![0xA5; 2 * BLOCK], vec![7; BLOCK]].concat());
+    assert_eq!(write("--blocks 1", &[0x5A; 3 * BLOCK]).0, Some(0));
+    assert_eq!(whole("a.img")[4 * BLOCK..6 * BLOCK], [vec![0x5A; BLOCK], vec![0xA5; BLOCK]].concat());
+    let before = whole("a.img");
+    for (options, data, words) in [
+        ("", &[1; BLOCK + 1][..], "1 whole blocks of 4096 bytes and 1 bytes more"),
+        ("--blocks 2", &[1; BLOCK], "has 4096 bytes where 2 blocks"),
+        ("", &[], "is empty"),
+    ] {
+        let (status, said) = write(options, data);
+        assert!(status == Some(2) && said.contains(words), "{status:?}: {said}");
+    }
+    assert!(whole("a.img") == before, "nothing was written");
+
+    check(dir.path(), &format!("write {place} --lba 0 --blocks 1 --pattern ones --yes"), 0, &[]);
+    assert_eq!(whole("a.img")[..BLOCK + 1], [vec![0xFF; BLOCK], vec![2]].concat());
+    let random = |seed| format!("{place} --lba 0 --blocks 40 --pattern random --seed {seed}");
+    check(dir.path(), &format!("write {} --yes", random(3)), 0, &[]);
+    check(dir.path(), &format!("compare {}", random(3)), 0, &["equal"]);
+    check(dir.path(), &format!("compare {}", random(4)), 1, &["first in block 0"]);
+}
+
+#[test]
+fn a_comparison_finds_the_first_byte_that_differs() {
+    let dir = tempfile::tempdir().expect("directory");
+    let place = image(dir.path(), BLOCK);
+    let image = fs::read(dir.path().join("a.img")).expect("file");
+    // Where the file differs, what is said.
+    let rows: [(&str, &[usize], &str); 4] = [
+        ("first byte", &[0], "first in block 2: byte 0 is 0x03, not 0xfc"),
+        ("last byte", &[200 * BLOCK - 1], "first in block 201: byte 4095 is 0xca, not 0x35"),
+        ("two of them", &[150 * BLOCK, 3 * BLOCK + 5], "first in block 5: byte 5 is 0x06, not 0xf9"),
+        ("none", &[], "equal"),
+    ];
+    for (name, places, words) in rows {
+        let mut data = image[2 * BLOCK..202 * BLOCK].to_vec();
+        places.iter().for_each(|at| data[*at] = !data[*at]);
+        fs::write(dir.path().join("data"), data).expect("file");
+        let status = i32::from(!places.is_empty());
+        println!("{name}");
+        check(dir.path(), &format!("compare {place} --lba 2 --input data"), status, &[words]);
+    }
+}
+
+#[test]
+fn ranges_are_deallocated_zeroed_verified_and_copied() {
+    let dir = tempfile::tempdir().expect("directory");
+    // Command, what it says, which blocks hold what afterwards.
+    type Row = (&'static str, &'static [&'static str], &'static [(usize, u8)]);
+    let rows: [Row; 8] = [
+        ("flush", &["flushed namespace 1"], &[(0, 1)]),
+        ("flush --namespace 0xffffffff", &["flushed"], &[(0, 1)]),
+        (
+            "deallocate --range 1:2 --range 9:1 --yes",
+            &["deallocated 3 blocks in 2 ranges", "with 1 command "],
+            &[(0, 1), (1, 0), (2, 0), (3, 4), (8, 9), (9, 0), (10, 11)],
+        ),
+        ("write-zeroes --lba 250 --blocks 6 --yes", &["zeroed 6 blocks"], &[(249, 250), (250, 0), (255, 0)]),
+        ("write-zeroes --range 5:1 --deallocate --force-unit-access --yes", &["1 block"], &[(4, 5), (5, 0)]),
+        ("verify --lba 0 --blocks 256", &["verified 256 blocks"], &[(0, 1)]),
+        (
+            "copy --range 3:2 --range 100:1 --to 20 --yes",
+            &["copied 3 blocks in 2 ranges"],
+            &[(3, 4), (19, 20), (20, 4), (21, 5), (22, 101), (23, 24)],
+        ),
+        ("copy --range 0:128 --to 128 --yes", &["copied 128 blocks"], &[(127, 128), (128, 1), (255, 128)]),
+    ];
+    for (line, words, blocks) in rows {
+        let place = image(dir.path(), BLOCK);
+        let (command, options) = line.split_once(' ').unwrap_or((line, ""));
+        check(dir.path(), &format!("{command} {place} {options}"), 0, words);
+        let image = fs::read(dir.path().join("a.img")).expect("file");
+        for (block, byte) in blocks {
+            assert_eq!(image[block * BLOCK..][..BLOCK], vec![*byte; BLOCK], "{line}: block {block}");
+        }
+    }
+}
+
+#[test]
+fn many_ranges_take_several_commands() {
+    let dir = tempfile::tempdir().expect("directory");
+    let place = image(dir.path(), 512);
+    let ranges = |count: usize| (0..count).map(|at| format!("--range {}:1 ", at * 2)).collect::<String>();
+    // The embedded controller has its own limit on ranges, which is at most 256.
+    let line = format!("deallocate {place} {} --yes --json", ranges(600));
+    let done: serde_json::Value =
+        serde_json::from_slice(&check(dir.path(), &line, 0, &[]).stdout).expect("JSON");
+    assert_eq!((&done["blocks"], &done["ranges"]), (&600.into(), &600.into()));
+    assert!(done["commands"].as_u64() >= Some(3), "{done}");
+    let image = fs::read(dir.path().join("a.img")).expect("file");
+    for block in 0..1210 {
+        let gone = block % 2 == 0 && block < 1200;
+        assert_eq!(image[block * 512] == 0, gone || block % 256 == 255, "block {block}");
+    }
+    let line = format!("copy {place} {} --to 1400 --yes --json", ranges(300));
+    let done: serde_json::Value =
+        serde_json::from_slice(&check(dir.path(), &line, 0, &[]).stdout).expect("JSON");
+    assert!(done["commands"].as_u64() >= Some(2), "{done}");
+}
+
+#[test]
+fn bad_input_is_refused_before_anything_is_sent() {
+    let dir = tempfile::tempdir().expect("directory");
+    let place = image(dir.path(), BLOCK);
+    fs::write(dir.path().join("odd"), [1; BLOCK + 904]).expect("file");
+    fs::write(dir.path().join("empty"), []).expect("file");
+    fs::create_dir(dir.path().join("folder")).expect("directory");
+    let before = fs::read(dir.path().join("a.img")).expect("file");
+    let rows: &[(&str, &[&str])] = &[
+        ("read P --lba 0", &["--blocks"]),
+        ("read P --lba 0 --blocks 0", &["at least one"]),
+        ("read P --lba 256 --blocks 1", &["block 256", "ends with block 255 (NSZE)"]),
+        ("read P --lba 255 --blocks 2", &["blocks 255 to 256"]),
+        ("read P --lba 0xffffffffffffffff --blocks 0xffffffffffffffff", &["ends with block 255"]),
+        ("read P --lba 0 --blocks 1 --namespace 2", &["namespace 0x2 is not active", "active ones are 1"]),
+        ("read P --lba 0 --blocks 1 --namespace 0", &["namespace 0x0 is not active"]),
+        ("read P --lba 0 --blocks 1 --namespace 0xffffffff", &["0xffffffff is not active"]),
+        ("read P --lba 0 --blocks 1 --queues 17", &["17", "1 to 16"]),
+        ("read P --lba 0 --blocks 1 --depth 0", &["'0'", "1 to 1023"]),
+        ("read P --lba 0 --blocks 1 --json --output -", &["--json", "--output"]),
+        ("read P --lba 0 --blocks 1 --json --hex", &["--hex", "--output"]),
+        ("read P --lba 0 --blocks 1 --output nowhere/file", &["nowhere/file", "nothing was read"]),
+        ("read P --lba 0 --blocks 1 --output folder", &["folder"]),
+        ("read embedded: --lba 0 --blocks 1", &["embedded:"]),
+        ("read nvme0n1 --lba 0 --blocks 1", &["vfio:DDDD:BB:DD.F"]),
+        ("write P --lba 0 --yes", &["--input", "--pattern"]),
+        ("write P --lba 0 --pattern zero --yes", &["--blocks"]),
+        ("write P --lba 0 --pattern many --blocks 1 --yes", &["many", "zero, ones, random"]),
+        ("write P --lba 0 --pattern zero --input odd --blocks 1 --yes", &["--input"]),
+        ("write P --lba 0 --pattern zero --blocks 1", &["nobody can be asked", "--yes"]),
+        ("write P --lba 0 --pattern zero --blocks 0 --yes", &["at least one"]),
+        ("write P --lba 250 --pattern zero --blocks 7 --yes", &["ends with block 255"]),
+        ("write P --lba 0 --input none --yes", &["none", "No such file"]),
+        ("write P --lba 0 --input folder --yes", &["folder is a directory"]),
+        ("write P --lba 0 --input empty --yes", &["empty", "nothing was sent"]),
+        ("write P --lba 0 --input odd --yes", &["1 whole blocks", "904 bytes more", "--blocks", "Pad"]),
+        ("write P --lba 0 --input odd --blocks 2 --yes", &["5000", "2 blocks"]),
+        ("write P --lba 255 --input a.img --yes", &["blocks 255 to 510"]),
+        ("compare P --lba 0 --input odd", &["904 bytes more"]),
+        ("compare P --lba 0", &["--input", "--pattern"]),
+        ("deallocate P --yes", &["--range"]),
+        ("deallocate P --lba 0 --yes", &["--blocks"]),
+        ("deallocate P --blocks 4 --yes", &["--"]),
+        ("deallocate P --lba 0 --blocks 1 --range 0:1 --yes", &["--range"]),
+        ("deallocate P --range 0:0 --yes", &["at least one"]),
+        ("deallocate P --range 5 --yes", &["LBA:BLOCKS"]),
+        ("deallocate P --range 0:1", &["nobody can be asked", "block 0", "--yes"]),
+        ("deallocate P --range 0:1 --range 255:2 --yes", &["blocks 255 to 256"]),
+        ("write-zeroes P --range 0:1", &["--yes"]),
+        ("write-zeroes P --range 256:1 --yes", &["ends with block 255"]),
+        ("verify P --range 256:1", &["ends with block 255"]),
+        ("flush P --namespace 9", &["namespace 0x9 is not active"]),
+        ("copy P --range 0:1", &["--to"]),
+        ("copy P --to 5 --yes", &["--range"]),
+        ("copy P --range 0:1 --to 5", &["--yes"]),
+        ("copy P --range 0:2 --to 255 --yes", &["blocks 255 to 256"]),
+        ("copy P --range 0:4 --to 3 --yes", &["overlap", "--to"]),
+    ];
+    for (line, words) in rows {
+        check(dir.path(), &line.replace(" P", &format!(" {place}")), 2, words);
+    }
+    assert!(fs::read(dir.path().join("a.img")).expect("file") == before, "nothing was written");
+}
