@@ -13,6 +13,7 @@ use nvme_core::wire::BusAddr;
 
 use crate::conformance::EmbeddedDevice;
 use crate::conformance::backend::{AccessRefused, Device};
+use crate::conformance::vfio::VfioDevice;
 use crate::conformance::vfio_user::{Space, VfioUserDevice};
 
 /// A register space of `words`, zero except where `fill` says otherwise; it is handed to `test` mapped, and returned as it
@@ -51,6 +52,11 @@ unsafe impl Confined for EmbeddedDevice {}
 // (guaranteed by `RemoteController`), and such memory is reached through atomic copies alone, also by regions that were
 // given back: it belongs to its address space for as long as that lives.
 unsafe impl Confined for VfioUserDevice {}
+
+// SAFETY: the function reaches memory only through an IOMMU, which has nothing for it but windows of the `AddressSpace` of
+// the case (guaranteed by `Container`), and such memory is reached through atomic copies alone, also by regions that were
+// given back: it belongs to its address space for as long as that lives.
+unsafe impl Confined for VfioDevice {}
 
 // SAFETY: everything goes to an address space, which has made the promise itself; in between regions are only announced
 // to controllers and withdrawn from them, the latter before the address space has them back.

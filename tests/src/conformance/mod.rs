@@ -5,7 +5,7 @@
 //! registers, memory, interrupts and time to work; a case knows nothing else of it. What a back end cannot give it says
 //! by name ([`Need`], or an error of [`Backend::open`]), and the case is then [`Verdict::NotApplicable`] with that
 //! reason. Every case applies to [`Embedded`] and to [`VfioUser`](vfio_user::VfioUser), which is the same controller in
-//! another process.
+//! another process. Those of the driver run on the controllers of other people, too: [`Vfio`](vfio::Vfio).
 //!
 //! | Family | Who acts | Runs on |
 //! |---|---|---|
@@ -38,6 +38,7 @@ mod driver;
 mod embedded;
 mod list;
 pub mod runner;
+pub mod vfio;
 pub mod vfio_user;
 mod world;
 

@@ -188,7 +188,8 @@ pub(crate) fn drive(registers: &Registers, arena: &AddressSpace, waiting: Waitin
             }
             down.disable()
         } else {
-            let outstanding = submit(&mut pairs, &mut buffers, SLOW, true)?;
+            let fast = blocks.first().copied().ok_or("there is no namespace")?;
+            let outstanding = leave(&mut pairs, &mut buffers, fast, &waiter)?;
             println!("{outstanding} commands outstanding at {end}");
             if end == "a reset of the function" {
                 registers.reset().map_err(text)?;
@@ -399,6 +400,56 @@ fn submit(
         pair.ring().map_err(text)?;
     }
     Ok(submitted)
+}
+
+/// Leaves slow commands outstanding on each pair, all of which the controller has fetched: the last command of each pair is
+/// fast, and its completion is waited for. Returns how many are outstanding then.
+///
+/// Without that QEMU may fetch commands while it resets the controller, and write completions into memory of its own that it
+/// has freed; whatever fails later fails for that.
+fn leave(
+    pairs: &mut [Pair<'_, '_>],
+    buffers: &mut Vec<DmaRegion>,
+    (fast, block_bytes): (u32, u32),
+    waiter: &Waiter,
+) -> Result<usize, String> {
+    for (number, pair) in (0_u16..).zip(pairs.iter_mut()) {
+        for index in 0..COMMANDS {
+            let region = buffers.pop().ok_or("a buffer is missing")?;
+            let last = index + 1 == COMMANDS;
+            let entry = if last {
+                entry(fast, block_bytes, number, index, false)
+            } else {
+                entry(SLOW.0, SLOW.1, number, index, true)
+            };
+            pair.submit(&entry, Some(Buffer::whole(region)), index, None)
+                .map_err(|rejected| format!("a command is not submitted: {:?}", rejected.error))?;
+        }
+        pair.ring().map_err(text)?;
+    }
+    let begin = waiter.now();
+    let mut outstanding = 0;
+    for (number, pair) in (1_u16..).zip(pairs.iter_mut()) {
+        let mut fetched = false;
+        while !fetched {
+            while let Some(completed) = pair.poll().map_err(text)? {
+                fetched |= completed.tag + 1 == COMMANDS;
+                if completed.entry.status() != Status::SUCCESS {
+                    return Err(format!("command {} ended with {}", completed.tag, completed.entry.status()));
+                }
+                buffers.push(completed.buffer.ok_or("a buffer is missing")?.into_region());
+            }
+            pair.acknowledge().map_err(text)?;
+            if !fetched {
+                if waiter.is_over(begin) {
+                    return Err(format!("the last command of queue pair {number} has no end"));
+                }
+                waiter.nap(number)?;
+            }
+        }
+        outstanding += pair.outstanding();
+    }
+    Ok(outstanding)
 }
 
 /// Writes, or reads and compares, all blocks of all pairs.

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `drive` | binds the machine's NVMe functions to vfio-pci and drives them, on a kernel with modules and without iommufd |
 //! | `iommufd` | the same on a kernel with iommufd, by that and by type 1 |
+//! | `conform` | runs the cases of the driver of the conformance list |
 //! | `tools` | compares what nvme-cli and `nvme-lm` say and do about one controller, under the kernel's driver and under VFIO |
 //!
 //! The verdict is QEMU's exit status, by its device `isa-debug-exit`: 33 if everything was as it should be, 35 if not. The
@@ -13,6 +14,7 @@
 
 mod bulk;
 mod commands;
+mod conform;
 mod crosscheck;
 mod drive;
 mod interfaces;
@@ -166,6 +168,7 @@ fn run() -> Result<(), Failure> {
             drive_all(IommuBackend::Type1)
         }
         ["iommufd"] => drive_all(IommuBackend::Iommufd),
+        ["conform"] => conform::run(),
         ["tools"] => crosscheck::run(),
         _ => Err(format!("the arguments {arguments:?} name no part")),
     }

@@ -160,7 +160,8 @@ pub(crate) fn data_of_every_shape_arrives_byte_for_byte(backend: &dyn Backend) {
         let block = known.block_bytes;
         let mut longest = 0;
         for scattered in [false, true] {
-            for pages in PAGES {
+            // The longest transfer, too, wherever that lies.
+            for pages in PAGES.into_iter().chain([(limit / PAGE).max(1)]) {
                 for start in [0, 4, block % PAGE, PAGE - 4] {
                     let len = (pages * PAGE - start) / block * block;
                     if len == 0 || len > limit || (len / block) as u64 > known.blocks.min(65_536) {
