@@ -7,8 +7,8 @@ use nvme_core::wire::identify::ControllerType;
 use super::controller_bits::*;
 use super::table::{Bits, Group, Row, Table, bit, bits, bytes, count, hex, no_meaning, text, uuid};
 use super::words::{
-    self, choice, kelvin, microseconds, milliseconds, no_limit_if_zero, pages_or_no_limit, plural,
-    power_size, size_if_stated, tenths_of_second, zero_based, zero_based_blocks,
+    self, choice, kelvin, microseconds, milliseconds, no_limit_if_zero, pages_or_no_limit, power_size,
+    size_if_stated, tenths_of_second, zero_based, zero_based_blocks,
 };
 
 pub(super) static CONTROLLER: Table = Table {
@@ -22,7 +22,7 @@ pub(super) static CONTROLLER: Table = Table {
         text(24, 40, "MN", "Model Number"),
         text(64, 8, "FR", "Firmware Revision"),
         count(72, 1, "RAB", "Recommended Arbitration Burst")
-            .means(|exponent| plural(1_u128.checked_shl(exponent as u32).unwrap_or(0), "command")),
+            .means(|exponent| format!("2^{exponent} commands")),
         hex(73, 3, "IEEE", "IEEE OUI Identifier"),
         hex(76, 1, "CMIC", "Controller Multi-Path I/O and Namespace Sharing Capabilities").of(CMIC),
         count(77, 1, "MDTS", "Maximum Data Transfer Size").within(pages_or_no_limit),

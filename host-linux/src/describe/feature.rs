@@ -8,7 +8,7 @@ use super::controller_bits::OAES;
 use super::log::WARNINGS;
 use super::table::{Bits, Group, Row, Table, bit, bits, count, hex, no_meaning, number, rest};
 use super::words::{self, choice, grouped, kelvin, milliseconds, plural, tenths_of_second, zero_based};
-use super::{Context, Place, Structure};
+use super::{Context, Structure};
 
 /// Decodes the value of a feature: completion dword 0 of Get Features and, for features that have one, its data
 /// structure (`data` is empty for others). `select` is what was asked for.
@@ -18,7 +18,7 @@ pub fn feature(feature: u8, select: FeatureSelect, dword0: u32, data: &[u8]) -> 
     let title = name
         .map_or_else(|| format!("Feature {feature:02X}h"), |name| format!("{name} (feature {feature:02X}h)"));
     let mut structure = Structure::new("FEATURE", title);
-    let place = Place::Bytes { offset: 0, length: 4 };
+    let place = (0, 4);
     if select == FeatureSelect::SupportedCapabilities {
         structure.fields.push(number("DW0", "Capabilities", place, dword0.into(), CAPABILITIES));
         structure.fields.extend(rest(0, data));

@@ -38,6 +38,7 @@ mod feature;
 mod identify;
 mod json;
 mod log;
+mod log_lists;
 mod log_more;
 mod namespace;
 mod registers;

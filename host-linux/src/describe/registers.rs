@@ -3,9 +3,9 @@
 
 use nvme_core::wire::register::{self, Capabilities, PROPERTIES, Property};
 
+use super::Structure;
 use super::table::{Bits, bit, bits, number};
 use super::words::{self, choice, power_size, size};
-use super::{Place, Structure};
 
 /// Decodes every property below the doorbells. `read` gives the 32 bits at an offset, or `None` if they cannot be read;
 /// it is asked for each word at most once, in ascending order. Properties that the capabilities (CAP) say are not there
@@ -28,7 +28,7 @@ pub fn registers(mut read: impl FnMut(u32) -> Option<u32>) -> Structure {
             structure.problems.push("CSTS reads as all ones: the controller is gone".into());
         }
         let (title, parts) = layout(property.offset);
-        let place = Place::Bytes { offset: property.offset as usize, length: property.size as usize };
+        let place = (property.offset as usize, property.size as usize);
         let mut field = number(property.name, title, place, u128::from(value), parts);
         field.meaning = meaning(property.offset, value);
         structure.fields.push(field);

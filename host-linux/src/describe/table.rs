@@ -331,22 +331,18 @@ pub(super) fn dump(name: &'static str, title: impl Into<Cow<'static, str>>, byte
     structure
 }
 
-/// Decodes a number by a table of bits, as a structure of its own would be.
+/// A number of `length` bytes at `offset`, its parts by a table of bits.
 pub(super) fn number(
     name: &'static str,
     title: &'static str,
-    place: Place,
+    (offset, length): (usize, usize),
     number: u128,
     parts: &'static [Bits],
 ) -> Field {
-    let length = match place {
-        Place::Bytes { length, .. } => length,
-        Place::Bits { .. } => 16,
-    };
     Field {
         name: Cow::Borrowed(name),
         title: Cow::Borrowed(title),
-        place,
+        place: Place::Bytes { offset, length },
         value: Value::hexadecimal(number),
         meaning: String::new(),
         bits: decode_bits(parts, number, length),

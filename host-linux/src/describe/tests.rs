@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Recorded bytes decode to the rows expected; every table is sound; no input panics.
 
+/// The bytes of one of the core's recorded vectors.
+macro_rules! vector {
+    ($name:literal) => {
+        dump(include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../nvme-core/tests/vectors/", $name)))
+    };
+}
+
 mod agreement;
+mod layout;
+mod logs;
+mod output;
+mod states;
 
 use nvme_core::wire::admin::FeatureSelect;
 use nvme_core::wire::controller_state::StateDialect;
 use nvme_core::wire::{AsynchronousEvent, CdqEvent, CdqId, CommandId, CompletionQueueEntry, QueueId, Status};
 use proptest::prelude::*;
 
-use super::table::Table;
 use super::*;
 
 const PAGE: Context = Context { page_bytes: Some(4096) };
-
-macro_rules! vector {
-    ($name:literal) => {
-        dump(include_str!(concat!("../../../nvme-core/tests/vectors/", $name)))
-    };
-}
 
 /// The bytes of a recorded dump: lines of an offset and data.
 fn dump(text: &str) -> Vec<u8> {
@@ -65,7 +69,7 @@ fn recorded_identify_data_decodes_to_named_rows() {
                 ("VID", "0x1b36", ""),
                 ("SN", "SER-subC", ""),
                 ("MN", "QEMU NVMe Ctrl", ""),
-                ("RAB", "6", "64 commands"),
+                ("RAB", "6", "2^6 commands"),
                 ("IEEE", "0x525400", ""),
                 ("MDTS", "7", "512 KiB (524,288 bytes)"),
                 ("CNTLID", "0", "controller 0 in migration commands"),
@@ -320,374 +324,6 @@ fn features_decode() {
         check(name, structure, rows);
         assert!(structure.problems.is_empty(), "{name}: {:?}", structure.problems);
     }
-}
-
-#[test]
-fn log_pages_decode() {
-    let page = |length: usize, parts: &[(usize, &[u8])]| {
-        let mut page = vec![0; length];
-        for (at, bytes) in parts {
-            page[*at..*at + bytes.len()].copy_from_slice(bytes);
-        }
-        page
-    };
-    let rows: &[(&str, u8, Vec<u8>, Rows)] = &[
-        (
-            "health",
-            0x02,
-            page(512, &[(0, &[2]), (1, &[0x43, 1]), (3, &[99]), (32, &[9]), (128, &[48]), (200, &[0x2C, 1])]),
-            &[
-                ("CW.TTC", "1", ""),
-                ("CTEMP", "323", "323 K (50 °C)"),
-                ("AVSP", "99", "99 %"),
-                ("DUR", "9", "4.39 MiB (4,608,000 bytes)"),
-                ("POH", "48", "48 hours (2 days)"),
-                ("TSEN1", "300", "300 K (27 °C)"),
-                ("TSEN2", "0", ""),
-            ],
-        ),
-        (
-            "firmware slots",
-            0x03,
-            page(512, &[(0, &[0x21]), (8, b"9.2.50  ")]),
-            &[("AFI.CFSA", "1", ""), ("AFI.NCLRFS", "2", ""), ("FRS1", "9.2.50", "")],
-        ),
-        ("changed namespaces", 0x04, page(4096, &[(0, &[3]), (4, &[7])]), &[("NSID", "3, 7", "")]),
-        (
-            "self-test",
-            0x06,
-            page(564, &[(0, &[2]), (1, &[40])]),
-            &[("CDSTC.DSTC", "40", ""), ("CDSTO.DSTS", "2", "extended self-test")],
-        ),
-        (
-            "endurance",
-            0x09,
-            page(512, &[(5, &[3]), (48, &[2])]),
-            &[("PUSED", "3", "3 %"), ("DUR", "2", "1.86 GiB (2,000,000,000 bytes)")],
-        ),
-        (
-            "aggregate",
-            0x0B,
-            page(64, &[(0, &[2]), (8, &[5, 0, 6, 0])]),
-            &[("NUMENT", "2", ""), ("ENTRY", "5, 6", "")],
-        ),
-        (
-            "sanitize",
-            0x81,
-            page(512, &[(0, &[0xFF, 0x7F]), (2, &[2, 0])]),
-            &[("SPROG", "32767", "49 %"), ("SSTAT.SOS", "2", "sanitize operation in progress")],
-        ),
-        ("unknown", 0xC0, page(4, &[(1, &[9])]), &[("DATA", "00090000", "")]),
-    ];
-    for (name, id, data, rows) in rows {
-        let structure = log_page(*id, data, &PAGE);
-        check(name, &structure, rows);
-        assert!(structure.problems.is_empty(), "{name}: {:?}", structure.problems);
-    }
-}
-
-#[test]
-fn items_of_log_pages_decode() {
-    let mut errors = [0; 192];
-    errors[0] = 5;
-    errors[8..14].copy_from_slice(&[1, 0, 0x1F, 0, 0x05, 0x80]);
-    errors[14..16].copy_from_slice(&[0x28, 0x03]);
-    let log = log_page(0x01, &errors, &PAGE);
-    assert_eq!((log.list("ERR").len(), log.meaning.as_str()), (3, "1 error"));
-    check(
-        "error",
-        &log.list("ERR")[0],
-        &[("ECNT", "5", ""), ("PEL", "0x328", "byte 40 bit 3 of the command")],
-    );
-    assert_eq!(log.list("ERR")[0].meaning, "Invalid Field in Command (0/02h), do not retry");
-    let mut effects = [0; 4096];
-    effects[0x41 * 4] = 1;
-    effects[1028..1031].copy_from_slice(&[3, 0, 1]);
-    let log = log_page(0x05, &effects, &PAGE);
-    let said = |list: &str| -> Vec<_> {
-        let used = log.list(list).iter().filter(|item| !item.is_zero());
-        used.map(|item| (item.name.to_string(), item.meaning.clone())).collect()
-    };
-    assert_eq!(said("ACS"), [("41h".into(), "Migration Send".into())]);
-    assert_eq!(said("IOCS"), [("01h".into(), "Write, changes blocks, alone on its namespace".into())]);
-    let mut access = [0; 16 + 2 * 32 + 8];
-    access[8] = 2;
-    access[16..21].copy_from_slice(&[1, 0, 0, 0, 2]);
-    access[32] = 1;
-    access[48..56].copy_from_slice(&[7, 0, 0, 0, 9, 0, 0, 0]);
-    access[56] = 2;
-    access[72] = 15;
-    let log = log_page(0x0C, &access, &PAGE);
-    let groups = log.list("ANAG");
-    check("first group", &groups[0], &[("AGID", "1", ""), ("NSID", "7, 9", "")]);
-    assert_eq!((groups[0].meaning.as_str(), groups[1].meaning.as_str()), ("optimized", "change"));
-    assert!(log.problems.is_empty(), "{:?}", log.problems);
-    let mut events = vec![0; 512];
-    events[4] = 2;
-    for (kind, data) in [(3, &[1, 2][..]), (0xDE, &[])] {
-        let mut event = [0; 24];
-        (event[0], event[2], event[22]) = (kind, 21, data.len() as u8);
-        events.extend(event);
-        events.extend(data);
-    }
-    let log = log_page(0x0D, &events, &PAGE);
-    assert!(log.problems.is_empty(), "{:?}", log.problems);
-    let said: Vec<_> = log.list("EVENT").iter().map(|event| event.meaning.as_str()).collect();
-    assert_eq!(said, ["timestamp change", "vendor specific"]);
-    check("data of an event", &log.list("EVENT")[0], &[("DATA", "0102", "")]);
-}
-
-#[test]
-fn lists_that_do_not_fit_are_named() {
-    let mut access = [0; 48];
-    (access[8], access[20]) = (1, 200);
-    let mut events = vec![0; 540];
-    (events[4], events[514], events[534]) = (1, 21, 99);
-    let rows = [
-        ("namespaces of a group", log_page(0x0C, &access[..44], &PAGE), "1 groups announced, 0 read"),
-        ("event", log_page(0x0D, &events, &PAGE), "does not fit"),
-        ("aggregate", log_page(0x0B, &[9, 0, 0, 0, 0, 0, 0, 0, 1, 0], &PAGE), "9 entries announced, 1 read"),
-        ("controllers", identify(0x13, 0, &[3, 0, 1, 0], &PAGE), "announces 3 controllers and holds 1"),
-        ("namespaces", identify(0x02, 0, &[2, 0, 0, 0, 2, 0, 0, 0], &PAGE), "must ascend"),
-        ("descriptor", identify(0x03, 0, &[3, 16, 0, 0, 1], &PAGE), "announces 16 bytes where 1 are left"),
-        ("formats", identify(0x20, 0, &[9, 0, 0, 0], &PAGE), "20"),
-    ];
-    for (name, structure, said) in rows {
-        assert!(
-            structure.problems.iter().any(|problem| problem.contains(said)),
-            "{name}: {:?}",
-            structure.problems
-        );
-    }
-}
-
-#[test]
-fn malformed_states_are_named_and_decoded_as_far_as_they_go() {
-    let image = vector!("controller-state-scen-01.hex");
-    let with = |at: usize, value: u8| {
-        let mut image = image.clone();
-        image[at] = value;
-        image
-    };
-    let rows = [
-        ("short header", image[..20].to_vec(), 0, "20"),
-        ("cut in a queue", image[..48 + 8 + 30].to_vec(), 1, "86"),
-        ("recorded, cut short", vector!("controller-state-2q-kernel-driver.hex"), 2, "104"),
-        ("unknown version", with(0, 7), 0, "7"),
-        ("unknown state version", with(48, 7), 0, "7"),
-        ("too many queues", with(50, 200), 4, "200"),
-        ("size of 2^127 dwords", with(31, 0x80), 2, ""),
-        ("reserved byte", with(3, 1), 2, ""),
-    ];
-    for (name, image, queues, said) in rows {
-        let structure = controller_state(&image, StateDialect::Specification);
-        assert_eq!(structure.problems.len(), 1, "{name}: {:?}", structure.problems);
-        assert!(structure.problems[0].contains(said), "{name}: {:?}", structure.problems);
-        assert_eq!(structure.list("IOSQ").len(), queues, "{name}");
-    }
-}
-
-#[test]
-fn every_changed_byte_is_one_difference_at_its_place() {
-    let image = vector!("controller-state-scen-01.hex");
-    let state = |image: &[u8]| controller_state(image, StateDialect::NextPostPhase);
-    let original = state(&image);
-    assert_eq!(diff(&original, &original), []);
-    // Sizes, counts and versions move what follows; every other byte is one field.
-    let moves = |at: usize| matches!(at, 0..2 | 16..54);
-    let mut seen = std::collections::BTreeSet::new();
-    for at in (0..image.len()).filter(|at| !moves(*at)) {
-        let mut changed = image.clone();
-        changed[at] ^= 0x41;
-        let differences = diff(&original, &state(&changed));
-        assert_eq!(differences.len(), 1, "byte {at}: {differences:?}");
-        assert_ne!(differences[0].left, differences[0].right, "byte {at}");
-        seen.insert(differences[0].path.clone());
-    }
-    for path in ["CSATTR", "IOSQ1.IOSQTP", "IOSQ2.IOSQCQID", "IOCQ1.IOCQA", "IOCQ2.IOCQPRP1"] {
-        assert!(seen.contains(path), "{path} is not among {seen:?}");
-    }
-}
-
-#[test]
-fn a_queue_that_only_one_side_has_is_named() {
-    let two = controller_state(&vector!("controller-state-scen-01.hex"), StateDialect::NextPostPhase);
-    let mut one = two.clone();
-    for list in &mut one.lists {
-        list.items.remove(0);
-    }
-    let differences = diff(&two, &one);
-    let said: Vec<_> = differences.iter().map(|entry| (entry.path.as_str(), entry.right.is_some())).collect();
-    assert_eq!(said, [("IOSQ1", false), ("IOCQ1", false)]);
-    let mut text = Vec::new();
-    render_differences(&differences, &mut text, Style::default()).unwrap();
-    let text = String::from_utf8(text).unwrap();
-    assert!(text.contains("IOCQ1") && text.contains("absent"), "{text}");
-}
-
-fn tables() -> Vec<&'static Table> {
-    let all = [
-        controller::TABLES,
-        entry::TABLES,
-        feature::TABLES,
-        identify::TABLES,
-        log::TABLES,
-        log_more::TABLES,
-        namespace::TABLES,
-        state::TABLES,
-    ];
-    all.concat()
-}
-
-#[test]
-fn no_field_of_any_table_overlaps_another_or_leaves_its_structure() {
-    for table in tables() {
-        let rows = table.rows.iter().map(|row| (row.at, row.at + row.length, row.name));
-        let groups = table.groups.iter().map(|group| (group.at, group.end(), group.name));
-        let mut ranges: Vec<_> = rows.chain(groups).collect();
-        let names: std::collections::BTreeSet<_> = ranges.iter().map(|(_, _, name)| *name).collect();
-        assert_eq!(names.len(), ranges.len(), "{}: a name occurs twice", table.title);
-        assert!(names.iter().all(|name| name.starts_with(|c: char| c.is_ascii_uppercase())), "{names:?}");
-        assert!(table.rows.is_sorted_by_key(|row| row.at), "{}", table.title);
-        ranges.sort_unstable();
-        for pair in ranges.windows(2) {
-            assert!(pair[0].1 <= pair[1].0, "{}: {} and {} overlap", table.title, pair[0].2, pair[1].2);
-        }
-        if let Some((_, end, name)) = ranges.last() {
-            assert!(*end <= table.bytes, "{}: {name} ends at {end} of {}", table.title, table.bytes);
-        }
-        for row in table.rows {
-            sound_bits(&format!("{} {}", table.title, row.name), row.length as u32 * 8, row.bits);
-        }
-    }
-    for (name, width, parts) in registers::tables() {
-        sound_bits(name, width, parts);
-    }
-    for (name, width, parts) in feature::bit_tables() {
-        sound_bits(&name, width, parts);
-    }
-}
-
-fn sound_bits(name: &str, width: u32, parts: &[table::Bits]) {
-    let mut next = 0;
-    let names: std::collections::BTreeSet<_> = parts.iter().map(|part| part.name).collect();
-    assert_eq!(names.len(), parts.len(), "{name}: a bit field's name occurs twice");
-    for part in parts {
-        assert!(next <= u32::from(part.low) && part.low <= part.high, "{name}: {} overlaps", part.name);
-        next = u32::from(part.high) + 1;
-        assert!(next <= width, "{name}: {} ends at bit {next} of {width}", part.name);
-    }
-}
-
-/// Every byte of the data is in exactly one field.
-fn covered(structure: &Structure, base: usize, marks: &mut [u8]) {
-    for field in &structure.fields {
-        if let Place::Bytes { offset, length } = field.place {
-            for mark in &mut marks[base + offset..base + offset + length] {
-                *mark += 1;
-            }
-        }
-    }
-}
-
-#[test]
-fn no_byte_is_left_out() {
-    for table in tables() {
-        let data = vec![0xA5; table.bytes + 7];
-        let structure = table.decode(&data, &PAGE);
-        let mut marks = vec![0; data.len()];
-        covered(&structure, 0, &mut marks);
-        for (list, group) in structure.lists.iter().zip(table.groups) {
-            for (index, item) in list.items.iter().enumerate() {
-                covered(item, group.at + index * group.table.bytes, &mut marks);
-            }
-        }
-        let missed = marks.iter().position(|mark| *mark != 1);
-        assert_eq!(missed, None, "{}: a byte is in no field or in two", table.title);
-    }
-}
-
-fn shown(structure: &Structure, all: bool) -> String {
-    let mut text = Vec::new();
-    render(structure, &mut text, Style { all, ..Style::default() }).unwrap();
-    String::from_utf8(text).unwrap()
-}
-
-#[test]
-fn zero_fields_are_hidden_unless_all_are_asked_for() {
-    let manager = identify(0x01, 0, &vector!("identify-controller-manager.hex"), &PAGE);
-    let (brief, all) = (shown(&manager, false), shown(&manager, true));
-    assert!(brief.contains("HMLMS") && !brief.contains("reserved_") && !brief.contains("FGUID"), "{brief}");
-    assert!(all.contains("FGUID") && all.contains("reserved_"), "{all}");
-    for line in brief.lines() {
-        assert!(line.chars().count() <= 110 + 12, "{line}");
-    }
-}
-
-#[test]
-fn a_state_is_printed_in_columns() {
-    let state = controller_state(&vector!("controller-state-1q-vf.hex"), StateDialect::Specification);
-    let expected = "\
-\u{1b}[1mController State\u{1b}[0m: of a suspended controller
- VER         0    Version of the structure
- CSATTR      0x1  Controller State Attributes
-   CSUSP     1    Controller Suspended
- NVMECSS     14   NVMe Controller State Size in dwords: 56 bytes
- VSS         0    Vendor Specific Size in dwords: none
- NVMECS_VER  0    Version of the NVMe Controller State
- NIOSQ       1    Number of I/O Submission Queues
- NIOCQ       1    Number of I/O Completion Queues
-
-\u{1b}[1mI/O submission queues\u{1b}[0m
-        IOSQPRP1  IOSQQSIZE  IOSQQID  IOSQCQID  IOSQA  IOSQHP  IOSQTP
- IOSQ1   0xd7000         63        1         1    0x1       1       2  64 slots, 1 command to fetch
-
-\u{1b}[1mI/O completion queues\u{1b}[0m
-        IOCQPRP1  IOCQQSIZE  IOCQQID  IOCQHP  IOCQTP  IOCQA
- IOCQ1   0x96000         63        1       1       1    0x5  all consumed, no interrupts, next phase 1
-";
-    assert_eq!(shown(&state, false), expected);
-}
-
-#[test]
-fn of_long_data_the_first_difference_is_shown() {
-    let mut image = vec![0; 48 + 4096];
-    image[33] = 4;
-    let left = controller_state(&image, StateDialect::Specification);
-    image[48 + 0x123] = 0xAB;
-    let differences = diff(&left, &controller_state(&image, StateDialect::Specification));
-    assert_eq!(differences.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["VSD"]);
-    let mut text = Vec::new();
-    render_differences(&differences, &mut text, Style::default()).unwrap();
-    let text = String::from_utf8(text).unwrap();
-    assert!(text.contains("differs first at 0x123"), "{text}");
-    assert!(text.contains("0120: 000000ab 00000000"), "{text}");
-    assert!(text.lines().count() < 8 && text.lines().all(|line| line.chars().count() <= 110), "{text}");
-}
-
-#[test]
-fn json_is_keyed_by_name() {
-    let manager = identify(0x01, 0, &vector!("identify-controller-manager.hex"), &PAGE);
-    let json = serde_json::to_value(&manager).unwrap();
-    assert_eq!(json["MDTS"]["value"], 7);
-    assert_eq!(json["MDTS"]["meaning"], "512 KiB (524,288 bytes)");
-    assert_eq!(json["OACS"]["bits"]["HMLMS"]["value"], 1);
-    assert_eq!(json["SN"]["value"], "SER-subC");
-    let mut page = [0; 4096];
-    page[280..296].fill(0xFF);
-    let json = serde_json::to_value(identify(0x01, 0, &page, &PAGE)).unwrap();
-    assert_eq!(json["TNVMCAP"]["value"], u128::MAX.to_string());
-}
-
-#[test]
-fn text_of_a_device_cannot_steer_a_terminal() {
-    let mut page = [0; 4096];
-    page[4..24]
-        .copy_from_slice("\u{1b}[2J\u{9b}31m\\x\u{202e}abc    ".as_bytes().first_chunk::<20>().unwrap());
-    let structure = identify(0x01, 0, &page, &PAGE);
-    let text = structure.field("SN").unwrap().value.to_string();
-    assert!(text.chars().all(|character| !character.is_control() && character != '\u{202e}'), "{text:?}");
-    assert!(text.starts_with("\\u{1b}[2J\\u{9b}31m\\\\x\\u{202e}"), "{text:?}");
 }
 
 proptest! {
