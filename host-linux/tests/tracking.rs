@@ -217,3 +217,174 @@ fn json_is_one_document_for_each_line() {
     let document: Value = serde_json::from_slice(&alone.stdout).expect("one document");
     assert_eq!(document, found[6]);
 }
+
+/// A folder that goes at the end.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+#[test]
+fn a_state_goes_into_a_file_and_back() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (state, cut) = (path("controller.state"), path("cut.state"));
+    type Row<'a> = (&'a str, String, i32, &'a [&'a str], &'a [&'a str]);
+    let rows: [Row<'_>; 8] = [
+        (
+            "read from a controller that runs",
+            format!("state get embedded:demo --controller 2 --vendor 0 --output {state}"),
+            0,
+            &["56 bytes, 8 of them I/O queues, 0 vendor specific"],
+            &["controller 2 was not suspended all the time"],
+        ),
+        (
+            "read whole",
+            format!("state get embedded:demo --controller 2 --suspend --output {state}"),
+            0,
+            &["8 of them I/O queues"],
+            &[],
+        ),
+        ("decoded", format!("state show {state}"), 0, &["NIOSQ", "CSATTR"], &[]),
+        ("compared", format!("state diff {state} {state}"), 0, &["both states are the same"], &[]),
+        (
+            "given back",
+            format!("state set embedded:demo --controller 2 --suspend --input {state}"),
+            0,
+            &["controller 2 has the state", "in 1 commands"],
+            &[],
+        ),
+        (
+            "given to a controller that runs",
+            format!("state set embedded:demo --controller 2 --input {state}"),
+            1,
+            &[],
+            &["Set Controller State", "Invalid Controller Identifier (1/1Fh)"],
+        ),
+        ("not there", format!("state show {}", path("nothing")), 2, &[], &["No such file"]),
+        (
+            "longer than wanted",
+            format!("state get embedded:demo --controller 2 --limit 50 --output {state}"),
+            1,
+            &[],
+            &["the controller's state"],
+        ),
+    ];
+    for (name, line, status, says, notes) in rows {
+        check(name, &run(&words(&line)), status, says, notes);
+    }
+    let whole = std::fs::read(&state).expect("the state");
+    std::fs::write(&cut, &whole[..40]).expect("a file");
+    check("shown as far as it goes", &run(&["state", "show", &cut]), 1, &["CSATTR"], &["cut.state: "]);
+    let set = ["state", "set", "embedded:demo", "--controller", "2", "--input", &cut];
+    check("nothing sent of half a state", &run(&set), 2, &[], &["cut.state: "]);
+    let mut other = whole.clone();
+    other[2] ^= 1;
+    std::fs::write(&cut, &other).expect("a file");
+    let diff = ["state", "diff", &state, &cut];
+    check("one bit", &run(&diff), 0, &["CSATTR"], &[]);
+    check(
+        "as a status",
+        &run(&[&diff[..], &["--exit-code"]].concat()),
+        1,
+        &["CSATTR"],
+        &["differ in 1 place"],
+    );
+    let document = run(&[&diff[..], &["--json"]].concat());
+    let document: Value = serde_json::from_slice(&document.stdout).expect("a document");
+    assert_eq!(document.as_array().map(Vec::len), Some(1), "{document}");
+    std::fs::write(&cut, [&whole[..], &[0; 4]].concat()).expect("a file");
+    check("two states in one file", &run(&set), 2, &[], &["4 bytes stand behind the state"]);
+}
+
+#[test]
+fn watching_shows_what_a_guest_changes() {
+    const WATCH: &str =
+        "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --guest-rate 5000 --json";
+    // Options, entries that end it, whether the queue overflows.
+    let rows = [
+        ("contiguous", "--count 300", 300, false),
+        ("over a list", "--count 700 --layout prp-list --entries 600 --head-every 50", 700, false),
+        ("no trigger to speak of", "--count 300 --trigger 100", 300, false),
+        ("as small as can be", "--count 60 --entries 3", 60, true),
+    ];
+    for (name, options, count, overflows) in rows {
+        let line = format!("{WATCH} {options}");
+        let output = run(&words(&line));
+        check(name, &output, 0, &[], &[]);
+        let found = documents(&output);
+        let kinds: Vec<&str> = found.iter().filter_map(|document| document["event"].as_str()).collect();
+        assert_eq!(kinds[..2], ["watching", "log-started"], "{name}");
+        let of = |kind: &str| found.iter().filter(|document| document["event"] == kind).collect::<Vec<_>>();
+        let summary = *of("summary").last().expect("a summary");
+        assert_eq!(found.last(), Some(summary), "{name}");
+        assert_eq!(summary["entries"], count, "{name}: {summary}");
+        let changed = of("changed");
+        let blocks: u64 = changed.iter().filter_map(|change| change["blocks"].as_u64()).sum();
+        assert_eq!(summary["blocks"], blocks, "{name}");
+        assert!(changed.iter().all(|change| {
+            let end = change["start"].as_u64().zip(change["blocks"].as_u64()).map(|(at, blocks)| at + blocks);
+            change["namespace"] == 1 && end.is_some_and(|end| end <= 16384)
+        }));
+        assert_eq!(summary["overflows"] != 0, overflows, "{name}: {summary}");
+        assert_eq!(of("restarted").is_empty(), !overflows, "{name}");
+        assert_eq!(summary["violations"], 0, "{name}: {summary}");
+    }
+}
+
+#[test]
+fn watching_ends_by_itself_and_tells_of_the_end() {
+    let seconds = "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --seconds 1";
+    let parts = ["watching controller 2 through queue 0", "log started\nchanged ", "log stopped\nentries "];
+    check("seconds", &run(&words(seconds)), 0, &parts, &[]);
+    let nothing = "cdq watch embedded:demo --controller 2 --seconds 0";
+    check("no time", &run(&words(nothing)), 0, &["log started\nlog stopped\n", "2 of them markers"], &[]);
+    let text = "track start embedded:demo --controller 2\ncdq watch embedded:demo --controller 2 --count 1\n\
+                track stop embedded:demo --controller 2\ncdq watch embedded:demo --controller 2 --seconds 0\n\
+                cdq delete embedded:demo --id last";
+    let parts = ["are logged into queue 0", "through queue 0 of 4096", "log started", "queue 0 is deleted"];
+    check("a queue of an earlier line", &script(&[], text), 0, &parts, &[]);
+    let busy = "cdq watch embedded:demo --controller 2 --guest embedded:demo/1 --seconds 0";
+    check("the manager cannot be the guest", &run(&words(busy)), 1, &[], &["embedded:demo/1 is named twice"]);
+    let strange = "cdq watch embedded:demo/2 --controller 1 --seconds 0";
+    check("not announced", &run(&words(strange)), 3, &[], &["bit 11 clear; nothing was sent"]);
+}
+
+/// Starts a watch that goes on until it is told to stop, and reads what it says until changes come.
+fn watching() -> (std::process::Child, std::io::BufReader<std::process::ChildStdout>) {
+    let line = "cdq watch embedded:demo --controller 2 --guest embedded:demo/2";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
+        .args(words(line))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("nvme-lm starts");
+    let mut stdout = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.starts_with("changed") {
+        line.clear();
+        let read = std::io::BufRead::read_line(&mut stdout, &mut line).expect("text");
+        assert_ne!(read, 0, "it ended before anything changed");
+    }
+    (child, stdout)
+}
+
+#[test]
+fn signals_end_a_watch_and_leave_nothing_behind() {
+    use rustix::process::{Pid, Signal, kill_process};
+    for (name, signal, status) in [
+        ("SIGINT", Signal::INT, Some(130)),
+        ("SIGTERM", Signal::TERM, Some(130)),
+        ("SIGKILL", Signal::KILL, None),
+    ] {
+        let (mut child, mut stdout) = watching();
+        kill_process(Pid::from_child(&child), signal).expect("a signal");
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut stdout, &mut rest).expect("text");
+        let ended = child.wait().expect("it ends");
+        assert_eq!(ended.code(), status, "{name}: {rest}");
+        assert_eq!(rest.contains("log stopped\nentries "), status.is_some(), "{name}: {rest}");
+        let again = "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --count 5";
+        check(name, &run(&words(again)), 0, &["entries       5 "], &[]);
+    }
+}

@@ -48,6 +48,8 @@ pub struct OpenOptions {
 pub enum Memory {
     /// Memory of its own.
     Own(Capacity),
+    /// Memory of its own, in one window of bus addresses for each pool.
+    Linear(Capacity),
     /// That of the controller at this place among the requests, which comes before it and has its own.
     Shared(usize),
 }
@@ -105,6 +107,12 @@ impl Device {
     #[must_use]
     pub const fn wake(&self) -> &Wake {
         &self.wake
+    }
+
+    /// Interrupt vectors in use, that of the admin queue among them; none where they need not be counted.
+    #[must_use]
+    pub const fn vectors(&self) -> Option<u16> {
+        self.vectors
     }
 
     /// The interrupt vector for an I/O queue pair, if there are interrupts: the admin queue has vector 0, and where there are
@@ -297,10 +305,14 @@ fn spaces(
             (Memory::Shared(other), _) => {
                 spaces.get(other).cloned().ok_or_else(|| OpenError::Twice(request.address.clone()))?
             }
-            (Memory::Own(capacity), Some(container)) => {
+            (Memory::Own(capacity) | Memory::Linear(capacity), Some(container)) => {
                 let start = container.choose(capacity, backing, &placed)?;
                 placed.push((start, start + AddressSpace::linear_span(capacity, backing) - 1));
                 let space = AddressSpace::linear_at(&name, capacity, BusAddr::new(start), backing);
+                Arc::new(space.map_err(|error| OpenError::Memory(error.into()))?)
+            }
+            (Memory::Linear(capacity), None) => {
+                let space = AddressSpace::linear_of(&name, capacity, backing);
                 Arc::new(space.map_err(|error| OpenError::Memory(error.into()))?)
             }
             (Memory::Own(capacity), None) if linear => {

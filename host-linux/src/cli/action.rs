@@ -358,7 +358,7 @@ pub(crate) fn with_sessions(
 ) -> Result<(), CommandError> {
     let request = |target: &Target| Request {
         address: target.address.clone(),
-        memory: Memory::Own(target.memory),
+        memory: if target.bare { Memory::Linear(target.memory) } else { Memory::Own(target.memory) },
         queues: target.queues,
     };
     let requests: Vec<Request> = targets.iter().map(request).collect();

@@ -11,7 +11,7 @@ use nvme_core::migration::MigrationStep;
 use super::bind::{self, BindArgs};
 use super::commands::{
     CdqCommand, CompareArgs, CopyArgs, DeallocateArgs, FlushArgs, FormatsArgs, IdentifyArgs, ReadArgs,
-    ResumeArgs, ScriptArgs, SuspendArgs, TrackCommand, VerifyArgs, WriteArgs, WriteZeroesArgs,
+    ResumeArgs, ScriptArgs, StateCommand, SuspendArgs, TrackCommand, VerifyArgs, WriteArgs, WriteZeroesArgs,
 };
 use super::values;
 use crate::config::{CdqLayout, MigrateConfig, Namespaces};
@@ -47,6 +47,9 @@ pub enum Command {
     Suspend(Box<SuspendArgs>),
     /// Resume a suspended controller.
     Resume(Box<ResumeArgs>),
+    /// The state of a controller: read it, set it, decode it, compare two.
+    #[command(subcommand)]
+    State(StateCommand),
     /// Show in which formats a controller gives and takes the state of others.
     Formats(Box<FormatsArgs>),
     /// Run several commands with every controller opened once.

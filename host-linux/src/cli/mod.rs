@@ -6,6 +6,8 @@ mod args;
 mod bind;
 pub mod commands;
 pub mod connect;
+mod heat;
+mod load;
 mod meter;
 mod output;
 mod standing;
@@ -27,7 +29,7 @@ use signal_hook::flag;
 use action::Action;
 pub use args::{Cli, Color, Command, MigrateArgs};
 pub use bind::BindArgs;
-use commands::{CdqCommand, Log, TrackCommand};
+use commands::{CdqCommand, Log, StateCommand, TrackCommand};
 use connect::ConnectArgs;
 
 use crate::faults::BadFault;
@@ -88,6 +90,7 @@ fn as_action(command: Command) -> Result<(Box<dyn Action>, ConnectArgs), Box<Com
     Ok(match command {
         Command::Identify(args) => boxed((*args).clone(), args.connect),
         Command::Cdq(CdqCommand::Create(args)) => boxed((*args).clone(), args.tracked.connect),
+        Command::Cdq(CdqCommand::Watch(args)) => boxed((*args).clone(), args.tracked.connect),
         Command::Cdq(CdqCommand::Delete(args)) => boxed((*args).clone(), args.connect),
         Command::Track(TrackCommand::Start(args)) => {
             boxed(Log { args: (*args).clone(), start: true }, args.tracked.connect)
@@ -98,6 +101,10 @@ fn as_action(command: Command) -> Result<(Box<dyn Action>, ConnectArgs), Box<Com
         Command::Track(TrackCommand::Memory(args)) => boxed((*args).clone(), args.tracked.connect),
         Command::Suspend(args) => boxed((*args).clone(), args.tracked.connect),
         Command::Resume(args) => boxed((*args).clone(), args.tracked.connect),
+        Command::State(StateCommand::Get(args)) => boxed((*args).clone(), args.tracked.connect),
+        Command::State(StateCommand::Set(args)) => boxed((*args).clone(), args.tracked.connect),
+        Command::State(StateCommand::Show(args)) => boxed((*args).clone(), args.view.connect()),
+        Command::State(StateCommand::Diff(args)) => boxed((*args).clone(), args.view.connect()),
         Command::Formats(args) => boxed((*args).clone(), args.connect),
         Command::Read(args) => boxed_with(*args, |args| &args.connect),
         Command::Write(args) => boxed_with(*args, |args| &args.connect),

@@ -8,6 +8,7 @@ use nvme_core::wire::cdq::{ControllerDataQueueCommand, ENTRY_BYTES};
 use serde::Serialize;
 
 use super::Tracked;
+use super::watch::WatchArgs;
 use crate::address::Address;
 use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
@@ -30,6 +31,8 @@ Example: nvme-lm script --line 'cdq create embedded:demo --controller 2' --line 
 pub enum CdqCommand {
     /// Make a queue for the changes of a controller.
     Create(Box<CreateArgs>),
+    /// Show the changes of a controller as they come.
+    Watch(Box<WatchArgs>),
     /// Delete a queue.
     Delete(Box<DeleteArgs>),
 }
@@ -40,8 +43,14 @@ pub(crate) struct Shape {
     /// Entries, of which one always stays empty.
     #[arg(long, value_name = "N", default_value = "4096", value_parser = values::cdq_entries, help_heading = "Queue")]
     pub(crate) entries: u32,
-    /// How it lies in memory.
-    #[arg(long, value_name = "LAYOUT", default_value = "contiguous", help_heading = "Queue")]
+    /// How it lies in memory: contiguous, or prp-list.
+    #[arg(
+        long,
+        value_name = "LAYOUT",
+        default_value = "contiguous",
+        hide_possible_values = true,
+        help_heading = "Queue"
+    )]
     pub(crate) layout: CdqLayout,
     /// Give entries back after so many [default: a quarter of the queue, and whenever it is empty].
     #[arg(long, value_name = "N", value_parser = values::head_every, help_heading = "Queue")]

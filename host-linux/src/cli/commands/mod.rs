@@ -8,10 +8,13 @@ mod media;
 mod ranges;
 mod script;
 mod source;
+mod state;
+mod state_files;
 mod suspend;
 mod track;
 mod track_memory;
 mod transfer;
+mod watch;
 
 use clap::Args;
 
@@ -25,6 +28,7 @@ pub use identify::IdentifyArgs;
 pub use ranges::{CopyArgs, DeallocateArgs, FlushArgs, VerifyArgs, WriteZeroesArgs};
 pub use script::ScriptArgs;
 pub(crate) use script::run as run_script;
+pub use state::StateCommand;
 pub use suspend::{ResumeArgs, SuspendArgs};
 pub(crate) use track::Log;
 pub use track::TrackCommand;

@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `nvme-lm cdq watch`: the log of one controller, live.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nvme_core::cdq::{CdqFigures, ControllerDataQueue, LogEvent, QueuePoll};
+use serde::Serialize;
+
+use super::Tracked;
+use super::cdq::Shape;
+use crate::announced::Feature;
+use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
+use crate::cli::heat::Heat;
+use crate::cli::load::{Load, LoadArgs, first_namespace, namespaces};
+use crate::cli::standing::{QueueName, Standing, log_user_data, tracked};
+use crate::driver::DriverError;
+use crate::session::Session;
+
+const HELP: &str = "\
+A queue is made, changes of the controller are logged into it and shown: on a terminal as a heat map, otherwise one line for
+each event (with --json one document). Ctrl-C stops the log, deletes the queue and ends with status 130.
+
+Example: nvme-lm cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --seconds 1";
+
+/// Entries read between two looks at anything else.
+const BATCH: u32 = 4096;
+/// Time between two pictures.
+const PICTURE: Duration = Duration::from_millis(200);
+/// How long the end of the log is waited for.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+/// Events kept in the picture.
+const RECENT: usize = 4;
+
+/// Options of `nvme-lm cdq watch`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = HELP)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    pub(crate) tracked: Tracked,
+    /// Stop after so many seconds.
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// Stop after so many entries.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    #[command(flatten)]
+    shape: Shape,
+    #[command(flatten)]
+    load: LoadArgs,
+}
+
+/// One event as JSON.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Event {
+    Watching { queue: u16, controller: u16, entries: u32 },
+    LogStarted,
+    Changed { namespace: u32, start: u64, blocks: u64, deallocated: bool },
+    AllChanged { namespace: u32 },
+    LogStopped,
+    Suspended,
+    Overflowed,
+    Violation { what: String },
+    Restarted,
+    Summary(Summary),
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+struct Summary {
+    entries: u64,
+    /// Blocks, counted as often as reported.
+    blocks: u64,
+    markers: u64,
+    overflows: u64,
+    violations: u64,
+    head_updates: u64,
+    head_failures: u64,
+    tail_events: u64,
+    full_events: u64,
+    /// Most entries that were in the queue at once, as far as seen.
+    highest_fill: u32,
+    microseconds: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest_writes: Option<u64>,
+}
+
+impl From<LogEvent> for Event {
+    fn from(event: LogEvent) -> Self {
+        match event {
+            LogEvent::LogStarted => Self::LogStarted,
+            LogEvent::Changed { namespace, start, blocks, deallocated } => {
+                Self::Changed { namespace: namespace.get(), start: start.get(), blocks, deallocated }
+            }
+            LogEvent::AllChanged { namespace } => Self::AllChanged { namespace: namespace.get() },
+            LogEvent::LogStopped => Self::LogStopped,
+            LogEvent::Suspended => Self::Suspended,
+            LogEvent::Overflowed => Self::Overflowed,
+        }
+    }
+}
+
+impl Event {
+    fn text(&self) -> String {
+        match self {
+            Self::Watching { queue, controller, entries } => {
+                format!("watching controller {controller} through queue {queue} of {entries} entries")
+            }
+            Self::LogStarted => "log started".into(),
+            Self::Changed { namespace, start, blocks, deallocated } => {
+                let what = if *deallocated { "deallocated" } else { "changed" };
+                let last = start.saturating_add(blocks.saturating_sub(1));
+                format!("{what:<11} namespace {namespace}, blocks {start} to {last} ({blocks})")
+            }
+            Self::AllChanged { namespace } => format!("changed     namespace {namespace}, all blocks"),
+            Self::LogStopped => "log stopped".into(),
+            Self::Suspended => "log ended: the controller is suspended, and every change was reported".into(),
+            Self::Overflowed => "OVERFLOW: the queue became full; later changes are lost".into(),
+            Self::Violation { what } => format!("VIOLATION: {what}"),
+            Self::Restarted => "log starts again; every block may have changed since the overflow".into(),
+            Self::Summary(summary) => summary.text(),
+        }
+    }
+}
+
+impl Summary {
+    fn text(&self) -> String {
+        let seconds = (self.microseconds as f64 / 1e6).max(1e-6);
+        let mut text = format!(
+            "entries       {} ({:.0} a second), {} of them markers\n\
+             blocks        {}, counted as often as reported\n\
+             fill          {} entries at most\n\
+             head updates  {}, {} failed\n\
+             events        {} of the trigger, {} of a full queue\n\
+             overflows     {}\n\
+             violations    {}\n\
+             time          {seconds:.3} s",
+            self.entries,
+            self.entries as f64 / seconds,
+            self.markers,
+            self.blocks,
+            self.highest_fill,
+            self.head_updates,
+            self.head_failures,
+            self.tail_events,
+            self.full_events,
+            self.overflows,
+            self.violations,
+        );
+        if let Some(writes) = self.guest_writes {
+            text += &format!("\nguest         {writes} writes");
+        }
+        text
+    }
+}
+
+/// What is shown, and where.
+struct Screen<'a> {
+    output: &'a Output,
+    /// On a terminal: the picture's state.
+    picture: Option<Picture>,
+    blocks: u64,
+    markers: u64,
+    /// Standard output is gone.
+    failed: Result<(), CommandError>,
+}
+
+struct Picture {
+    heat: Heat,
+    recent: Vec<String>,
+    /// Lines drawn last.
+    drawn: usize,
+    due: Instant,
+    entries_before: u64,
+    drawn_at: Instant,
+}
+
+impl Screen<'_> {
+    fn event(&mut self, event: Event) {
+        match &event {
+            Event::Changed { blocks, .. } => self.blocks = self.blocks.saturating_add(*blocks),
+            Event::AllChanged { .. } => {}
+            Event::LogStarted | Event::LogStopped | Event::Suspended | Event::Overflowed => self.markers += 1,
+            _ => {}
+        }
+        let Some(picture) = &mut self.picture else {
+            let printed = self.output.stream(&event, |out| writeln!(out, "{}", event.text()));
+            let failed = std::mem::replace(&mut self.failed, Ok(()));
+            self.failed = failed.and(printed);
+            return;
+        };
+        match event {
+            Event::Changed { namespace, start, blocks, .. } => picture.heat.touch(namespace, start, blocks),
+            Event::AllChanged { namespace } => picture.heat.touch_all(namespace),
+            other => {
+                if picture.recent.len() == RECENT {
+                    picture.recent.remove(0);
+                }
+                picture.recent.push(other.text());
+            }
+        }
+    }
+
+    /// Draws the picture if it is time.
+    fn draw(&mut self, queue: &ControllerDataQueue, now: Instant) {
+        let Some(picture) = &mut self.picture else { return };
+        if now < picture.due {
+            return;
+        }
+        let figures = queue.figures();
+        let seconds = (now - picture.drawn_at).as_secs_f64().max(1e-3);
+        let rate = (figures.entries - picture.entries_before) as f64 / seconds;
+        (picture.entries_before, picture.drawn_at, picture.due) = (figures.entries, now, now + PICTURE);
+        let width = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
+        let mut lines = picture.heat.lines(width.saturating_sub(1));
+        lines.push(status(queue, &figures, self.blocks, rate));
+        lines.extend(picture.recent.iter().cloned());
+        let mut text = picture.erase();
+        for line in &lines {
+            text += line;
+            text.push('\n');
+        }
+        picture.drawn = lines.len();
+        picture.heat.cool();
+        let printed = anstream::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+        if let Err(error) = printed {
+            self.failed = Err(CommandError::File("standard output".into(), error));
+        }
+    }
+}
+
+impl Picture {
+    fn erase(&mut self) -> String {
+        match std::mem::take(&mut self.drawn) {
+            0 => String::new(),
+            lines => format!("\x1b[{lines}A\x1b[J"),
+        }
+    }
+}
+
+/// The line of figures below the map.
+fn status(queue: &ControllerDataQueue, figures: &CdqFigures, blocks: u64, rate: f64) -> String {
+    format!(
+        "{} entries, {rate:.0} a second; {blocks} blocks; fill {} of {}, {} at most; {} head updates; {} overflows",
+        figures.entries,
+        queue.fill(),
+        queue.entries() - 1,
+        figures.highest_fill,
+        figures.head_updates,
+        figures.overflows,
+    )
+}
+
+/// Reads what is in the queue; whether nothing new was there.
+fn look(
+    session: &mut Session<'_>,
+    queue: &mut ControllerDataQueue,
+    screen: &mut Screen<'_>,
+    limit: u32,
+) -> Result<(bool, bool), CommandError> {
+    let now = session.now();
+    session.controller().poll(now).map_err(DriverError::from)?;
+    let mut marked = false;
+    let (drained, polled) = queue.poll_events(session.controller().admin(), now, limit, false, |event| {
+        marked |= event == LogEvent::Overflowed;
+        screen.event(event.into());
+    });
+    if drained.overflowed && !marked {
+        // Only the controller's event told of it.
+        screen.event(Event::Overflowed);
+    }
+    while let Some(violation) = queue.take_violation() {
+        screen.event(Event::Violation { what: violation.to_string() });
+    }
+    match polled {
+        Ok(QueuePoll::MaySleep) => Ok((drained.empty, true)),
+        Ok(QueuePoll::Again) => Ok((drained.empty, false)),
+        Ok(QueuePoll::Gone) => {
+            Err(CommandError::Failed("the managing controller was reset, and the queue went with it".into()))
+        }
+        // The update is sent again when it is next due.
+        Err(_) => Ok((drained.empty, false)),
+    }
+}
+
+impl Action for WatchArgs {
+    fn targets(&self) -> Vec<Target> {
+        let mut targets = vec![self.shape.target(&self.tracked.manager)];
+        targets.extend(self.load.target());
+        targets
+    }
+
+    fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
+        let device = self.load.guest.as_ref().map(|address| sessions.device(address)).transpose()?;
+        let (session, standing) = sessions.standing(&self.tracked.manager, Feature::TrackUserData)?;
+        let load = match device {
+            None => None,
+            Some(device) => {
+                let (namespace, identity) = first_namespace(session)?;
+                Some(Load::start(&self.load, device, (namespace, &identity), session.timeout())?)
+            }
+        };
+        let watched = self.watch(session, standing, load.as_ref(), output);
+        let ended = load.map(Load::finish).transpose();
+        // The guest is at rest: whatever it changed is in the log.
+        let (mut screen, begun) = watched?;
+        let report = ended?;
+        let summary = self.finish(session, standing, &mut screen, begun)?;
+        let summary = Summary { guest_writes: report.map(|report| report.writes), ..summary };
+        if let Some(mut picture) = screen.picture.take() {
+            let _ = anstream::stdout().write_all(picture.erase().as_bytes());
+        }
+        screen.event(Event::Summary(summary));
+        screen.failed?;
+        if output.is_interrupted() { Err(CommandError::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// What is being watched.
+struct Begun {
+    queue: QueueName,
+    /// The queue was made, and logging started, by this command.
+    made: bool,
+    started: bool,
+    at: Instant,
+}
+
+impl WatchArgs {
+    /// Starts the log and shows it until it is time to stop.
+    fn watch<'o>(
+        &self,
+        session: &mut Session<'_>,
+        standing: &mut Standing,
+        load: Option<&Load>,
+        output: &'o Output,
+    ) -> Result<(Screen<'o>, Begun), CommandError> {
+        let tracked = tracked(session, self.tracked.controller)?;
+        let mut screen = Screen { output, picture: None, blocks: 0, markers: 0, failed: Ok(()) };
+        if !output.is_json() && io::stdout().is_terminal() {
+            let mut heat = Heat::default();
+            for (namespace, identity) in namespaces(session, 8)? {
+                heat.add(namespace.get(), identity.blocks);
+            }
+            let now = Instant::now();
+            let picture =
+                Picture { heat, recent: Vec::new(), drawn: 0, due: now, entries_before: 0, drawn_at: now };
+            screen.picture = Some(picture);
+        }
+        let options = self.shape.options(session);
+        let made = standing.queue_of(session, tracked).is_none();
+        if made {
+            standing.create(session, tracked, &options)?;
+        }
+        let held = standing.queue_of(session, tracked).ok_or(CommandError::Interrupted)?;
+        let id = held.queue.id();
+        let controller = tracked.controller().get();
+        screen.event(Event::Watching { queue: id.get(), controller, entries: held.queue.entries() });
+        let started = !held.logging;
+        if started {
+            log_user_data(session, id, true)?;
+            held.logging = true;
+        }
+        let at = Instant::now();
+        let begun = Begun { queue: QueueName::Id(id), made, started, at };
+        let until = self.seconds.map(|seconds| at + Duration::from_secs(seconds));
+        let first = held.queue.figures().entries;
+        loop {
+            let seen = held.queue.figures().entries - first;
+            let left = self.count.map_or(u64::from(BATCH), |count| count.saturating_sub(seen));
+            let now = Instant::now();
+            let over = left == 0 || until.is_some_and(|until| now >= until);
+            if over || output.is_interrupted() || screen.failed.is_err() {
+                return Ok((screen, begun));
+            }
+            if let Some(load) = load
+                && load.has_failed()
+            {
+                return Ok((screen, begun));
+            }
+            let overflows = held.queue.figures().overflows;
+            let limit = u32::try_from(left).unwrap_or(BATCH).min(BATCH);
+            let (empty, may_sleep) = look(session, &mut held.queue, &mut screen, limit)?;
+            held.logging &= held.queue.figures().overflows == overflows;
+            screen.draw(&held.queue, now);
+            if !held.logging && empty && held.queue.is_published() {
+                // Everything before the overflow has been shown and given back.
+                log_user_data(session, id, true)?;
+                held.logging = true;
+                screen.event(Event::Restarted);
+            }
+            if may_sleep {
+                session.nap();
+            }
+        }
+    }
+
+    /// Stops what this command started, and counts.
+    fn finish(
+        &self,
+        session: &mut Session<'_>,
+        standing: &mut Standing,
+        screen: &mut Screen<'_>,
+        begun: Begun,
+    ) -> Result<Summary, CommandError> {
+        let held = standing.queue(session, begun.queue)?;
+        if begun.started && held.logging {
+            log_user_data(session, held.queue.id(), false)?;
+            held.logging = false;
+            let until = Instant::now() + LAST_LOOK;
+            let markers = screen.markers;
+            while self.count.is_none() && Instant::now() < until {
+                let (empty, _) = look(session, &mut held.queue, screen, BATCH)?;
+                if empty && screen.markers > markers {
+                    break;
+                }
+            }
+        }
+        let figures = match begun.made {
+            true => standing.delete(session, begun.queue)?.1,
+            false => held.queue.figures(),
+        };
+        Ok(Summary {
+            entries: figures.entries,
+            blocks: screen.blocks,
+            markers: screen.markers,
+            overflows: figures.overflows,
+            violations: figures.violations,
+            head_updates: figures.head_updates,
+            head_failures: figures.head_failures,
+            tail_events: figures.tail_events,
+            full_events: figures.full_events,
+            highest_fill: figures.highest_fill,
+            microseconds: u64::try_from(begun.at.elapsed().as_micros()).unwrap_or(u64::MAX),
+            guest_writes: None,
+        })
+    }
+}
