@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nvme_core::migration::MigrationStep;
+use nvme_core::wire::{ControllerId, NamespaceId};
 use serde::{Deserialize, Serialize};
 
+use crate::address::Address;
+use crate::backend::OpenOptions;
 use crate::faults::FaultOption;
 use crate::guest::Pattern;
 
@@ -46,6 +49,55 @@ pub enum Namespaces {
         /// The destination's file, which is overwritten.
         destination: PathBuf,
     },
+    /// Behind controllers that are there already.
+    Controllers(Box<Between>),
+}
+
+/// How the data gets to the destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum DataPath {
+    /// Blocks are copied, guided by the log of changes.
+    #[default]
+    Copy,
+    /// Both sides have the same medium: only the controller moves.
+    Shared,
+}
+
+/// A controller that is migrated, on one side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tracked {
+    /// This program's guest uses it.
+    Ours(Address),
+    /// Somebody else uses it: its identifier.
+    Theirs(ControllerId),
+}
+
+/// Between which controllers to migrate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Between {
+    /// The managing controller at the source.
+    pub source_manager: Address,
+    /// The managing controller at the destination.
+    pub destination_manager: Address,
+    /// The controller that is migrated.
+    pub source: Tracked,
+    /// The controller that takes its place.
+    pub destination: Tracked,
+    /// The namespace, on both sides.
+    pub namespace: NamespaceId,
+    /// How its data gets to the destination.
+    pub data: DataPath,
+    /// Compare all blocks of both sides while nothing runs.
+    pub compare: bool,
+    /// What somebody else's controller was programmed with, as a list for
+    /// [`AbsentController::parse`](crate::backend::AbsentController::parse).
+    pub properties: Option<PathBuf>,
+    /// Shell command that takes memory away from somebody else's source controller before the destination resumes.
+    pub fence: Option<String>,
+    /// Shell command that gives it back if the migration is rolled back after that.
+    pub unfence: Option<String>,
+    /// How controllers are opened.
+    pub open: OpenOptions,
 }
 
 /// How the Controller Data Queue lies in memory.

@@ -44,6 +44,8 @@ pub enum AccessError {
     Server(vfio_user::Error),
     /// Configuration space cannot be written.
     Configuration,
+    /// The controller belongs to somebody else, and this register cannot be reached.
+    Absent(u32),
 }
 
 impl fmt::Display for AccessError {
@@ -54,6 +56,10 @@ impl fmt::Display for AccessError {
             Self::Held(limit) => write!(f, "more than {limit} writes while the controller was suspended"),
             Self::Function(error) => error.fmt(f),
             Self::Server(error) => error.fmt(f),
+            Self::Absent(offset) => write!(
+                f,
+                "register {offset:#x} belongs to somebody else's controller: give its address, or its properties in a file"
+            ),
             Self::Configuration => f.write_str("the function's configuration space cannot be written"),
         }
     }

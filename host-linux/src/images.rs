@@ -131,11 +131,14 @@ impl Inputs {
             Namespaces::Images { source, destination } => {
                 Self::images(config, source, destination, expected_size)
             }
+            Namespaces::Controllers(_) => {
+                refuse("controllers have no images; use migrate::run_between".to_string())
+            }
         }
     }
 
     /// Checks that what is going to be written can be, and that nothing is written over.
-    fn check_files(
+    pub(crate) fn check_files(
         config: &MigrateConfig,
         images: &[(&str, &Path)],
         journal: Option<&Path>,
@@ -153,7 +156,7 @@ impl Inputs {
         outputs.into_iter().try_for_each(|(role, path, written)| check_writable(role, path, written))
     }
 
-    fn extents(config: &MigrateConfig, size: u64) -> Result<Vec<WriteExtent>, InputError> {
+    pub(crate) fn extents(config: &MigrateConfig, size: u64) -> Result<Vec<WriteExtent>, InputError> {
         let blocks = size / u64::from(config.block_size);
         let Some(path) = &config.write_extents else {
             return Ok(vec![WriteExtent { start: 0, blocks, content: WriteContent::Generated }]);

@@ -2,6 +2,8 @@
 //! One run from beginning to end: two subsystems, a guest, the migration, and the proof that it was right.
 
 mod bench;
+mod compare;
+mod controllers;
 mod transfer;
 
 #[cfg(test)]
@@ -14,10 +16,13 @@ use std::time::Duration;
 use nvme_core::dma::Pool;
 use nvme_core::migration::{Convergence, Failure, Outcome};
 
-use crate::config::{CdqLayout, MigrateConfig, Namespaces};
+use crate::address::Address;
+use crate::announced::Unsupported;
+use crate::backend::OpenError;
+use crate::config::{Between, CdqLayout, MigrateConfig, Namespaces};
 use crate::driver::DriverError;
 use crate::embedded::StartError;
-use crate::guest::GuestError;
+use crate::guest::{Guest, GuestError};
 use crate::images::Inputs;
 use crate::journal::Side;
 use crate::mover::MoverError;
@@ -26,7 +31,7 @@ use crate::report::{
     CdqReport, ComparisonReport, ConvergenceReport, EnabledReport, FaultReport, GuestReport, LeftoverReport,
     Report, RoundReport, Setup, Verdict,
 };
-use bench::{Behind, Bench, Limits, fault_reports};
+use bench::{Bench, Limits, fault_reports};
 use transfer::Transfer;
 
 /// Controller Data Queue entries of 32 bytes in a page, which one entry of the PRP list names.
@@ -71,8 +76,16 @@ pub enum RunError {
     Guest(GuestError),
     /// A managing controller could not be brought up.
     Manager(DriverError),
+    /// The controller at this address could not be driven.
+    Controller(Address, DriverError),
     /// A file or memory could not be had.
     Io(&'static str, io::Error),
+    /// A controller could not be opened.
+    Open(OpenError),
+    /// A controller cannot do what a migration needs.
+    Unsupported(Unsupported),
+    /// What was asked does not fit the controllers, or each other; nothing was changed.
+    Input(String),
 }
 
 impl fmt::Display for RunError {
@@ -81,7 +94,11 @@ impl fmt::Display for RunError {
             Self::Subsystem(error) => write!(f, "subsystem: {error}"),
             Self::Guest(error) => write!(f, "guest: {error}"),
             Self::Manager(error) => write!(f, "managing controller: {error}"),
+            Self::Controller(address, error) => write!(f, "{address}: {error}"),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
+            Self::Open(error) => error.fmt(f),
+            Self::Unsupported(unsupported) => unsupported.fmt(f),
+            Self::Input(text) => f.write_str(text),
         }
     }
 }
@@ -96,20 +113,36 @@ pub fn run(config: &MigrateConfig, inputs: Inputs, observer: &mut impl Observer)
     observer.update(&Status { step: "filling the source".into(), ..Status::default() });
     let limits = config.command_timeout.map_or_else(Limits::default, Limits::after);
     let bench = Bench::start(config, &inputs, limits)?;
-    run_with(config, &inputs, bench, observer)
+    run_with(config, inputs.size, bench, observer)
+}
+
+/// Migrates between controllers that are there already. The guest is this program's if both of its controllers are, and
+/// writes generated data over the namespace then.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_between(
+    config: &MigrateConfig,
+    between: &Between,
+    observer: &mut impl Observer,
+) -> Result<Report, RunError> {
+    observer.update(&Status { step: "looking at the controllers".into(), ..Status::default() });
+    let limits = config.command_timeout.map_or_else(Limits::default, Limits::after);
+    let (config, size, bench) = controllers::start(config, between, limits)?;
+    run_with(&config, size, bench, observer)
 }
 
 /// Goes on once everything has been started.
 fn run_with(
     config: &MigrateConfig,
-    inputs: &Inputs,
+    size: u64,
     mut bench: Bench,
     observer: &mut impl Observer,
 ) -> Result<Report, RunError> {
     observer.update(&Status { step: "guest running".into(), ..Status::default() });
     bench.let_run(config.run_before, config.run_commands, observer);
     // A guest that has failed says why at the end.
-    let _ = bench.guest.verify();
+    let _ = bench.guest.as_ref().map(Guest::verify);
     let transfer = bench.transfer(config, observer)?;
     observer.update(&Status {
         step: "guest running on".into(),
@@ -123,14 +156,16 @@ fn run_with(
         bench.let_run(config.run_after, config.run_commands, observer);
     }
     let enabled = bench.enabled();
-    let (guest, figures) = if guest_lives {
-        let figures = bench.guest.figures();
-        match bench.guest.finish() {
-            Ok((figures, _)) => (Ok(()), figures),
-            Err(error) => (Err(error), figures()),
+    let (guest, figures) = match bench.guest {
+        Some(guest) if guest_lives => {
+            let figures = guest.figures();
+            match guest.finish() {
+                Ok((figures, _)) => (Some(Ok(())), figures),
+                Err(error) => (Some(Err(error)), figures()),
+            }
         }
-    } else {
-        (Err(GuestError::Halted), bench.guest.halt(&bench.token))
+        Some(guest) => (Some(Err(GuestError::Halted)), guest.halt(&bench.token)),
+        None => (None, GuestReport::default()),
     };
     let memory_left = |pool| {
         [&bench.guest_memory, &bench.source.memory, &bench.destination.memory]
@@ -143,11 +178,11 @@ fn run_with(
         bytes: memory_left(Pool::Queues) + memory_left(Pool::Data) + memory_left(Pool::ControllerData),
     };
     let faults = fault_reports(&bench.faults);
-    let Behind::Embedded(subsystems) = bench.behind;
-    subsystems.stop();
+    bench.behind.end();
 
-    let comparison = bench.witness.map_or(Ok(None), |witness| witness.finish());
-    let (mut verdict, mut statement) = judge(&transfer, &guest, &comparison, enabled, leftovers);
+    let watched = bench.witness.is_some() || bench.compare;
+    let comparison = bench.witness.map_or(Ok(transfer.comparison), |witness| witness.finish());
+    let (mut verdict, mut statement) = judge(&transfer, &guest, watched, &comparison, enabled, leftovers);
     if let (Verdict::MigrationFailed, Some(error)) = (verdict, bench.platform.error()) {
         statement = format!("{statement} (platform: {error})");
     }
@@ -159,7 +194,7 @@ fn run_with(
     let comparison = comparison.unwrap_or(None);
     Ok(report(
         config,
-        inputs,
+        size,
         transfer,
         Found { verdict, statement, side, guest: figures, comparison, enabled, leftovers, faults },
     ))
@@ -179,7 +214,8 @@ struct Found {
 
 fn judge(
     transfer: &Transfer,
-    guest: &Result<(), GuestError>,
+    guest: &Option<Result<(), GuestError>>,
+    watched: bool,
     comparison: &io::Result<Option<ComparisonReport>>,
     enabled: EnabledReport,
     leftovers: LeftoverReport,
@@ -201,7 +237,7 @@ fn judge(
             Some(failure)
         }
         Outcome::RolledBack { failure, platform: true, clean_up: Some(error), suspend_pending: false }
-            if guest.is_ok() =>
+            if !matches!(guest, Some(Err(_))) =>
         {
             return failed(format!(
                 "{}; rolled back, the guest runs on at the source, verified, but the Controller Data Queue could not \
@@ -210,8 +246,10 @@ fn judge(
             ));
         }
         Outcome::RolledBack { failure, .. } => {
-            let guest =
-                guest.as_ref().err().map_or(String::new(), |error| format!("; the guest failed: {error}"));
+            let guest = match guest {
+                Some(Err(error)) => format!("; the guest failed: {error}"),
+                _ => String::new(),
+            };
             return failed(format!("{}; rolled back, but not cleanly{guest}", show_failure(failure)));
         }
         Outcome::SourceStuck { failure, .. } | Outcome::Indeterminate { failure, .. }
@@ -231,7 +269,7 @@ fn judge(
             ));
         }
     };
-    if let Err(error) = guest {
+    if let Some(Err(error)) = guest {
         return wrong(format!("the guest failed: {error}"));
     }
     if transfer.was_stuck
@@ -255,7 +293,7 @@ fn judge(
         ));
     }
     if let (true, Outcome::Indeterminate { failure, .. }) = (transfer.was_forced, &transfer.outcome) {
-        if comparison.is_none() {
+        if watched && comparison.is_none() {
             return wrong("the namespaces were not compared".into());
         }
         return failed(format!(
@@ -270,10 +308,23 @@ fn judge(
     if leftovers != LeftoverReport::default() {
         return failed(format!("{} bytes of device memory were not given back", leftovers.bytes));
     }
-    if rolled_back.is_none() && comparison.is_none() {
+    if rolled_back.is_none() && watched && comparison.is_none() {
         return wrong("the namespaces were not compared".into());
     }
     match rolled_back {
+        None if !watched && guest.is_none() => (
+            Verdict::Migrated,
+            "migrated; nothing was verified here, because the guest is somebody else's and the sides were not compared"
+                .into(),
+        ),
+        None if !watched => (
+            Verdict::Verified,
+            "verified: the guest read back all it wrote; other blocks were not compared".into(),
+        ),
+        None if guest.is_none() => (
+            Verdict::Verified,
+            "verified: both namespaces were equal at the switch; the guest is somebody else's".into(),
+        ),
         None => (
             Verdict::Verified,
             "verified: both namespaces were equal at the switch, and the guest read back all it wrote".into(),
@@ -345,9 +396,9 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn report(config: &MigrateConfig, inputs: &Inputs, transfer: Transfer, found: Found) -> Report {
+fn report(config: &MigrateConfig, size: u64, transfer: Transfer, found: Found) -> Report {
     let (source_image, destination_image) = match &config.namespaces {
-        Namespaces::Memory { .. } => (None, None),
+        Namespaces::Memory { .. } | Namespaces::Controllers(_) => (None, None),
         Namespaces::Images { source, destination } => (Some(source.clone()), Some(destination.clone())),
     };
     let rounds = transfer.rounds.iter().map(|round| RoundReport {
@@ -371,7 +422,7 @@ fn report(config: &MigrateConfig, inputs: &Inputs, transfer: Transfer, found: Fo
         setup: Setup {
             source_image,
             destination_image,
-            size: inputs.size,
+            size,
             block_size: config.block_size,
             queue_depth: config.queue_depth,
             io_queues: config.io_queues,

@@ -38,6 +38,15 @@ pub enum PlatformError {
     AtStop(io::ErrorKind),
     /// The command run at stop ended with this status; none if a signal ended it.
     AtStopStatus(Option<i32>),
+    /// A block that differs between the sides, of so many.
+    Different {
+        /// The first.
+        first: u64,
+        /// How many.
+        blocks: u64,
+    },
+    /// The sides could not be compared.
+    Compare(crate::mover::MoverError),
 }
 
 impl fmt::Display for PlatformError {
@@ -49,6 +58,10 @@ impl fmt::Display for PlatformError {
             Self::AtStopStatus(Some(status)) => {
                 write!(f, "the command run at stop failed with status {status}")
             }
+            Self::Different { first, blocks } => {
+                write!(f, "{blocks} blocks differ between source and destination, the first is {first}")
+            }
+            Self::Compare(error) => write!(f, "the sides could not be compared: {error}"),
             Self::AtStopStatus(None) => f.write_str("the command run at stop was ended by a signal"),
         }
     }
@@ -69,6 +82,8 @@ pub struct HostPlatform<R> {
     token: Arc<RunToken>,
     journal: Option<Journal>,
     at_stop: Option<String>,
+    /// Shell commands that take memory away from the source's controller and give it back.
+    fences: [Option<String>; 2],
     witness: Option<Arc<Witness>>,
     error: Option<PlatformError>,
 }
@@ -83,7 +98,15 @@ impl<R: BusMaster> HostPlatform<R> {
         at_stop: Option<String>,
         witness: Option<Arc<Witness>>,
     ) -> Self {
-        Self { endpoint, token, journal, at_stop, witness, error: None }
+        let fences = [None, None];
+        Self { endpoint, token, journal, at_stop, fences, witness, error: None }
+    }
+
+    /// With shell commands that take memory away from the source's controller and give it back, where its owner has to do
+    /// that.
+    #[must_use]
+    pub fn with_fences(self, fence: Option<String>, unfence: Option<String>) -> Self {
+        Self { fences: [fence, unfence], ..self }
     }
 
     /// Where the guest runs.
@@ -165,7 +188,11 @@ impl<R: BusMaster> HostPlatform<R> {
     }
 
     fn run_at_stop(&self) -> Result<(), PlatformError> {
-        let Some(text) = &self.at_stop else { return Ok(()) };
+        self.run_command(self.at_stop.as_deref())
+    }
+
+    fn run_command(&self, text: Option<&str>) -> Result<(), PlatformError> {
+        let Some(text) = text else { return Ok(()) };
         let failed = |error: io::Error| PlatformError::AtStop(error.kind());
         // Standard output may carry the report.
         let output = io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
@@ -192,10 +219,14 @@ impl<R: BusMaster> Platform for HostPlatform<R> {
     fn fence_source(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
         // Its controller may report a fatal status if it is released now, which is no business of the guest's.
         self.token.pause();
+        let fenced = self.run_command(self.fences[0].as_deref());
+        self.note(fenced)?;
         self.set_bus_master(Attachment::Source, false)
     }
 
     fn unfence_source(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
+        let unfenced = self.run_command(self.fences[1].as_deref());
+        self.note(unfenced)?;
         self.set_bus_master(Attachment::Source, true)
     }
 

@@ -14,6 +14,8 @@ use crate::guest::Pattern;
 pub enum Verdict {
     /// The namespace was migrated, and both it and everything the guest wrote were verified.
     Verified,
+    /// The controller was migrated; the guest is somebody else's, and the sides were not compared.
+    Migrated,
     /// Some block is not what it must be, or the guest saw an error.
     VerificationFailed,
     /// The migration failed and was rolled back, or the guest could not go on.
@@ -31,7 +33,7 @@ impl Verdict {
     #[must_use]
     pub const fn exit_status(self) -> u8 {
         match self {
-            Self::Verified => 0,
+            Self::Verified | Self::Migrated => 0,
             Self::VerificationFailed | Self::MigrationFailed => 1,
             Self::Cancelled => 3,
             Self::NotConverged => 4,

@@ -27,7 +27,7 @@ pub enum InterruptMode {
 }
 
 /// How controllers are opened.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OpenOptions {
     /// For a physical function with virtual functions, and for those.
     pub vf_token: Option<VfToken>,

@@ -18,6 +18,7 @@
 //! All PCI functions that are opened together are in one container, and all memory is mapped into it: a managing controller may
 //! write to a Controller Data Queue by the function whose changes it logs, so both have to see the same addresses.
 
+mod absent;
 mod confined;
 mod device;
 mod embedded;
@@ -25,6 +26,7 @@ mod error;
 mod registers;
 mod wake;
 
+pub use absent::{AbsentController, PropertiesError};
 pub use confined::{Confined, attach};
 pub(crate) use device::is_same_controller;
 pub use device::{Device, Devices, InterruptMode, Memory, OpenOptions, Request};

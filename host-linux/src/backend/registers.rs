@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use nvme_core::register::{Offset, RegisterIo};
 
+use super::AbsentController;
 use crate::embedded::EmbeddedController;
 use crate::endpoint::{AccessError, BusMaster};
 use crate::vfio::VfioController;
@@ -19,6 +20,8 @@ pub enum Registers {
     Vfio(Arc<VfioController>),
     /// Behind a socket.
     VfioUser(Arc<RemoteController>),
+    /// Of somebody else, out of reach.
+    Absent(AbsentController),
 }
 
 impl RegisterIo for Registers {
@@ -29,6 +32,7 @@ impl RegisterIo for Registers {
             Self::Embedded(controller) => controller.read32(offset),
             Self::Vfio(controller) => controller.read32(offset).map_err(AccessError::Function),
             Self::VfioUser(controller) => controller.read32(offset).map_err(AccessError::Server),
+            Self::Absent(controller) => controller.read(offset),
         }
     }
 
@@ -38,22 +42,29 @@ impl RegisterIo for Registers {
             Self::Embedded(controller) => controller.write32(offset, value),
             Self::Vfio(controller) => controller.write32(offset, value).map_err(AccessError::Function),
             Self::VfioUser(controller) => controller.write32(offset, value).map_err(AccessError::Server),
+            Self::Absent(controller) => controller.write(offset, value),
         }
     }
 
     fn read64(&self, offset: Offset) -> Result<u64, AccessError> {
         match self {
-            Self::Embedded(controller) => controller.read64(offset),
-            Self::Vfio(controller) => controller.read64(offset).map_err(AccessError::Function),
+            // Its server takes the whole register in one message.
             Self::VfioUser(controller) => controller.read64(offset).map_err(AccessError::Server),
+            _ => {
+                let low = self.read32(offset)?;
+                let high = self.read32(Offset::new(offset.bytes().saturating_add(4)))?;
+                Ok(u64::from(high) << 32 | u64::from(low))
+            }
         }
     }
 
     fn write64(&self, offset: Offset, value: u64) -> Result<(), AccessError> {
         match self {
-            Self::Embedded(controller) => controller.write64(offset, value),
-            Self::Vfio(controller) => controller.write64(offset, value).map_err(AccessError::Function),
             Self::VfioUser(controller) => controller.write64(offset, value).map_err(AccessError::Server),
+            _ => {
+                self.write32(offset, value as u32)?;
+                self.write32(Offset::new(offset.bytes().saturating_add(4)), (value >> 32) as u32)
+            }
         }
     }
 }
@@ -66,6 +77,8 @@ impl BusMaster for Registers {
                 controller.set_bus_master(enabled).map_err(|_| AccessError::Configuration)
             }
             Self::VfioUser(controller) => controller.set_bus_master(enabled).map_err(AccessError::Server),
+            // Whoever owns it does that.
+            Self::Absent(_) => Ok(()),
         }
     }
 }
@@ -78,7 +91,7 @@ impl Registers {
     /// It has no such reset, or refuses.
     pub fn reset_function(&self) -> Result<(), super::OpenError> {
         match self {
-            Self::Embedded(_) => Err(super::OpenError::NoFunctionReset),
+            Self::Embedded(_) | Self::Absent(_) => Err(super::OpenError::NoFunctionReset),
             Self::Vfio(controller) => controller.reset().map_err(super::OpenError::Vfio),
             Self::VfioUser(controller) => controller.reset().map_err(super::OpenError::VfioUser),
         }

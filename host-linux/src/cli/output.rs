@@ -174,7 +174,7 @@ pub(crate) fn tables(report: &Report, out: &mut impl Write) -> io::Result<()> {
 
     writeln!(out, "Convergence: {}", report.convergence.statement)?;
     let color = match report.verdict {
-        Verdict::Verified => AnsiColor::Green,
+        Verdict::Verified | Verdict::Migrated => AnsiColor::Green,
         Verdict::Cancelled | Verdict::NotConverged | Verdict::Interrupted => AnsiColor::Yellow,
         Verdict::VerificationFailed | Verdict::MigrationFailed => AnsiColor::Red,
     };

@@ -11,8 +11,8 @@ use nvme_core::register::{Offset, RegisterIo};
 use nvme_core::wire::{ControllerId, NamespaceId};
 
 use super::{LOOK, Observer, RunError};
-use crate::backend::Registers;
-use crate::config::{MigrateConfig, Namespaces};
+use crate::backend::{Devices, Pump, Registers};
+use crate::config::{DataPath, MigrateConfig, Namespaces};
 use crate::driver::ADMIN_TIMEOUT;
 use crate::embedded::{ControllerRole, ControllerSetup, EmbeddedSubsystem, NAMESPACE, SubsystemSetup};
 use crate::endpoint::{AccessError, Attachment, Endpoint};
@@ -97,26 +97,32 @@ impl Memories {
                 .map(Arc::new)
                 .map_err(|error| RunError::Io("memory for controllers", error))
         };
-        let commands = usize::from(config.queue_depth) * usize::from(config.io_queues);
-        let command_bytes = (config.io_size as usize).next_multiple_of(PAGE);
-        let guest = Capacity {
-            // Entries, PRP lists, and what is lost to whole pages.
-            queues: (4 << 20) + commands * 3 * PAGE,
-            data: (4 << 20) + commands * command_bytes,
-            controller_data: PAGE,
-        };
-        let manager = Capacity {
-            queues: 8 << 20,
-            data: (8 << 20) + PIECES * PIECE_BYTES,
-            // The entries, and as much again for list pages and room to move.
-            controller_data: (1 << 20) + config.cdq_entries as usize * 64,
-        };
+        let (guest, manager) = capacities(config);
         Ok(Self {
             guest: space("nvme-lm guest", guest)?,
             source: space("nvme-lm source manager", manager)?,
             destination: space("nvme-lm destination manager", manager)?,
         })
     }
+}
+
+/// Memory that the guest needs, and each managing controller.
+pub(super) fn capacities(config: &MigrateConfig) -> (Capacity, Capacity) {
+    let commands = usize::from(config.queue_depth) * usize::from(config.io_queues);
+    let command_bytes = (config.io_size as usize).next_multiple_of(PAGE);
+    let guest = Capacity {
+        // Entries, PRP lists, and what is lost to whole pages.
+        queues: (4 << 20) + commands * 3 * PAGE,
+        data: (4 << 20) + commands * command_bytes,
+        controller_data: PAGE,
+    };
+    let manager = Capacity {
+        queues: 8 << 20,
+        data: (8 << 20) + PIECES * PIECE_BYTES,
+        // The entries, and as much again for list pages and room to move.
+        controller_data: (1 << 20) + config.cdq_entries as usize * 64,
+    };
+    (guest, manager)
 }
 
 pub(super) struct Subsystems {
@@ -155,7 +161,27 @@ pub(super) struct Party {
 
 /// What the controllers need for as long as they are used.
 pub(super) enum Behind {
+    /// Subsystems of this run.
     Embedded(Subsystems),
+    /// Controllers that were opened for it, and the threads that hand their interrupts on.
+    Opened {
+        /// They end before the controllers.
+        pumps: Vec<Pump>,
+        /// Closed at the end.
+        devices: Devices,
+    },
+}
+
+impl Behind {
+    pub(super) fn end(self) {
+        match self {
+            Self::Embedded(subsystems) => subsystems.stop(),
+            Self::Opened { pumps, devices } => {
+                drop(pumps);
+                drop(devices);
+            }
+        }
+    }
 }
 
 pub(super) struct Bench {
@@ -168,7 +194,8 @@ pub(super) struct Bench {
     pub(super) guest_memory: Arc<AddressSpace>,
     /// Raised by both managing controllers.
     pub(super) managers: Arc<Signal>,
-    pub(super) guest: Guest,
+    /// The guest, if it is this program's.
+    pub(super) guest: Option<Guest>,
     /// The guest's processor.
     pub(super) token: Arc<RunToken>,
     /// The guest's registers.
@@ -176,6 +203,10 @@ pub(super) struct Bench {
     pub(super) limits: Limits,
     pub(super) platform: HostPlatform<Registers>,
     pub(super) witness: Option<Arc<Witness>>,
+    /// How the data gets to the destination.
+    pub(super) data: DataPath,
+    /// Compare both sides at the stop.
+    pub(super) compare: bool,
     pub(super) journal: Option<PathBuf>,
     /// What each side's controllers do wrong.
     pub(super) faults: [(Side, Arc<[FaultSlot]>); 2],
@@ -307,21 +338,30 @@ impl Bench {
             namespace: NAMESPACE,
             guest_memory: memory.guest,
             managers,
-            guest,
+            guest: Some(guest),
             token,
             endpoint,
             limits,
             platform,
             witness: Some(witness),
+            data: DataPath::Copy,
+            compare: false,
             journal,
             faults,
         })
     }
 
+    /// The rules of controllers that have none.
+    pub(super) fn no_faults() -> [(Side, Arc<[FaultSlot]>); 2] {
+        [(Side::Source, Arc::default()), (Side::Destination, Arc::default())]
+    }
+
     /// Waits while the guest runs for so long and until it has completed so many commands more; shorter if it fails or the run is
     /// interrupted.
     pub(super) fn let_run(&self, duration: Duration, commands: u64, observer: &impl Observer) {
-        let_run(&self.guest, duration, commands, observer);
+        if let Some(guest) = &self.guest {
+            let_run(guest, duration, commands, observer);
+        }
     }
 
     /// The guest's controllers.

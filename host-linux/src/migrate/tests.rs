@@ -50,7 +50,7 @@ fn a_command_at_stop_longer_than_every_time_out_changes_nothing_but_the_stop_tim
     let config = config("sleep 5".into());
     let inputs = Inputs::open(&config, None).expect("inputs");
     let bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
-    let report = run_with(&config, &inputs, bench, &mut ()).expect("run");
+    let report = run_with(&config, inputs.size, bench, &mut ()).expect("run");
     assert_eq!(report.verdict, Verdict::Verified, "{}", report.statement);
     assert!(report.stop_time_us.is_some_and(|time| time >= 5_000_000), "{:?}", report.stop_time_us);
     assert!(report.duration_us >= 5_000_000, "{}", report.duration_us);
@@ -92,7 +92,7 @@ fn with_manager_reset(of_source: bool, status: u8) -> (Report, [Vec<u8>; 2]) {
             std::fs::write(&go, "").expect("go");
             before
         });
-        let report = run_with(&config, &inputs, bench, &mut ()).expect("a report");
+        let report = run_with(&config, inputs.size, bench, &mut ()).expect("a report");
         (report, at_stop.join().expect("at stop"))
     });
     (report.0, [report.1, content(&inputs.source)])

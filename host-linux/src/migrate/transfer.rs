@@ -8,7 +8,7 @@ use nvme_core::admin::AdminSlot;
 use nvme_core::cdq::{CdqOptions, HeadPolicy, QueueLayout};
 use nvme_core::controller::{EnableOptions, Link, Quiesced};
 use nvme_core::dirty::{DirtyMap, DirtySet, Granularity};
-use nvme_core::dma::Pool;
+use nvme_core::dma::{Pool, release};
 use nvme_core::io::IoSlot;
 use nvme_core::migration::{
     Cancellation, ConvergencePolicy, DestinationOptions, MigrationOptions, MigrationStep, Migrator, Outcome,
@@ -18,17 +18,20 @@ use nvme_core::time::{Instant, Step};
 use nvme_core::wire::{ControllerId, QueueId};
 
 use super::bench::{Bench, Party, let_run};
+use super::compare::Comparer;
 use super::{Observer, RunError, Status};
 use crate::backend::Registers;
-use crate::config::{CdqLayout, MigrateConfig};
+use crate::config::{CdqLayout, DataPath, MigrateConfig};
 use crate::driver::{
     Clock, Controller, DriverError, Kept, QueuePair, Waiter, abandon_pair, bring_down_then, bring_up,
     create_pair, delete_pair, identify_controller, identify_namespace, request_queues, reset_then,
     zeroes_limit,
 };
+use crate::guest::Guest;
 use crate::memory::AddressSpace;
 use crate::mover::{Mover, MoverError, PIECE_BYTES, PIECES, Tag};
 use crate::platform::{HostPlatform, PlatformError};
+use crate::report::ComparisonReport;
 
 const ADMIN_SLOTS: usize = 32;
 /// Largest controller state that can be taken.
@@ -57,35 +60,41 @@ pub(super) struct Transfer {
     /// Why a managing controller could not be shut down after it all.
     pub(super) bring_down_error: Option<DriverError>,
     pub(super) journal: Option<PathBuf>,
+    /// Both sides at the stop, if they were compared then.
+    pub(super) comparison: Option<ComparisonReport>,
 }
 
-/// A managing controller in use, with its one I/O queue pair.
+/// A managing controller in use.
 struct Manager<'d, 's> {
     controller: Controller<'d, 's, Registers>,
     arena: &'d AddressSpace,
 }
 
-type Pair<'d, 's> = QueuePair<'d, 's, Registers, Tag>;
+/// An I/O queue pair of a managing controller.
+pub(super) type Pair<'d, 's> = QueuePair<'d, 's, Registers, Tag>;
 
 fn bring_up_manager<'d, 's>(
     party: &'d Party,
     link: &'d Link,
     slots: &'s mut [AdminSlot],
-    io_slots: &'s mut [IoSlot<Tag>],
+    io_slots: &'s mut [Vec<IoSlot<Tag>>],
     waiter: Waiter<'_>,
-) -> Result<(Manager<'d, 's>, Pair<'d, 's>), DriverError> {
+) -> Result<(Manager<'d, 's>, Vec<Pair<'d, 's>>), DriverError> {
     let arena = &party.memory;
     let options = EnableOptions::default();
     let mut controller = bring_up(&party.manager, arena, link, slots, &options, waiter)?;
     identify_controller(&mut controller, waiter)?;
-    request_queues(&mut controller, 1, waiter)?;
-    let vector = match party.vectors {
-        None => Some(1),
-        Some(0) => None,
-        Some(count) => Some(1 % count),
-    };
-    let pair = create_pair(&mut controller, QueueId::new(1), vector, PIECE_BYTES, io_slots, waiter)?;
-    Ok((Manager { controller, arena }, pair))
+    request_queues(&mut controller, io_slots.len() as u16, waiter)?;
+    let mut pairs = Vec::new();
+    for (id, slots) in (1..).zip(io_slots) {
+        let vector = match party.vectors {
+            None => Some(id),
+            Some(0) => None,
+            Some(count) => Some(id % count),
+        };
+        pairs.push(create_pair(&mut controller, QueueId::new(id), vector, PIECE_BYTES, slots, waiter)?);
+    }
+    Ok((Manager { controller, arena }, pairs))
 }
 
 /// How a managing controller is taken down.
@@ -97,26 +106,39 @@ enum Ending {
     Reset,
 }
 
-/// Takes a managing controller down, with its queue pair and what was kept for it; calls `then` with the evidence that it
+/// Takes a managing controller down, with its queue pairs and what was kept for it; calls `then` with the evidence that it
 /// is disabled, if it is.
 fn end_manager(
     mut manager: Manager<'_, '_>,
-    pair: Pair<'_, '_>,
+    pairs: Vec<Pair<'_, '_>>,
     kept: Kept,
     ending: Ending,
     waiter: Waiter<'_>,
     then: impl FnOnce(&Quiesced<'_>),
 ) -> Result<(), DriverError> {
-    let (ended, undeleted) = match ending {
-        Ending::Reset => (Ok(()), Some(abandon_pair(&mut manager.controller, pair, waiter))),
-        Ending::Orderly => match delete_pair(&mut manager.controller, pair, waiter) {
-            Ok(()) => (Ok(()), None),
-            Err((error, pair)) => (Err(error), Some(pair)),
-        },
-    };
+    let mut ended = Ok(());
+    let mut undeleted = Vec::new();
+    for pair in pairs {
+        // After the first that fails the others would only wait as long.
+        let busy = pair.unfinished().next().is_some();
+        if ending == Ending::Reset || ended.is_err() || busy {
+            undeleted.push(abandon_pair(&mut manager.controller, pair, waiter));
+        } else if let Err((error, pair)) = delete_pair(&mut manager.controller, pair, waiter) {
+            ended = Err(error);
+            undeleted.push(pair);
+        }
+    }
+    let arena = manager.arena;
     let then = |proof: &Quiesced<'_>| {
-        // The pair is this controller's, so the proof is taken.
-        let _ = undeleted.map(|pair| pair.retire(proof));
+        for mut pair in undeleted {
+            while let Some(lost) = pair.drain(proof) {
+                if let Some(buffer) = lost.buffer {
+                    release(arena, buffer.into_region(), proof);
+                }
+            }
+            // The pair is this controller's, so the proof is taken.
+            let _ = pair.retire(proof);
+        }
         then(proof);
     };
     let down = match ending {
@@ -131,11 +153,16 @@ fn options(
     source: ControllerId,
     block_size: u32,
     unallocated_reads_zero: bool,
+    data: DataPath,
     timeouts: Timeouts,
 ) -> MigrationOptions {
     let head = match config.head_every {
         Some(every) => HeadPolicy { every, occupancy_percent: 0, when_idle: false, ..HeadPolicy::default() },
         None => HeadPolicy::default(),
+    };
+    let data = match data {
+        DataPath::Copy => nvme_core::migration::DataPath::Copy,
+        DataPath::Shared => nvme_core::migration::DataPath::Shared,
     };
     let layout = match config.cdq_layout {
         CdqLayout::Contiguous => QueueLayout::Contiguous,
@@ -148,6 +175,7 @@ fn options(
         stop_time_limit: config.stop_time_limit,
         convergence: if config.strict { ConvergencePolicy::Cancel } else { ConvergencePolicy::Force },
         unallocated_reads_zero,
+        data,
         timeouts,
         ..MigrationOptions::new(source)
     }
@@ -159,15 +187,17 @@ fn has_passed(before: MigrationStep, now: MigrationStep, asked: MigrationStep) -
 }
 
 /// The platform, with a watch: its calls may take long, which must not use up the time-outs of the migration.
-struct Timed<'p> {
+struct Timed<'p, 'd, 's> {
     platform: &'p mut HostPlatform<Registers>,
+    comparer: Option<Comparer<'d, 's>>,
+    comparison: Option<ComparisonReport>,
     /// In calls altogether.
     spent: Duration,
     /// In calls while the guest stands still.
     stopped: Duration,
 }
 
-impl Timed<'_> {
+impl Timed<'_, '_, '_> {
     fn call<T>(&mut self, stopped: bool, call: impl FnOnce(&mut HostPlatform<Registers>) -> T) -> T {
         let begun = std::time::Instant::now();
         let result = call(self.platform);
@@ -180,7 +210,7 @@ impl Timed<'_> {
     }
 }
 
-impl Platform for Timed<'_> {
+impl Platform for Timed<'_, '_, '_> {
     type Error = PlatformError;
 
     fn source_suspended(&mut self, source: ControllerId) -> Result<(), PlatformError> {
@@ -200,6 +230,17 @@ impl Platform for Timed<'_> {
     }
 
     fn before_resume(&mut self, destination: ControllerId) -> Result<(), PlatformError> {
+        if let Some(comparer) = &mut self.comparer {
+            let begun = std::time::Instant::now();
+            let compared = comparer.run(Clock::new());
+            self.spent += begun.elapsed();
+            self.stopped += begun.elapsed();
+            let report = compared.map_err(PlatformError::Compare)?;
+            self.comparison = Some(report);
+            if let (Some(first), blocks) = (report.first_wrong, report.wrong) {
+                return Err(PlatformError::Different { first, blocks });
+            }
+        }
         self.call(true, |platform| platform.before_resume(destination))
     }
 
@@ -230,14 +271,19 @@ impl Bench {
         let links = [Link::new(), Link::new()];
         let [source_link, destination_link] = &links;
         let admin_slots = || (0..ADMIN_SLOTS).map(|_| AdminSlot::new()).collect::<Vec<_>>();
-        let io_slots = || (0..PIECES + 1).map(|_| IoSlot::new()).collect::<Vec<IoSlot<Tag>>>();
+        // A queue pair for the data mover, and one for the comparison.
+        let queues = 1 + usize::from(self.compare);
+        let io_slots = || {
+            let slots = || (0..PIECES + 1).map(|_| IoSlot::new()).collect::<Vec<IoSlot<Tag>>>();
+            (0..queues).map(|_| slots()).collect::<Vec<_>>()
+        };
         let (mut source_slots, mut destination_slots) = (admin_slots(), admin_slots());
         let (mut source_io, mut destination_io) = (io_slots(), io_slots());
 
-        let (mut source, source_pair) =
+        let (mut source, source_pairs) =
             bring_up_manager(source_party, source_link, &mut source_slots, &mut source_io, waiter)
                 .map_err(RunError::Manager)?;
-        let (mut destination, destination_pair) = bring_up_manager(
+        let (mut destination, destination_pairs) = bring_up_manager(
             destination_party,
             destination_link,
             &mut destination_slots,
@@ -249,6 +295,19 @@ impl Bench {
             identify_namespace(&mut source.controller, self.namespace, waiter).map_err(RunError::Manager)?;
         let block_size = namespace.block_bytes();
         let zeroes_limit = zeroes_limit(&mut destination.controller, waiter).map_err(RunError::Manager)?;
+        let none = || RunError::Manager(DriverError::Queues { needed: 1, granted: 0 });
+        let (mut source_pairs, mut destination_pairs) = (source_pairs, destination_pairs);
+        let mut comparer = None;
+        if self.compare
+            && let (Some(one), Some(other)) = (source_pairs.pop(), destination_pairs.pop())
+        {
+            let pairs = [(one, source.arena), (other, destination.arena)];
+            let comparing =
+                Comparer::new(pairs, self.namespace, (namespace.blocks, block_size), self.limits.mover);
+            comparer = Some(comparing.map_err(RunError::Manager)?);
+        }
+        let source_pair = source_pairs.pop().ok_or_else(none)?;
+        let destination_pair = destination_pairs.pop().ok_or_else(none)?;
         let mut mover = Mover::new(
             (source_pair, source.arena),
             (destination_pair, destination.arena),
@@ -268,7 +327,7 @@ impl Bench {
         let mut image = vec![0; STATE_BYTES];
         let reads_zero = namespace.deallocate_features & 7 == 1;
         let mut migrator = Migrator::new(
-            options(config, source_id, block_size, reads_zero, self.limits.migration),
+            options(config, source_id, block_size, reads_zero, self.data, self.limits.migration),
             DestinationOptions {
                 controller: destination_id,
                 limits: None,
@@ -281,8 +340,13 @@ impl Bench {
         );
 
         let begun = std::time::Instant::now();
-        let mut platform =
-            Timed { platform: &mut self.platform, spent: Duration::ZERO, stopped: Duration::ZERO };
+        let mut platform = Timed {
+            platform: &mut self.platform,
+            comparer,
+            comparison: None,
+            spent: Duration::ZERO,
+            stopped: Duration::ZERO,
+        };
         let mut observed = Instant::ZERO;
         let mut last_step = migrator.step();
         let mut cancelled_after = None;
@@ -316,11 +380,13 @@ impl Bench {
             if config.stall_commands > 0 && current == MigrationStep::DeltaRounds && stalls < rounds_made {
                 stalls = rounds_made;
                 let begun = std::time::Instant::now();
-                let_run(&self.guest, Duration::ZERO, config.stall_commands, observer);
+                if let Some(guest) = &self.guest {
+                    let_run(guest, Duration::ZERO, config.stall_commands, observer);
+                }
                 // What nobody looked after must not be given up for it.
                 waiter.clock = waiter.clock.behind(begun.elapsed());
             }
-            if self.guest.has_failed() {
+            if self.guest.as_ref().is_some_and(Guest::has_failed) {
                 let _ = migrator.cancel();
             }
             if now.since(observed) >= OBSERVE || step == Step::Done {
@@ -342,6 +408,8 @@ impl Bench {
         }
         let duration = begun.elapsed();
         let stopped = platform.stopped;
+        let comparison = platform.comparison;
+        let comparer = platform.comparer.take();
         let Some(outcome) = migrator.outcome().copied() else {
             return Err(RunError::Manager(DriverError::TimedOut("the migration")));
         };
@@ -350,12 +418,21 @@ impl Bench {
         let step = migrator.step();
         let controller_data_left = self.source.memory.usage(Pool::ControllerData).bytes as u64;
 
-        let [(source_pair, source_buffers), (destination_pair, destination_buffers)] = mover.into_parts();
-        let mut destination_end = Some((destination, destination_pair, destination_buffers));
+        let [(source_pair, mut source_buffers), (destination_pair, mut destination_buffers)] =
+            mover.into_parts();
+        let (mut source_pairs, mut destination_pairs) = (vec![source_pair], vec![destination_pair]);
+        if let Some(comparer) = comparer {
+            let [(one, buffers), (other, more)] = comparer.into_parts();
+            source_pairs.push(one);
+            source_buffers.extend(buffers);
+            destination_pairs.push(other);
+            destination_buffers.extend(more);
+        }
+        let mut destination_end = Some((destination, destination_pairs, destination_buffers));
         let mut end_destination = |ending, then: &mut dyn FnMut()| match destination_end.take() {
-            Some((manager, pair, buffers)) => {
+            Some((manager, pairs, buffers)) => {
                 let kept = Kept { buffers, quarantined: Vec::new() };
-                end_manager(manager, pair, kept, ending, waiter, |_| then())
+                end_manager(manager, pairs, kept, ending, waiter, |_| then())
             }
             None => Ok(()),
         };
@@ -390,7 +467,7 @@ impl Bench {
             Kept { buffers: source_buffers, quarantined: migrator.take_quarantined().into_iter().collect() };
         let (arena, platform) = (source.arena, &mut self.platform);
         let ending = if was_stuck { Ending::Reset } else { Ending::Orderly };
-        let ended = end_manager(source, source_pair, kept, ending, waiter, |proof| {
+        let ended = end_manager(source, source_pairs, kept, ending, waiter, |proof| {
             let _ = migrator.source_mut().manager_was_reset(arena, platform, proof);
             if let Outcome::Indeterminate { resume_asked: false, .. } = outcome {
                 let _ = platform.source_resumed(source_id);
@@ -418,6 +495,7 @@ impl Bench {
             controller_data_left,
             bring_down_error,
             journal: self.journal.clone(),
+            comparison,
         })
     }
 }

@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a migration between controllers that are there already needs around it: they are opened, looked at, and given a
+//! guest if both of the guest's controllers are this program's to drive.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use nvme_core::wire::{ControllerId, NamespaceId};
+
+use super::RunError;
+use super::bench::{Behind, Bench, Limits, Party, capacities};
+use crate::announced::{Feature, require};
+use crate::backend::{AbsentController, Device, Devices, Memory, Pump, Registers, Request};
+use crate::config::{Between, DataPath, MigrateConfig, Namespaces, SIZE_LIMITS, Tracked};
+use crate::driver::DriverError;
+use crate::endpoint::{Attachment, Endpoint};
+use crate::guest::{Guest, GuestSetup, InitialContent, Wiring, WorkloadOptions};
+use crate::images::Inputs;
+use crate::memory::{AddressSpace, Capacity, PAGE};
+use crate::platform::HostPlatform;
+use crate::session::{Session, Storage};
+use crate::sync::{RunToken, Signal};
+
+/// What was found out about the namespace: blocks, and bytes in one.
+type Shape = (u64, u32);
+
+fn input<T>(text: String) -> Result<T, RunError> {
+    Err(RunError::Input(text))
+}
+
+/// Brings a controller up, asks, and brings it down.
+fn ask<T>(
+    device: &Device,
+    limits: &Limits,
+    question: impl FnOnce(&mut Session<'_>) -> Result<T, RunError>,
+) -> Result<T, RunError> {
+    let named = |error: DriverError| RunError::Controller(device.address().clone(), error);
+    let mut storage = Storage::new(0, 1);
+    let mut session = Session::open(device, &mut storage, limits.admin).map_err(named)?;
+    let answer = question(&mut session);
+    session.close().map_err(named)?;
+    answer
+}
+
+/// Checks that a controller can manage its side, and looks at the namespace there.
+fn look(
+    device: &Device,
+    limits: &Limits,
+    features: &[Feature],
+    namespace: NamespaceId,
+) -> Result<(ControllerId, Shape), RunError> {
+    let address = device.address();
+    ask(device, limits, |session| {
+        for feature in features {
+            require(session.identity(), *feature).map_err(RunError::Unsupported)?;
+        }
+        let found = session.namespace(namespace);
+        let found = found.map_err(|error| RunError::Controller(address.clone(), error))?;
+        let Some(found) = found else {
+            return input(format!(
+                "{address} has no active namespace {namespace}; choose one with --namespace"
+            ));
+        };
+        Ok((session.identity().controller, (found.blocks, found.block_bytes())))
+    })
+}
+
+/// The identifier of a controller that is migrated, and its registers.
+fn tracked(
+    side: &Tracked,
+    devices: &Devices,
+    limits: &Limits,
+    absent: &AbsentController,
+) -> Result<(ControllerId, Registers), RunError> {
+    match side {
+        Tracked::Theirs(id) => Ok((*id, Registers::Absent(absent.clone()))),
+        Tracked::Ours(address) => {
+            let device = find(devices, address)?;
+            let id = ask(device, limits, |session| Ok(session.identity().controller))?;
+            Ok((id, device.registers().clone()))
+        }
+    }
+}
+
+fn find<'d>(devices: &'d Devices, address: &crate::address::Address) -> Result<&'d Device, RunError> {
+    devices.at(address).ok_or_else(|| RunError::Input(format!("{address} is not open")))
+}
+
+fn properties(path: Option<&Path>) -> Result<AbsentController, RunError> {
+    let Some(path) = path else { return Ok(AbsentController::unknown()) };
+    let text = fs::read_to_string(path);
+    let text = text.or_else(|error| input(format!("properties {}: {error}", path.display())))?;
+    AbsentController::parse(&text).or_else(|error| input(format!("properties {}: {error}", path.display())))
+}
+
+/// What does not fit together, before anything is opened.
+fn check(config: &MigrateConfig, between: &Between) -> Result<(), RunError> {
+    if let (Tracked::Ours(address), Tracked::Theirs(_)) = (&between.source, &between.destination) {
+        return input(format!("{address} is driven by this program, so --dest has to be, too"));
+    }
+    if matches!(between.source, Tracked::Theirs(_)) && between.fence.is_none() {
+        return input(
+            "the source controller is somebody else's: give --fence COMMAND, which takes its access to memory away, so \
+             that it cannot run beside the destination"
+                .into(),
+        );
+    }
+    if !config.faults.is_empty() {
+        return input("--fault works in the subsystems that migrate makes itself; leave it out".into());
+    }
+    Inputs::check_files(config, &[], None).map_err(|error| RunError::Input(error.0))
+}
+
+/// Opens all controllers: both managing ones, then the guest's as far as they are ours.
+fn open(config: &MigrateConfig, between: &Between) -> Result<Devices, RunError> {
+    let (guest, manager) = capacities(config);
+    let managing =
+        |address| Request { address, memory: Memory::Own(manager), queues: 1 + u16::from(between.compare) };
+    let mut requests =
+        vec![managing(between.source_manager.clone()), managing(between.destination_manager.clone())];
+    let mut memory = Memory::Own(guest);
+    for side in [&between.source, &between.destination] {
+        if let Tracked::Ours(address) = side {
+            requests.push(Request { address: address.clone(), memory, queues: config.io_queues });
+            memory = Memory::Shared(2);
+        }
+    }
+    Devices::open(&requests, &between.open).map_err(RunError::Open)
+}
+
+fn pump(pumps: &mut Vec<Pump>, device: &Device, signal: &Arc<Signal>) -> Result<(), RunError> {
+    let pump = Pump::start("interrupts", device.wake().clone(), Arc::clone(signal));
+    pumps.push(pump.map_err(|error| RunError::Io("a thread for interrupts", error))?);
+    Ok(())
+}
+
+/// Opens the controllers, looks at them, and starts the guest if it is ours. Returns what is run, with the block size and
+/// the bytes of the namespace that were found.
+pub(super) fn start(
+    config: &MigrateConfig,
+    between: &Between,
+    limits: Limits,
+) -> Result<(MigrateConfig, u64, Bench), RunError> {
+    check(config, between)?;
+    let absent = properties(between.properties.as_deref())?;
+    let devices = open(config, between)?;
+    let (source_manager, destination_manager) =
+        (find(&devices, &between.source_manager)?, find(&devices, &between.destination_manager)?);
+    let features: &[Feature] = match between.data {
+        DataPath::Copy => &[Feature::Migration, Feature::TrackUserData],
+        DataPath::Shared => &[Feature::Migration],
+    };
+    let (source_id, shape) = look(source_manager, &limits, features, between.namespace)?;
+    let (destination_id, other) =
+        look(destination_manager, &limits, &[Feature::Migration], between.namespace)?;
+    if shape != other {
+        return input(format!(
+            "namespace {} has {} blocks of {} bytes at the source and {} of {} at the destination; they must be alike",
+            between.namespace, shape.0, shape.1, other.0, other.1
+        ));
+    }
+    let (blocks, block_size) = shape;
+    let size = blocks.saturating_mul(u64::from(block_size));
+    if !SIZE_LIMITS.contains(&size) {
+        return input(format!(
+            "the namespace has {size} bytes; this program migrates from {} to {}",
+            SIZE_LIMITS.start(),
+            SIZE_LIMITS.end()
+        ));
+    }
+    let config = MigrateConfig {
+        block_size,
+        namespaces: Namespaces::Controllers(Box::new(between.clone())),
+        ..config.clone()
+    };
+    if config.io_size < block_size || !config.io_size.is_multiple_of(block_size) {
+        return input(format!(
+            "I/O size {} is not a multiple of the namespace's block size {block_size}",
+            config.io_size
+        ));
+    }
+    let managers = Arc::<Signal>::default();
+    let mut pumps = Vec::new();
+    let mut party = |manager: &Device, side: &Tracked, own: ControllerId| {
+        let (controller, registers) = tracked(side, &devices, &limits, &absent)?;
+        // On one side both are of one subsystem, where identifiers are unique.
+        if controller == own {
+            return input(format!(
+                "controller {} is the managing controller itself; name another one to be migrated",
+                controller.get()
+            ));
+        }
+        pump(&mut pumps, manager, &managers)?;
+        let (memory, vectors) = (Arc::clone(manager.space()), manager.vectors());
+        Ok(Party { manager: manager.registers().clone(), memory, vectors, controller, registers })
+    };
+    let source = party(source_manager, &between.source, source_id)?;
+    let destination = party(destination_manager, &between.destination, destination_id)?;
+    let endpoint = Arc::new(Endpoint::new(source.registers.clone(), destination.registers.clone()));
+    endpoint
+        .set_bus_master(Attachment::Destination, false)
+        .map_err(|error| RunError::Manager(DriverError::Access(error)))?;
+    let token = Arc::<RunToken>::default();
+    let (guest, guest_memory) = match (&between.source, &between.destination) {
+        (Tracked::Ours(one), Tracked::Ours(other)) => {
+            let (one, other) = (find(&devices, one)?, find(&devices, other)?);
+            let interrupts = Arc::<Signal>::default();
+            pump(&mut pumps, one, &interrupts)?;
+            pump(&mut pumps, other, &interrupts)?;
+            let vectors = [one.vectors(), other.vectors()].into_iter().flatten().min();
+            let extents = Inputs::extents(&config, size).map_err(|error| RunError::Input(error.0))?;
+            let guest = Guest::start(GuestSetup {
+                endpoint: Arc::clone(&endpoint),
+                memory: Arc::clone(one.space()),
+                interrupts,
+                token: Arc::clone(&token),
+                wiring: Wiring { namespace: between.namespace, vectors },
+                io_queues: config.io_queues,
+                queue_depth: config.queue_depth,
+                io_timeout: limits.guest,
+                admin_timeout: limits.guest,
+                workload: WorkloadOptions {
+                    block_size,
+                    blocks,
+                    blocks_per_command: u64::from(config.io_size / block_size).max(1),
+                    initial: InitialContent::Unknown,
+                    seed: config.seed,
+                    pattern: config.pattern,
+                    read_percent: config.read_percent,
+                    extents,
+                    write_rate: config.write_rate,
+                    writes: config.writes,
+                },
+                log: config.guest_log.clone(),
+            });
+            (Some(guest.map_err(RunError::Guest)?), Arc::clone(one.space()))
+        }
+        _ => {
+            let none = Capacity { queues: PAGE, data: PAGE, controller_data: PAGE };
+            let memory = AddressSpace::new("no guest", none);
+            (None, Arc::new(memory.map_err(|error| RunError::Io("memory", error))?))
+        }
+    };
+    let platform =
+        HostPlatform::new(Arc::clone(&endpoint), Arc::clone(&token), None, config.at_stop.clone(), None)
+            .with_fences(between.fence.clone(), between.unfence.clone());
+    let bench = Bench {
+        behind: Behind::Opened { pumps, devices },
+        source,
+        destination,
+        namespace: between.namespace,
+        guest_memory,
+        managers,
+        guest,
+        token,
+        endpoint,
+        limits,
+        platform,
+        witness: None,
+        data: between.data,
+        compare: between.compare,
+        journal: None,
+        faults: Bench::no_faults(),
+    };
+    Ok((config, size, bench))
+}
