@@ -72,6 +72,14 @@ pub enum Tracked {
     Theirs(ControllerId),
 }
 
+impl Tracked {
+    /// Whether a guest of this program writes through it: not if it only lives in this process.
+    #[must_use]
+    pub const fn is_written(&self) -> bool {
+        matches!(self, Self::Ours(Address::Vfio(_) | Address::VfioUser(_)))
+    }
+}
+
 /// Between which controllers to migrate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Between {

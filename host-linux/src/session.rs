@@ -10,7 +10,7 @@
 //! use nvme_host_linux::session::{Session, Storage};
 //!
 //! let capacity = Capacity { queues: 4 << 20, data: 4 << 20, controller_data: 1 << 20 };
-//! let request = Request { address: "embedded:demo".parse()?, memory: Memory::Own(capacity), queues: 1 };
+//! let request = Request { address: "embedded:demo".parse()?, memory: Memory::Own(capacity), managing: true, queues: 1 };
 //! let devices = Devices::open(&[request], &OpenOptions::default())?;
 //! let mut storage = Storage::new(1, 32);
 //! let mut session = Session::open(&devices.all()[0], &mut storage, Duration::from_secs(10))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nvme_core::wire::{BusAddr, ControllerId, QueueId};
 
-use super::embedded::MANAGER;
+use super::embedded::{MANAGER, Used};
 use super::{EmbeddedOptions, OpenError, Registers, Wake};
 use crate::address::Address;
 use crate::embedded::EmbeddedSubsystem;
@@ -61,6 +61,9 @@ pub struct Request {
     pub address: Address,
     /// The memory it reaches.
     pub memory: Memory,
+    /// Whether it is to manage migrations, if it is embedded: the controllers of an embedded subsystem are made as they are
+    /// named. Controller 1 always does.
+    pub managing: bool,
     /// I/O queue pairs it will have, each of which gets an interrupt vector if there are enough.
     pub queues: u16,
 }
@@ -137,9 +140,6 @@ impl Device {
     }
 }
 
-/// The controllers of each embedded subsystem that are used, with the memory they reach and the signal they raise.
-type Used = BTreeMap<String, Vec<(ControllerId, Arc<AddressSpace>, Arc<Signal>)>>;
-
 /// Controllers that were opened together.
 #[derive(Debug)]
 pub struct Devices {
@@ -200,11 +200,16 @@ impl Devices {
         }
         let spaces = spaces(requests, &opened, container.as_ref(), options.backing)?;
         let mut signals = Vec::new();
-        let mut used = Used::new();
-        for (opened, space) in opened.iter().zip(&spaces) {
+        let mut used = BTreeMap::<String, Vec<Used>>::new();
+        for ((request, opened), space) in requests.iter().zip(&opened).zip(&spaces) {
             let signal = Arc::<Signal>::default();
             if let Opened::Embedded(name, id) = opened {
-                let entry = (*id, Arc::clone(space), Arc::clone(&signal));
+                let entry = Used {
+                    id: *id,
+                    managing: request.managing,
+                    memory: Arc::clone(space),
+                    signal: Arc::clone(&signal),
+                };
                 used.entry(name.clone()).or_default().push(entry);
             }
             signals.push(signal);
@@ -329,7 +334,7 @@ fn spaces(
 }
 
 fn start_subsystems(
-    used: &Used,
+    used: &BTreeMap<String, Vec<Used>>,
     options: &[EmbeddedOptions],
 ) -> Result<BTreeMap<String, EmbeddedSubsystem>, OpenError> {
     for (at, option) in options.iter().enumerate() {

@@ -13,7 +13,7 @@ use crate::memory::{AddressSpace, Capacity};
 use crate::storage::FileStorage;
 use crate::sync::Signal;
 
-/// The managing controller of every embedded subsystem; all others are migratable.
+/// The managing controller that every embedded subsystem has.
 pub(super) const MANAGER: ControllerId = ControllerId::new(1);
 /// The migratable controller that every embedded subsystem has.
 const MIGRATABLE: ControllerId = ControllerId::new(2);
@@ -21,6 +21,18 @@ const MIGRATABLE: ControllerId = ControllerId::new(2);
 const LARGEST: u16 = 0xFFEF;
 /// I/O queue pairs of a controller.
 const IO_QUEUES: u16 = 16;
+
+/// A controller of an embedded subsystem that is used.
+#[derive(Debug)]
+pub(super) struct Used {
+    pub(super) id: ControllerId,
+    /// Whether it manages migrations.
+    pub(super) managing: bool,
+    /// The memory it reaches.
+    pub(super) memory: Arc<AddressSpace>,
+    /// What it raises when it interrupts.
+    pub(super) signal: Arc<Signal>,
+}
 
 /// What an embedded subsystem is like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +66,9 @@ impl EmbeddedOptions {
 
     /// Starts the subsystem with the two controllers that every one has and those that are `used`, each with the memory it
     /// reaches and the signal it raises.
-    pub(super) fn start(
-        &self,
-        used: &[(ControllerId, Arc<AddressSpace>, Arc<Signal>)],
-    ) -> Result<EmbeddedSubsystem, OpenError> {
+    pub(super) fn start(&self, used: &[Used]) -> Result<EmbeddedSubsystem, OpenError> {
         let mut controllers = Vec::new();
-        let mut ids: Vec<ControllerId> = used.iter().map(|(id, ..)| *id).collect();
+        let mut ids: Vec<ControllerId> = used.iter().map(|used| used.id).collect();
         for id in [MANAGER, MIGRATABLE] {
             if !ids.contains(&id) {
                 ids.push(id);
@@ -70,8 +79,9 @@ impl EmbeddedOptions {
             if id.get() == 0 || id.get() > LARGEST {
                 return Err(OpenError::NoController(self.name.clone(), id));
             }
-            let (memory, interrupts) = match used.iter().find(|(other, ..)| *other == id) {
-                Some((_, memory, signal)) => (Arc::clone(memory), Arc::clone(signal)),
+            let used = used.iter().find(|used| used.id == id);
+            let (memory, interrupts) = match used {
+                Some(used) => (Arc::clone(&used.memory), Arc::clone(&used.signal)),
                 // Nobody drives it.
                 None => {
                     let none = Capacity { queues: 1, data: 1, controller_data: 1 };
@@ -79,7 +89,8 @@ impl EmbeddedOptions {
                     (Arc::new(memory), Arc::default())
                 }
             };
-            let role = if id == MANAGER { ControllerRole::Managing } else { ControllerRole::Migratable };
+            let managing = id == MANAGER || used.is_some_and(|used| used.managing);
+            let role = if managing { ControllerRole::Managing } else { ControllerRole::Migratable };
             controllers.push(ControllerSetup { id, role, io_queues: IO_QUEUES, memory, interrupts });
         }
         // Serial numbers have 20 bytes at most; names are ASCII.

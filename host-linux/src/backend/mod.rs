@@ -8,7 +8,7 @@
 //! use nvme_core::register::{Offset, RegisterIo};
 //!
 //! let capacity = Capacity { queues: 1 << 20, data: 1 << 20, controller_data: 1 << 20 };
-//! let request = Request { address: "embedded:demo/1".parse()?, memory: Memory::Own(capacity), queues: 1 };
+//! let request = Request { address: "embedded:demo/1".parse()?, memory: Memory::Own(capacity), managing: true, queues: 1 };
 //! let devices = Devices::open(&[request], &OpenOptions::default())?;
 //! let version = devices.all()[0].registers().read32(Offset::new(8))?;
 //! assert_eq!(version, 0x0002_0100, "NVMe 2.1");

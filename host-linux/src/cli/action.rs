@@ -359,6 +359,7 @@ pub(crate) fn with_sessions(
     let request = |target: &Target| Request {
         address: target.address.clone(),
         memory: if target.bare { Memory::Linear(target.memory) } else { Memory::Own(target.memory) },
+        managing: false,
         queues: target.queues,
     };
     let requests: Vec<Request> = targets.iter().map(request).collect();

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use nvme_core::migration::MigrationStep;
 
+use super::between::BetweenArgs;
 use super::bind::{self, BindArgs};
 use super::commands::{
     CdqCommand, CompareArgs, CopyArgs, DeallocateArgs, FlushArgs, FormatsArgs, IdentifyArgs, ReadArgs,
@@ -133,6 +134,9 @@ pub struct MigrateArgs {
     /// Bytes in a logical block: 512 or 4096.
     #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = values::block_size, help_heading = "Namespaces")]
     block_size: u32,
+
+    #[command(flatten)]
+    pub(crate) between: BetweenArgs,
 
     /// Commands in flight in each I/O queue pair.
     #[arg(long, value_name = "N", default_value = "64", value_parser = values::queue_depth, help_heading = "Guest")]

@@ -93,7 +93,7 @@ impl ConnectArgs {
 }
 
 /// Reads what an embedded subsystem is like.
-fn embedded(text: &str) -> Result<EmbeddedOptions, String> {
+pub(super) fn embedded(text: &str) -> Result<EmbeddedOptions, String> {
     let mut parts = text.split(',');
     let name = parts.next().unwrap_or_default();
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);

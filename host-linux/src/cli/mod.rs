@@ -3,6 +3,7 @@
 
 mod action;
 mod args;
+mod between;
 mod bind;
 pub mod commands;
 pub mod connect;
@@ -34,7 +35,7 @@ use connect::ConnectArgs;
 
 use crate::faults::BadFault;
 use crate::images::Inputs;
-use crate::migrate;
+use crate::migrate::{self, RunError};
 use crate::report::{Report, Verdict};
 
 /// Exit status for bad input.
@@ -177,17 +178,46 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
         Err(error) => return complain(FAILED, &format!("signals: {error}")),
     };
     let config = args.config();
-    let inputs = Inputs::open(&config, args.size());
-    let inputs = match inputs {
-        Ok(inputs) => inputs,
-        Err(error) => return complain(BAD_INPUT, &error.to_string()),
+    let between = match args.between.between() {
+        Ok(between) => between,
+        Err(error) => return complain(BAD_INPUT, &error),
     };
-    let mut progress = output::Progress::new(!args.no_progress && io::stderr().is_terminal(), interrupted);
-    let result = migrate::run(&config, inputs, &mut progress);
-    progress.finish();
+    let shown = !args.no_progress && io::stderr().is_terminal();
+    let result = match between {
+        Some(between) => {
+            let what = format!("the guest writes generated data over namespace {}", between.namespace);
+            let output = action::Output::new(false, Arc::clone(&interrupted));
+            if between.source.is_written()
+                && let Err(error) = output.confirm(args.between.yes, &what)
+            {
+                return complain(error.exit_status(), &error.to_string());
+            }
+            let mut progress = output::Progress::new(shown, interrupted);
+            let result = migrate::run_between(&config, &between, &mut progress);
+            progress.finish();
+            result
+        }
+        None => {
+            let inputs = match Inputs::open(&config, args.size()) {
+                Ok(inputs) => inputs,
+                Err(error) => return complain(BAD_INPUT, &error.to_string()),
+            };
+            let mut progress = output::Progress::new(shown, interrupted);
+            let result = migrate::run(&config, inputs, &mut progress);
+            progress.finish();
+            result
+        }
+    };
     let report = match result {
         Ok(report) => report,
-        Err(error) => return complain(FAILED, &error.to_string()),
+        Err(error) => {
+            let status = match error {
+                RunError::Unsupported(_) => UNSUPPORTED,
+                RunError::Input(_) => BAD_INPUT,
+                _ => FAILED,
+            };
+            return complain(status, &error.to_string());
+        }
     };
     match print(args, &report) {
         Ok(()) => ExitCode::from(report.verdict.exit_status()),

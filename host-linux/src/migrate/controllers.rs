@@ -115,14 +115,23 @@ fn check(config: &MigrateConfig, between: &Between) -> Result<(), RunError> {
 /// Opens all controllers: both managing ones, then the guest's as far as they are ours.
 fn open(config: &MigrateConfig, between: &Between) -> Result<Devices, RunError> {
     let (guest, manager) = capacities(config);
-    let managing =
-        |address| Request { address, memory: Memory::Own(manager), queues: 1 + u16::from(between.compare) };
+    let managing = |address| Request {
+        address,
+        memory: Memory::Own(manager),
+        managing: true,
+        queues: 1 + u16::from(between.compare),
+    };
     let mut requests =
         vec![managing(between.source_manager.clone()), managing(between.destination_manager.clone())];
     let mut memory = Memory::Own(guest);
     for side in [&between.source, &between.destination] {
         if let Tracked::Ours(address) = side {
-            requests.push(Request { address: address.clone(), memory, queues: config.io_queues });
+            requests.push(Request {
+                address: address.clone(),
+                memory,
+                managing: false,
+                queues: config.io_queues,
+            });
             memory = Memory::Shared(2);
         }
     }

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Options of `nvme-lm migrate` for controllers that are there already.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use nvme_core::wire::{ControllerId, NamespaceId};
+
+use super::connect::embedded;
+use super::values;
+use crate::address::Address;
+use crate::backend::{EmbeddedOptions, InterruptMode, OpenOptions};
+use crate::config::{Between, DataPath, Tracked};
+use crate::vfio::VfToken;
+
+const HEADING: &str = "Controllers";
+
+/// Between which controllers to migrate.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = HEADING)]
+pub(crate) struct BetweenArgs {
+    /// Managing controller at the source.
+    #[arg(long, value_name = "ADDRESS", requires = "dest_manager", conflicts_with_all = ["source_image", "size", "faults", "journal"])]
+    source_manager: Option<Address>,
+    /// The controller that migrates, to be driven by this program's guest.
+    #[arg(long, value_name = "ADDRESS", requires = "source_manager", conflicts_with = "source_controller")]
+    source: Option<Address>,
+    /// The controller that migrates, if somebody else drives it: its identifier.
+    #[arg(long, value_name = "ID", requires = "source_manager", value_parser = values::number::<u16>)]
+    source_controller: Option<u16>,
+    /// Managing controller at the destination.
+    #[arg(long, value_name = "ADDRESS", requires = "source_manager")]
+    dest_manager: Option<Address>,
+    /// The controller that takes its place, to be driven by this program's guest.
+    #[arg(long, value_name = "ADDRESS", requires = "source_manager", conflicts_with = "dest_controller")]
+    dest: Option<Address>,
+    /// The controller that takes its place, if somebody else drives it: its identifier.
+    #[arg(long, value_name = "ID", requires = "source_manager", value_parser = values::number::<u16>)]
+    dest_controller: Option<u16>,
+    /// Namespace identifier, the same on both sides.
+    #[arg(long, value_name = "ID", default_value = "1", value_parser = values::number::<u32>)]
+    namespace: u32,
+    /// Whether blocks are copied, or both sides have the same medium.
+    #[arg(long, value_name = "HOW", default_value = "copy")]
+    data: DataPath,
+    /// Read all blocks on both sides while nothing runs, and go back unless they are equal.
+    #[arg(long, requires = "source_manager")]
+    compare: bool,
+    /// Properties of a controller that somebody else drives: lines `CC VALUE`, `AQA VALUE`, `ASQ VALUE`, `ACQ VALUE`.
+    #[arg(long, value_name = "FILE", requires = "source_controller")]
+    properties: Option<PathBuf>,
+    /// Shell command that takes memory away from somebody else's source controller, before the destination resumes.
+    #[arg(long, value_name = "COMMAND", requires = "source_controller")]
+    fence: Option<String>,
+    /// Shell command that gives it back when the migration is rolled back after that.
+    #[arg(long, value_name = "COMMAND", requires = "fence")]
+    unfence: Option<String>,
+    /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE]; may be repeated.
+    #[arg(long, value_name = "SPEC", requires = "source_manager", value_parser = embedded)]
+    embedded: Vec<EmbeddedOptions>,
+    /// UUID that a physical function and its virtual functions have in common.
+    #[arg(long, value_name = "UUID", requires = "source_manager")]
+    vf_token: Option<VfToken>,
+    /// Look for completions instead of waiting for interrupts.
+    #[arg(long, requires = "source_manager")]
+    polling: bool,
+    /// Do not ask whether the guest may write over the namespace.
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+/// One side: an address or an identifier, one of which has to be given.
+fn tracked(address: Option<&Address>, id: Option<u16>, options: &str) -> Result<Tracked, String> {
+    match (address, id) {
+        (Some(address), _) => Ok(Tracked::Ours(address.clone())),
+        (None, Some(id)) => Ok(Tracked::Theirs(ControllerId::new(id))),
+        (None, None) => Err(format!("which controller is missing: give {options}")),
+    }
+}
+
+impl BetweenArgs {
+    /// What these options ask for; `None` if they name no controllers.
+    pub(crate) fn between(&self) -> Result<Option<Between>, String> {
+        let (Some(source_manager), Some(destination_manager)) = (&self.source_manager, &self.dest_manager)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(Between {
+            source_manager: source_manager.clone(),
+            destination_manager: destination_manager.clone(),
+            source: tracked(self.source.as_ref(), self.source_controller, "--source or --source-controller")?,
+            destination: tracked(self.dest.as_ref(), self.dest_controller, "--dest or --dest-controller")?,
+            namespace: NamespaceId::new(self.namespace),
+            data: self.data,
+            compare: self.compare,
+            properties: self.properties.clone(),
+            fence: self.fence.clone(),
+            unfence: self.unfence.clone(),
+            open: OpenOptions {
+                vf_token: self.vf_token,
+                interrupts: if self.polling { InterruptMode::Polling } else { InterruptMode::Auto },
+                timeout: None,
+                embedded: self.embedded.clone(),
+            },
+        }))
+    }
+}
