@@ -29,7 +29,9 @@ use nvme_core::io::{Buffer, IoSlot, Lost, QuarantinedQueuePair};
 use nvme_core::time::Instant;
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
 use nvme_core::wire::identify::{ControllerIdentity, NamespaceIdentity};
-use nvme_core::wire::{Command, CompletionQueueEntry, NamespaceId, QueueId, SubmissionQueueEntry};
+use nvme_core::wire::{
+    Command, CompletionQueueEntry, NamespaceId, QueueId, StatusCode, SubmissionQueueEntry,
+};
 
 use crate::backend::{Device, Registers};
 use crate::driver::{
@@ -277,7 +279,13 @@ impl<'d> Session<'d> {
     pub fn namespace(&mut self, namespace: NamespaceId) -> Result<Option<NamespaceIdentity>, DriverError> {
         const WHAT: &str = "Identify Namespace";
         let command = Identify { namespace, ..Identify::new(IdentifyStructure::NAMESPACE) };
-        let bytes = self.identify(WHAT, &command)?;
+        let bytes = match self.identify(WHAT, &command) {
+            // No such identifier can be active.
+            Err(DriverError::Admin(_, error)) if error.is_status(StatusCode::INVALID_NAMESPACE) => {
+                return Ok(None);
+            }
+            result => result?,
+        };
         NamespaceIdentity::parse(&bytes).map_err(|_| DriverError::Malformed(WHAT))
     }
 

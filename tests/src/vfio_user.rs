@@ -147,6 +147,28 @@ pub fn pair() -> Topology {
     }
 }
 
+/// A subsystem as one side of a migration has it: a managing controller, identifier 1, at socket 0, and a migratable one,
+/// identifier 2, at socket 1; one namespace of `blocks` blocks of 4 KiB. Whatever a program asks for there is room.
+#[must_use]
+pub fn migration_side(blocks: u64) -> Topology {
+    Topology {
+        config: SubsystemConfig::default(),
+        controllers: vec![
+            ControllerConfig::managing(ControllerId::new(1)),
+            ControllerConfig::migratable(ControllerId::new(2)),
+        ],
+        memories: vec![None, None],
+        namespaces: vec![NamespaceShape { id: 1, block_shift: 12, blocks }],
+        data_queues: 4,
+        queue_pairs: 17,
+        commands: 1024,
+        event_requests: 16,
+        state_bytes: 64 << 10,
+        tracked_ranges: 16,
+        tracked_words: 1 << 12,
+    }
+}
+
 /// A server with a thread of its own. Dropping it ends it.
 #[derive(Debug)]
 pub struct Serving {

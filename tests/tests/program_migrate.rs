@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `nvme-lm migrate` between controllers that are there already: embedded ones, those of another process behind sockets, and
+//! both kinds in one migration.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use nvme_host_linux::report::{Report, Verdict};
+use nvme_host_linux::vfio_user::server::ServeOptions;
+use nvme_tests::program::nvme_lm;
+use nvme_tests::vfio_user::{Serving, migration_side};
+
+/// Blocks of 4 KiB of each namespace: 8 MiB.
+const BLOCKS: u64 = 2048;
+const SIZE: &str = "size=8M";
+
+fn run(arguments: &[String]) -> Output {
+    let mut command = Command::new(nvme_lm());
+    command.arg("migrate").args(["--no-progress", "--run-before", "0ms", "--run-after", "0ms"]);
+    command.args(["--run-commands", "200", "--queue-depth", "16", "--json", "-"]).args(arguments);
+    command.stdin(Stdio::null()).output().expect("nvme-lm starts")
+}
+
+/// The report of a run with exit status 0.
+fn report(name: &str, arguments: &[String]) -> Report {
+    let output = run(arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{name}: {said}{}", String::from_utf8_lossy(&output.stdout));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{name}: {error}: {said}"))
+}
+
+fn serving() -> Serving {
+    Serving::start(|| migration_side(BLOCKS), ServeOptions::default())
+}
+
+fn socket(path: &Path) -> String {
+    format!("vfio-user:{}", path.display())
+}
+
+fn sides(source: [&str; 2], destination: [&str; 2]) -> Vec<String> {
+    let options =
+        ["--source-manager", source[0], "--source", source[1], "--dest-manager", destination[0], "--dest"];
+    let options = options.into_iter().chain([destination[1], "--yes"]);
+    options.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_mix_of_back_ends_migrates_a_guest_and_both_sides_are_equal() {
+    let servers = [serving(), serving()];
+    let there =
+        [socket(&there.path(0)), socket(&there.path(1))].map(|path| (path, &there)).map(|(path, _)| path);
+    let other = [socket(&elsewhere.path(0)), socket(&elsewhere.path(1))];
+    let [there, other] =
+        servers.each_ref().map(|server| [0, 1].map(|function| socket(&server.path(function))));
+    let [there, other] = [&there, &other].map(|[manager, tracked]| [manager.as_str(), tracked.as_str()]);
+    let [a, b] = [["embedded:a/1", "embedded:a/2"], ["embedded:b/1", "embedded:b/7"]];
+    let table = [
+        ("embedded to embedded", a, b, &["a", "b"] as &[&str]),
+        ("embedded to another process", a, there, &["a"]),
+        ("from another process to embedded", there, b, &["b"]),
+        ("from one process to another", there, other, &[]),
+    ];
+    for (name, source, destination, embedded) in table {
+        for polling in [false, true] {
+            let mut arguments = sides(source, destination);
+            arguments.push("--compare".into());
+            for subsystem in embedded {
+                arguments.extend(["--embedded".into(), format!("{subsystem},{SIZE}")]);
+            }
+            arguments.extend(polling.then(|| "--polling".into()));
+            let report = report(name, &arguments);
+            assert_eq!(report.verdict, Verdict::Verified, "{name}: {}", report.statement);
+            let comparison = report.comparison.unwrap_or_else(|| panic!("{name}: not compared"));
+            assert_eq!((comparison.equal, comparison.wrong), (BLOCKS, 0), "{name}");
+            assert!(report.total_bytes >= 8 << 20, "{name}: {} bytes", report.total_bytes);
+            assert!(report.guest.commands_before >= 200 && report.guest.commands_after >= 200, "{name}");
+            assert!(report.guest.verified_after > 0 && report.cdq.entries > 0, "{name}");
+            assert_eq!(report.leftovers.bytes, 0, "{name}");
+            assert!(!report.enabled.source, "{name}: the source still runs");
+        }
+    }
+}
+
+#[test]
+fn a_medium_that_both_sides_share_is_not_copied() {
+    let arguments = sides(["embedded:a/1", "embedded:a/2"], ["embedded:a/3", "embedded:a/7"]);
+    let shared = ["--data", "shared", "--embedded", "a,size=8M"].map(str::to_owned);
+    let report = report("shared", &[arguments, shared.to_vec()].concat());
+    assert_eq!((report.verdict, report.total_bytes, report.cdq.entries), (Verdict::Verified, 0, 0));
+    assert!(report.guest.commands_after >= 200, "{:?}", report.guest);
+}
+
+#[test]
+fn the_controller_of_somebody_else_migrates_by_its_managers_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fenced = folder.path().join("fenced");
+    let managers =
+        ["--source-manager", "embedded:a/1", "--source-controller", "2", "--dest-manager", "embedded:b/1"];
+    let rest = ["--dest-controller", "2", "--embedded", "a,size=8M", "--embedded", "b,size=8M", "--fence"];
+    let fence = format!("touch '{}'", fenced.display());
+    let mut arguments: Vec<String> = managers.into_iter().chain(rest).map(str::to_owned).collect();
+    arguments.push(fence);
+    let plain = report("without comparison", &arguments);
+    assert_eq!(plain.verdict, Verdict::Migrated, "{}", plain.statement);
+    assert!(plain.statement.contains("nothing was verified"), "{}", plain.statement);
+    assert!(fenced.exists(), "the source was not fenced");
+    arguments.push("--compare".into());
+    let compared = report("with comparison", &arguments);
+    assert_eq!(compared.verdict, Verdict::Verified, "{}", compared.statement);
+    assert_eq!(compared.comparison.map(|comparison| comparison.equal), Some(BLOCKS));
+    // A fence that fails keeps the source whole.
+    let at = arguments.iter().position(|argument| argument == "--fence").expect("there");
+    arguments[at + 1] = "exit 7".into();
+    let output = run(&arguments);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("failed with status 7") && text.contains("source"), "{text}");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_changed() {
+    let good =
+        "--source-manager embedded:a/1 --source embedded:a/2 --dest-manager embedded:b/1 --dest embedded:b/7";
+    let table = [
+        ("no migration at the source", good.replace("a/1", "a/3x"), 2, "at byte"),
+        ("twice the same controller", good.replace("b/7", "b/1"), 1, "named twice"),
+        ("sizes differ", format!("{good} --embedded a,size=8M"), 2, "must be alike"),
+        ("no namespace", format!("{good} --namespace 9"), 2, "no active namespace 9"),
+        (
+            "no tracked controller",
+            good.replace("--source embedded:a/2 ", ""),
+            2,
+            "--source or --source-controller",
+        ),
+        ("no destination", good.replace(" --dest embedded:b/7", ""), 2, "--dest or --dest-controller"),
+        (
+            "ours to theirs",
+            good.replace("--dest embedded:b/7", "--dest-controller 2"),
+            2,
+            "so --dest has to be, too",
+        ),
+        ("no fence", good.replace("--source embedded:a/2", "--source-controller 2"), 2, "--fence"),
+        ("nobody says yes", good.replace("embedded:a/2", "vfio-user:/nowhere"), 2, "give --yes"),
+        ("with a size", format!("{good} --size 8M"), 2, "cannot be used with"),
+        ("with a fault rule", format!("{good} --fault drop"), 2, "cannot be used with"),
+        ("a subsystem that nobody names", format!("{good} --embedded c"), 1, "no address names"),
+        ("an I/O size below a block", format!("{good} --io-size 512"), 2, "not a multiple"),
+        ("a socket that is not there", good.replace("embedded:b/7", "vfio-user:/nowhere"), 1, "connecting"),
+    ];
+    for (name, arguments, status, words) in table {
+        let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+        let output = run(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{name}: {said}");
+        assert!(said.contains(words), "{name}: {said}");
+    }
+}
+
+#[test]
+fn a_controller_without_live_migration_is_told_by_its_identify_data() {
+    // Controller 2 of a subsystem in another process manages nothing.
+    let server = serving();
+    let [manager, other] = [socket(&server.path(0)), socket(&server.path(1))];
+    let arguments = sides([&other, "embedded:a/2"], [&manager, "embedded:a/7"]);
+    let output = run(&arguments);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("OACS in Identify Controller is") && said.contains("nothing was sent"), "{said}");
+}
