@@ -47,9 +47,6 @@ fn sides(source: [&str; 2], destination: [&str; 2]) -> Vec<String> {
 #[test]
 fn every_mix_of_back_ends_migrates_a_guest_and_both_sides_are_equal() {
     let servers = [serving(), serving()];
-    let there =
-        [socket(&there.path(0)), socket(&there.path(1))].map(|path| (path, &there)).map(|(path, _)| path);
-    let other = [socket(&elsewhere.path(0)), socket(&elsewhere.path(1))];
     let [there, other] =
         servers.each_ref().map(|server| [0, 1].map(|function| socket(&server.path(function))));
     let [there, other] = [&there, &other].map(|[manager, tracked]| [manager.as_str(), tracked.as_str()]);

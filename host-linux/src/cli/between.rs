@@ -6,12 +6,10 @@ use std::path::PathBuf;
 use clap::Args;
 use nvme_core::wire::{ControllerId, NamespaceId};
 
-use super::connect::embedded;
+use super::connect::ReachArgs;
 use super::values;
 use crate::address::Address;
-use crate::backend::{EmbeddedOptions, InterruptMode, OpenOptions};
 use crate::config::{Between, DataPath, Tracked};
-use crate::vfio::VfToken;
 
 const HEADING: &str = "Controllers";
 
@@ -55,15 +53,8 @@ pub(crate) struct BetweenArgs {
     /// Shell command that gives it back when the migration is rolled back after that.
     #[arg(long, value_name = "COMMAND", requires = "fence")]
     unfence: Option<String>,
-    /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE]; may be repeated.
-    #[arg(long, value_name = "SPEC", requires = "source_manager", value_parser = embedded)]
-    embedded: Vec<EmbeddedOptions>,
-    /// UUID that a physical function and its virtual functions have in common.
-    #[arg(long, value_name = "UUID", requires = "source_manager")]
-    vf_token: Option<VfToken>,
-    /// Look for completions instead of waiting for interrupts.
-    #[arg(long, requires = "source_manager")]
-    polling: bool,
+    #[command(flatten)]
+    reach: ReachArgs,
     /// Do not ask whether the guest may write over the namespace.
     #[arg(long)]
     pub(crate) yes: bool,
@@ -96,12 +87,7 @@ impl BetweenArgs {
             properties: self.properties.clone(),
             fence: self.fence.clone(),
             unfence: self.unfence.clone(),
-            open: OpenOptions {
-                vf_token: self.vf_token,
-                interrupts: if self.polling { InterruptMode::Polling } else { InterruptMode::Auto },
-                timeout: None,
-                embedded: self.embedded.clone(),
-            },
+            open: self.reach.options(),
         }))
     }
 }

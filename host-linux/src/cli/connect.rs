@@ -20,24 +20,32 @@ pub struct ConnectArgs {
     /// Give an admin command up after this long [default: 30s].
     #[arg(long, value_name = "TIME", value_parser = values::command_timeout, help_heading = "Controller")]
     pub(crate) timeout: Option<Duration>,
-    /// Look for completions instead of waiting for interrupts.
-    #[arg(long, help_heading = "Controller")]
-    pub(crate) polling: bool,
-    /// UUID that a physical function and its virtual functions have in common.
-    #[arg(long, value_name = "UUID", help_heading = "Controller")]
-    pub(crate) vf_token: Option<VfToken>,
-    /// How the kernel lets PCI functions reach memory: auto, type1 or iommufd.
-    #[arg(long, value_name = "NAME", default_value = "auto", help_heading = "Controller")]
-    pub(crate) iommu: IommuBackend,
-    /// Take huge pages of 2 MiB, which were set aside before, for what controllers reach (not embedded ones).
-    #[arg(long, help_heading = "Controller")]
-    pub(crate) huge_pages: bool,
-    /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE]; may be repeated.
-    #[arg(long, value_name = "SPEC", value_parser = embedded, help_heading = "Controller")]
-    pub(crate) embedded: Vec<EmbeddedOptions>,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
     /// Send commands that the controller does not announce.
     #[arg(long, help_heading = "Controller")]
     pub(crate) force: bool,
+}
+
+/// How controllers are opened.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Controller")]
+pub struct ReachArgs {
+    /// Look for completions instead of waiting for interrupts.
+    #[arg(long)]
+    pub(crate) polling: bool,
+    /// UUID that a physical function and its virtual functions have in common.
+    #[arg(long, value_name = "UUID")]
+    pub(crate) vf_token: Option<VfToken>,
+    /// How the kernel lets PCI functions reach memory: auto, type1 or iommufd.
+    #[arg(long, value_name = "NAME", default_value = "auto")]
+    pub(crate) iommu: IommuBackend,
+    /// Take huge pages of 2 MiB, which were set aside before, for what controllers reach (not embedded ones).
+    #[arg(long)]
+    pub(crate) huge_pages: bool,
+    /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE]; may be repeated.
+    #[arg(long, value_name = "SPEC", value_parser = embedded)]
+    pub(crate) embedded: Vec<EmbeddedOptions>,
 }
 
 /// Default of `--timeout`.
@@ -61,15 +69,15 @@ impl ConnectArgs {
 
     /// Takes from the options of a command of a script what concerns how controllers are opened.
     pub(crate) fn gather(&mut self, line: &Self) -> Result<(), String> {
-        self.polling |= line.polling;
-        if let Some(token) = line.vf_token
-            && self.vf_token.replace(token).is_some_and(|other| other != token)
+        self.reach.polling |= line.reach.polling;
+        if let Some(token) = line.reach.vf_token
+            && self.reach.vf_token.replace(token).is_some_and(|other| other != token)
         {
             return Err("another --vf-token than before; one holds for the whole script".into());
         }
-        for one in &line.embedded {
-            match self.embedded.iter().find(|other| other.name == one.name) {
-                None => self.embedded.push(one.clone()),
+        for one in &line.reach.embedded {
+            match self.reach.embedded.iter().find(|other| other.name == one.name) {
+                None => self.reach.embedded.push(one.clone()),
                 Some(other) if other == one => {}
                 Some(_) => {
                     return Err(format!("another --embedded {} than before; give it once", one.name));
@@ -79,6 +87,13 @@ impl ConnectArgs {
         Ok(())
     }
 
+    /// How controllers are opened.
+    pub(crate) fn options(&self) -> OpenOptions {
+        self.reach.options()
+    }
+}
+
+impl ReachArgs {
     /// How controllers are opened.
     pub(crate) fn options(&self) -> OpenOptions {
         OpenOptions {

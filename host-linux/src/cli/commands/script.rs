@@ -202,6 +202,6 @@ mod tests {
         assert_eq!(script.lines.iter().map(seconds).collect::<Vec<_>>(), [5, 30]);
         assert_eq!(script.lines.iter().map(|line| line.connect.force).collect::<Vec<_>>(), [false, true]);
         assert!(script.lines.iter().all(|line| line.connect.json));
-        assert!(connect.polling && !connect.force, "what concerns opening holds for all");
+        assert!(connect.reach.polling && !connect.force, "what concerns opening holds for all");
     }
 }
