@@ -155,7 +155,12 @@ fn with_session<T>(
     work: impl FnOnce(&mut Session<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let capacity = Capacity { queues: 4 << 20, data: 8 << 20, controller_data: 1 << 20 };
-    let request = Request { address: Address::Vfio(function), memory: Memory::Own(capacity), queues: 1 };
+    let request = Request {
+        address: Address::Vfio(function),
+        memory: Memory::Own(capacity),
+        managing: false,
+        queues: 1,
+    };
     let devices = Devices::open(&[request], &OpenOptions::default()).map_err(text)?;
     let device = devices.all().first().ok_or("there is no controller")?;
     let mut storage = Storage::new(1, 1);
