@@ -70,6 +70,19 @@ fn bad_input_is_one_line_exit_2_and_no_change() {
     let table: Vec<(&str, Vec<&str>, Vec<&str>)> = vec![
         ("no subcommand", vec![], vec!["subcommand"]),
         ("unknown option", vec!["migrate", "--nonsense"], vec!["--nonsense"]),
+        ("nothing to bind", vec!["bind"], vec!["BDF"]),
+        ("nothing to give back", vec!["unbind", "--dry-run"], vec!["BDF"]),
+        ("no PCI function to bind", vec!["bind", "nvme0"], vec!["nvme0", "DDDD:BB:DD.F"]),
+        (
+            "a PCI function that is not there",
+            vec!["bind", "--dry-run", "fffe:ff:1f.7"],
+            vec!["fffe:ff:1f.7", "lspci -D"],
+        ),
+        (
+            "one that is not there to give back",
+            vec!["unbind", "fffe:ff:1f.7"],
+            vec!["fffe:ff:1f.7", "lspci -D"],
+        ),
         (
             "missing source",
             [&["migrate"], &source("none.img")[..]].concat(),

@@ -179,7 +179,7 @@ impl System {
     /// Refuses a function that a program has through VFIO.
     fn closed(&self, found: &PciFunction) -> Result<(), BindError> {
         let function = found.address;
-        let mut files: BTreeSet<PathBuf> = self.device_file(function).into_iter().collect();
+        let mut files: BTreeSet<PathBuf> = self.device_file(found).into_iter().collect();
         let group = found.group.map(|group| self.dev.join(format!("vfio/{group}")));
         files.extend(group.clone());
         let mut open = None;
@@ -199,10 +199,8 @@ impl System {
     }
 
     /// The function's own file, on kernels that have one for each.
-    fn device_file(&self, function: PciAddress) -> Option<PathBuf> {
-        let folder = fs::read_dir(self.sysfs.function_folder(function).join("vfio-dev")).ok()?;
-        let name = folder.filter_map(Result::ok).next()?.file_name();
-        Some(self.dev.join("vfio/devices").join(name))
+    fn device_file(&self, found: &PciFunction) -> Option<PathBuf> {
+        found.device_file.as_ref().map(|name| self.dev.join("vfio/devices").join(name))
     }
 
     fn write(&self, step: &Step) -> Result<(), BindError> {
@@ -353,7 +351,7 @@ impl Plan {
         };
         match self.direction {
             Direction::ToVfio if found.driver.as_deref() == Some(VFIO_PCI) => {
-                self.check_file(system)?;
+                self.check_file(system, &found)?;
             }
             Direction::ToVfio => return Err(self.give_back(system, found.driver)),
             Direction::Back => match found.driver {
@@ -389,9 +387,9 @@ impl Plan {
     }
 
     /// Checks that a program finds what it has to open.
-    fn check_file(&self, system: &System) -> Result<(), BindError> {
+    fn check_file(&self, system: &System, found: &PciFunction) -> Result<(), BindError> {
         let group = self.group.map(|group| system.dev.join(format!("vfio/{group}")));
-        let own = system.device_file(self.function);
+        let own = system.device_file(found);
         if [&own, &group].into_iter().flatten().any(|file| file.exists()) {
             return Ok(());
         }
