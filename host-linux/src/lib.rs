@@ -22,7 +22,7 @@
 //! | [`memory`] | bus address spaces over one memfd each: what a device sees behind an IOMMU |
 //! | [`storage`], [`witness`] | namespaces in files or memory; comparison of two of them as they were at one moment |
 //! | [`address`] | where a controller is, as text |
-//! | [`announced`] | which commands a controller announces |
+//! | [`announced`], [`quirks`] | which commands a controller announces; which models do otherwise than specified |
 //! | [`backend`] | controllers behind any address, opened together |
 //! | [`embedded`] | a subsystem with a thread of its own, its controllers reached as registers |
 //! | [`vectors`] | interrupts as eventfds |
@@ -60,6 +60,7 @@ pub mod memory;
 pub mod migrate;
 pub mod mover;
 pub mod platform;
+pub mod quirks;
 pub mod report;
 pub mod session;
 pub mod storage;

@@ -26,6 +26,7 @@ use nvme_core::cdq::Quarantined;
 use nvme_core::controller::{EnableOptions, Link};
 use nvme_core::dma::{Direction, DmaArena, DmaRegion, Pool};
 use nvme_core::io::{Buffer, IoSlot, Lost, QuarantinedQueuePair};
+use nvme_core::migration::Quirks;
 use nvme_core::time::Instant;
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
 use nvme_core::wire::identify::{ControllerIdentity, NamespaceIdentity};
@@ -39,6 +40,7 @@ use crate::driver::{
     bring_down_then, bring_up, create_pair, delete_pair, identify_controller_bytes, request_queues_up_to,
 };
 use crate::memory::AddressSpace;
+use crate::quirks::QuirkChoice;
 
 /// Admin commands that can be outstanding, among them requests for events.
 const ADMIN_SLOTS: usize = 32;
@@ -92,6 +94,7 @@ pub struct Session<'d> {
     pairs: Vec<Pair<'d>>,
     granted: Option<u16>,
     kept: Kept,
+    quirks: Quirks,
 }
 
 impl<'d> Session<'d> {
@@ -120,7 +123,6 @@ impl<'d> Session<'d> {
         Ok(Self {
             device,
             controller,
-            identity,
             identify_bytes,
             timeout,
             clock,
@@ -129,6 +131,8 @@ impl<'d> Session<'d> {
             pairs: Vec::new(),
             granted: None,
             kept: Kept::default(),
+            quirks: QuirkChoice::default().of(&identity),
+            identity,
         })
     }
 
@@ -165,6 +169,17 @@ impl<'d> Session<'d> {
     /// Gives admin commands another time-out from now on.
     pub const fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
+    }
+
+    /// In which ways the controller deviates from the specification: those of its model, unless they were set.
+    #[must_use]
+    pub const fn quirks(&self) -> Quirks {
+        self.quirks
+    }
+
+    /// Takes the controller to have these quirks and no others.
+    pub const fn set_quirks(&mut self, quirks: Quirks) {
+        self.quirks = quirks;
     }
 
     /// The session's clock.

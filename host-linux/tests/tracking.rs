@@ -388,3 +388,42 @@ fn signals_end_a_watch_and_leave_nothing_behind() {
         check(name, &run(&words(again)), 0, &["entries       5 "], &[]);
     }
 }
+
+#[test]
+fn quirks_are_recognised_listed_and_chosen() {
+    let rows: [(&str, i32, &[&str], &[&str]); 6] = [
+        (
+            "formats embedded:demo --quirks list",
+            0,
+            &["recognised as: no model with quirks", "[ ] suspended-in-header\n", "without: "],
+            &[],
+        ),
+        (
+            "formats embedded:demo/2 --quirks list,+events-once",
+            0,
+            &["embedded:demo/2: vendor 0x", "[x] events-once", "[ ] limits-read-zero"],
+            &[],
+        ),
+        ("formats embedded:demo --quirks none", 0, &["version 0"], &[]),
+        ("formats embedded:demo --quirks +nonsense", 2, &[], &["there is no quirk \"nonsense\"; there are "]),
+        (
+            "cdq create embedded:demo --controller 2 --layout prp-list --quirks +contiguous-queues-only",
+            0,
+            &["128 KiB, contiguous"],
+            &["queue 0 was still there: deleted"],
+        ),
+        (
+            "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --count 100 --quirks +events-once",
+            0,
+            &["entries       100 ", "events        0 of the trigger, 0 of"],
+            &[],
+        ),
+    ];
+    for (line, status, says, notes) in rows {
+        check(line, &run(&words(line)), status, says, notes);
+    }
+    let listed = run(&words("formats embedded:demo --quirks list --json"));
+    let document: Value = serde_json::from_slice(&listed.stdout).expect("a document");
+    assert_eq!(document["model"], Value::Null);
+    assert_eq!(document["quirks"].as_array().map(Vec::len), Some(12));
+}

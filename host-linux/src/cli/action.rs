@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use super::connect::ConnectArgs;
+use super::quirks;
 use super::standing::Standing;
 use super::{BAD_INPUT, FAILED, UNSUPPORTED, complain, interrupts};
 use crate::address::Address;
@@ -305,9 +306,30 @@ impl<'d> Sessions<'d> {
         for session in &mut self.sessions {
             session.set_timeout(connect.timeout());
         }
-        let done = action.run(self, output);
+        let done = self.carry_out(action, connect, output);
         self.force = force;
         done
+    }
+
+    /// Carries a command out, or shows the quirks of its controllers if it is that what is wanted.
+    fn carry_out(
+        &mut self,
+        action: &dyn Action,
+        connect: &ConnectArgs,
+        output: &Output,
+    ) -> Result<(), CommandError> {
+        let choice = connect.quirks();
+        for session in &mut self.sessions {
+            let quirks = choice.of(session.identity());
+            session.set_quirks(quirks);
+        }
+        if !choice.is_list() {
+            return action.run(self, output);
+        }
+        for target in action.targets().iter().filter(|target| !target.bare) {
+            quirks::show(self.at(&target.address)?, output)?;
+        }
+        Ok(())
     }
 
     /// Undoes what commands left in controllers.
@@ -399,7 +421,9 @@ pub(crate) fn run(mut action: Box<dyn Action>, connect: &ConnectArgs) -> ExitCod
     };
     let output = Output::new(connect.json, interrupted);
     let result = action.prepare(&output).and_then(|()| {
-        with_sessions(&action.targets(), connect, &output, |sessions| action.run(sessions, &output))
+        with_sessions(&action.targets(), connect, &output, |sessions| {
+            sessions.carry_out(&*action, connect, &output)
+        })
     });
     finish(result)
 }

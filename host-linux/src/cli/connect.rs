@@ -9,6 +9,7 @@ use clap::Args;
 use super::values;
 use crate::backend::{EmbeddedOptions, InterruptMode, OpenOptions};
 use crate::memory::Backing;
+use crate::quirks::QuirkChoice;
 use crate::vfio::{IommuBackend, VfToken};
 
 /// How controllers are reached and how their answers are shown.
@@ -22,6 +23,10 @@ pub struct ConnectArgs {
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+    /// Which known deviations the controller has: none, list (shows them all), +NAME, -NAME, separated by commas
+    /// [default: those of its model].
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true, help_heading = "Controller")]
+    pub(crate) quirks: Option<QuirkChoice>,
     /// Send commands that the controller does not announce.
     #[arg(long, help_heading = "Controller")]
     pub(crate) force: bool,
@@ -57,12 +62,18 @@ impl ConnectArgs {
         self.timeout.unwrap_or(TIMEOUT)
     }
 
+    /// Which quirks controllers are taken to have.
+    pub(crate) fn quirks(&self) -> QuirkChoice {
+        self.quirks.unwrap_or_default()
+    }
+
     /// The options of a command of a script, whose own options they are added to.
     pub(crate) fn within(&self, script: &Self) -> Self {
         Self {
             json: self.json || script.json,
             timeout: self.timeout.or(script.timeout),
             force: self.force || script.force,
+            quirks: self.quirks.or(script.quirks),
             ..script.clone()
         }
     }
@@ -70,6 +81,13 @@ impl ConnectArgs {
     /// Takes from the options of a command of a script what concerns how controllers are opened.
     pub(crate) fn gather(&mut self, line: &Self) -> Result<(), String> {
         self.reach.polling |= line.reach.polling;
+        self.reach.huge_pages |= line.reach.huge_pages;
+        if line.reach.iommu != IommuBackend::default() {
+            if ![IommuBackend::default(), line.reach.iommu].contains(&self.reach.iommu) {
+                return Err("another --iommu than before; one holds for the whole script".into());
+            }
+            self.reach.iommu = line.reach.iommu;
+        }
         if let Some(token) = line.reach.vf_token
             && self.reach.vf_token.replace(token).is_some_and(|other| other != token)
         {

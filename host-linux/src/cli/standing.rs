@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use nvme_core::admin::CallError;
 use nvme_core::cdq::{CdqCreation, CdqDeletion, CdqFigures, CdqOptions, ControllerDataQueue};
+use nvme_core::migration::Quirks;
 use nvme_core::wire::migration::{MigrationSend, SuspendKind};
 use nvme_core::wire::track::TrackSend;
 use nvme_core::wire::{CdqId, ControllerId, ManagerId, TrackedId};
@@ -281,6 +282,15 @@ pub(crate) fn log_user_data(
     let what = if start { "Track Send, start logging" } else { "Track Send, stop logging" };
     session.command(what, &TrackSend::LogUserDataChanges { start, queue }, Data::None)?;
     Ok(())
+}
+
+/// Starts logging where it may count as active although nothing is logged, as `quirk` says.
+pub(crate) fn start_log(session: &mut Session<'_>, queue: CdqId, quirk: Quirks) -> Result<(), CommandError> {
+    if session.quirks().contains(quirk) {
+        // There is something to stop, or not.
+        let _ = log_user_data(session, queue, false);
+    }
+    log_user_data(session, queue, true)
 }
 
 /// Makes a queue that nobody holds yet.

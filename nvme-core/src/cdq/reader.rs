@@ -48,7 +48,7 @@ pub struct Drained {
     pub overflowed: bool,
     /// The log broke its rules: the dirty set has turned into "everything".
     pub violation: Option<LogViolation>,
-    /// A change lies outside the namespaces that the dirty set knows.
+    /// A change lies outside the namespaces that the dirty set knows; of several the worst one.
     pub unknown: Option<MarkError>,
 }
 
@@ -178,7 +178,7 @@ impl CdqReader {
                 // Nearly every entry is one of these and changes nothing but the map.
                 drained.blocks = drained.blocks.saturating_add(blocks);
                 if let Err(error) = dirty.mark(namespace, start, blocks) {
-                    drained.unknown = Some(error);
+                    drained.unknown = Some(error.worst(drained.unknown));
                 }
                 continue;
             }
@@ -235,12 +235,12 @@ impl CdqReader {
         match event {
             LogEvent::Changed { namespace, start, blocks, .. } => {
                 if let Err(error) = dirty.mark(namespace, start, blocks) {
-                    drained.unknown = Some(error);
+                    drained.unknown = Some(error.worst(drained.unknown));
                 }
             }
             LogEvent::AllChanged { namespace } => {
                 if let Err(error) = dirty.mark_namespace(namespace) {
-                    drained.unknown = Some(error);
+                    drained.unknown = Some(error.worst(drained.unknown));
                 }
             }
             LogEvent::Overflowed => dirty.mark_all(),

@@ -80,6 +80,14 @@ pub struct OutOfRange {
     pub size: u64,
 }
 
+impl OutOfRange {
+    /// Blocks of the range beyond the end of the namespace.
+    #[must_use]
+    pub const fn excess(&self) -> u64 {
+        self.start.get().saturating_add(self.blocks).saturating_sub(self.size)
+    }
+}
+
 impl fmt::Display for OutOfRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

@@ -26,6 +26,21 @@ pub enum MarkError {
     OutOfRange(OutOfRange),
 }
 
+impl MarkError {
+    /// Whichever of two is further from being right: a namespace without a map, otherwise what reaches further past the end.
+    #[must_use]
+    pub fn worst(self, other: Option<Self>) -> Self {
+        let weight = |error: &Self| match error {
+            Self::UnknownNamespace(_) => u64::MAX,
+            Self::OutOfRange(range) => range.excess(),
+        };
+        match other {
+            Some(other) if weight(&other) >= weight(&self) => other,
+            _ => self,
+        }
+    }
+}
+
 impl fmt::Display for MarkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

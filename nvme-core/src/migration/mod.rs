@@ -79,6 +79,6 @@ pub use migrator::{Migrator, Ports};
 pub use options::{
     Convergence, ConvergencePolicy, DataPath, MigrationOptions, Progress, Round, Summary, Timeouts,
 };
-pub use quirks::Quirks;
+pub use quirks::{KnownQuirk, Quirks};
 pub use source::{Cancellation, Outcome, SourceHalf};
 pub use step::{MigrationStep, StepKind, UnknownStep};

@@ -6,6 +6,9 @@ use bitflags::bitflags;
 bitflags! {
     /// What a known controller model does otherwise than the specification says. None is set unless the host sets
     /// it; without quirks everything follows the specification.
+    ///
+    /// Some deviations are tolerated from every controller, because nothing is lost by it: their quirk changes nothing and
+    /// says so in [`TABLE`](Self::TABLE).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
     pub struct Quirks: u32 {
         /// Get Controller State never reports Controller Suspended (CSUP) in its completion: accept bit 0 of CSATTR
@@ -19,17 +22,126 @@ bitflags! {
         const TRIGGER_ONE_EARLY = 1 << 3;
         /// Queues over a PRP list are accepted but never filled: use contiguous ones whatever was asked for.
         const CONTIGUOUS_QUEUES_ONLY = 1 << 4;
+        /// Logging counts as active although a reset of the managing controller took its queue: stop it before starting it
+        /// for the first time.
+        const STOP_BEFORE_START = 1 << 5;
+        /// Entries of deallocated blocks name one block too many: one block beyond the namespace is no error.
+        const DEALLOCATE_ONE_BLOCK_MORE = 1 << 6;
+        /// Events of queues are reported once and then masked for good: arm no trigger, look at the queue instead.
+        const EVENTS_ONCE = 1 << 7;
+        /// The limits of Controller Data Queues read zero although there are queues. Tolerated anyway.
+        const LIMITS_READ_ZERO = 1 << 8;
+        /// A failure is completed with status code zero and Do Not Retry. Tolerated anyway.
+        const FAILS_WITH_DO_NOT_RETRY = 1 << 9;
+        /// Structures are transferred in part: 4 bytes of the state formats, 8 of the queue feature. Tolerated anyway.
+        const SHORT_STRUCTURES = 1 << 10;
+        /// A suspend may never complete. Tolerated anyway.
+        const SUSPEND_MAY_HANG = 1 << 11;
     }
 }
 
+/// A quirk as users see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownQuirk {
+    /// The name under which hosts let users set it.
+    pub name: &'static str,
+    /// The quirk.
+    pub quirk: Quirks,
+    /// What the controller does.
+    pub deviation: &'static str,
+    /// What the driver does without the quirk.
+    pub without: &'static str,
+    /// What it does with it; empty if the same.
+    pub with: &'static str,
+}
+
 impl Quirks {
-    /// Every quirk with the name under which hosts let users set it.
-    pub const NAMES: &[(&'static str, Self)] = &[
-        ("suspended-in-header", Self::SUSPENDED_IN_HEADER),
-        ("set-state-in-one", Self::SET_STATE_IN_ONE),
-        ("stop-before-restart", Self::STOP_BEFORE_RESTART),
-        ("trigger-one-early", Self::TRIGGER_ONE_EARLY),
-        ("contiguous-queues-only", Self::CONTIGUOUS_QUEUES_ONLY),
+    /// Every quirk.
+    pub const TABLE: &[KnownQuirk] = &[
+        KnownQuirk {
+            name: "suspended-in-header",
+            quirk: Self::SUSPENDED_IN_HEADER,
+            deviation: "Migration Receive never reports CSUP in its completion",
+            without: "takes the state for inconsistent and rolls back",
+            with: "accepts bit 0 of CSATTR in the image instead",
+        },
+        KnownQuirk {
+            name: "set-state-in-one",
+            quirk: Self::SET_STATE_IN_ONE,
+            deviation: "Set Controller State takes a whole image only (SEQIND 11b)",
+            without: "sends an image longer than one command in parts",
+            with: "refuses such an image",
+        },
+        KnownQuirk {
+            name: "stop-before-restart",
+            quirk: Self::STOP_BEFORE_RESTART,
+            deviation: "no first entry (ESA 001b) once logging is started again after the queue was full",
+            without: "starts logging again and takes entries without a first one for a broken log",
+            with: "stops logging before it starts it again, which brings the entry",
+        },
+        KnownQuirk {
+            name: "trigger-one-early",
+            quirk: Self::TRIGGER_ONE_EARLY,
+            deviation: "the tail pointer trigger fires one entry early",
+            without: "is woken one entry early, and looks again",
+            with: "aims the trigger one entry further",
+        },
+        KnownQuirk {
+            name: "contiguous-queues-only",
+            quirk: Self::CONTIGUOUS_QUEUES_ONLY,
+            deviation: "a queue over a PRP list is created and never filled",
+            without: "makes the queue as it was asked for",
+            with: "makes a contiguous queue whatever was asked for",
+        },
+        KnownQuirk {
+            name: "stop-before-start",
+            quirk: Self::STOP_BEFORE_START,
+            deviation: "logging counts as active after a reset of the managing controller",
+            without: "starts logging and waits for the first entry",
+            with: "stops logging before it starts it, however that ends",
+        },
+        KnownQuirk {
+            name: "deallocate-one-block-more",
+            quirk: Self::DEALLOCATE_ONE_BLOCK_MORE,
+            deviation: "entries of deallocated blocks have the length one-based: one block too many",
+            without: "ends the migration at a range beyond the end of the namespace",
+            with: "lets a range reach one block beyond the end",
+        },
+        KnownQuirk {
+            name: "events-once",
+            quirk: Self::EVENTS_ONCE,
+            deviation: "events of queues are reported once and then never again",
+            without: "arms the trigger before it sleeps, and looks again after a while whatever comes",
+            with: "arms no trigger and only looks",
+        },
+        KnownQuirk {
+            name: "limits-read-zero",
+            quirk: Self::LIMITS_READ_ZERO,
+            deviation: "MCUDMQ, MNSUDMQ, MCMR, NMCMR and MCDQPC may read 0 although there are queues",
+            without: "takes 0 for no limit stated",
+            with: "",
+        },
+        KnownQuirk {
+            name: "fails-with-do-not-retry",
+            quirk: Self::FAILS_WITH_DO_NOT_RETRY,
+            deviation: "a command fails with status code 0 and Do Not Retry set",
+            without: "takes it for a failure of which the effect is unknown",
+            with: "",
+        },
+        KnownQuirk {
+            name: "short-structures",
+            quirk: Self::SHORT_STRUCTURES,
+            deviation: "CNS 20h transfers 4 bytes, Get Features 21h transfers 8",
+            without: "clears its buffers before, and reads what is not transferred as zero",
+            with: "",
+        },
+        KnownQuirk {
+            name: "suspend-may-hang",
+            quirk: Self::SUSPEND_MAY_HANG,
+            deviation: "a suspend never completes (its marker cannot be posted to a queue over a PRP list)",
+            without: "waits for a suspend as long as its time-out says, then rolls back",
+            with: "",
+        },
     ];
 
     /// The published emulation of the migration commands in a machine emulator, as examined.
@@ -38,6 +150,6 @@ impl Quirks {
     /// The quirk called `name`.
     #[must_use]
     pub fn from_kebab(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, quirk)| *quirk)
+        Self::TABLE.iter().find(|known| known.name == name).map(|known| known.quirk)
     }
 }

@@ -3,6 +3,7 @@
 
 use clap::{Args, Subcommand};
 use nvme_core::cdq::{CdqOptions, HeadPolicy, MemoryLimits, QueueLayout};
+use nvme_core::migration::Quirks;
 use nvme_core::wire::CdqId;
 use nvme_core::wire::cdq::{ControllerDataQueueCommand, ENTRY_BYTES};
 use serde::Serialize;
@@ -80,12 +81,17 @@ impl Shape {
     }
 
     pub(crate) fn options(&self, session: &Session<'_>) -> CdqOptions {
-        let limits = &session.identity().migration;
+        let (limits, quirks) = (&session.identity().migration, session.quirks());
         let usual = HeadPolicy::default();
+        let trigger = match quirks {
+            quirks if quirks.contains(Quirks::EVENTS_ONCE) => None,
+            quirks if quirks.contains(Quirks::TRIGGER_ONE_EARLY) => Some(self.trigger.max(1)),
+            _ => Some(self.trigger),
+        };
         let head = HeadPolicy {
             every: self.head_every.unwrap_or(0),
             occupancy_percent: if self.head_every.is_some() { 0 } else { usual.occupancy_percent },
-            wake_after: Some(self.trigger),
+            wake_after: trigger,
             timeout: session.timeout(),
             ..usual
         };
@@ -93,6 +99,9 @@ impl Shape {
             entries: self.entries,
             layout: match self.layout {
                 CdqLayout::Contiguous => QueueLayout::Contiguous,
+                CdqLayout::PrpList if quirks.contains(Quirks::CONTIGUOUS_QUEUES_ONLY) => {
+                    QueueLayout::Contiguous
+                }
                 CdqLayout::PrpList => QueueLayout::PrpList,
             },
             limits: MemoryLimits { ranges: limits.queue_memory_ranges, list_entries: limits.queue_prps },

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use nvme_core::migration::{FormatIndices, KNOWN_VERSIONS};
+use nvme_core::migration::{FormatIndices, KNOWN_VERSIONS, Quirks};
 use nvme_core::wire::ControllerId;
 use nvme_core::wire::controller_state::{ControllerStateHeader, ControllerStateImage};
 use nvme_core::wire::identify::SupportedControllerStateFormats;
@@ -161,12 +161,14 @@ impl GetArgs {
         let first = ControllerStateHeader::BYTES;
         let (mut consistent, mut image) = Self::part(session, controller, formats, 0, first)?;
         let header = ControllerStateHeader::parse(&image).map_err(malformed)?;
+        let in_header = header.suspended() && session.quirks().contains(Quirks::SUSPENDED_IN_HEADER);
+        consistent |= in_header;
         let sizes = header.sizes(limit).map_err(malformed)?;
         let piece = (session.max_transfer() & !3).max(4);
         while image.len() < sizes.total {
             let bytes = piece.min(sizes.total - image.len());
             let (suspended, part) = Self::part(session, controller, formats, image.len() as u64, bytes)?;
-            consistent &= suspended;
+            consistent &= suspended || in_header;
             image.extend(part);
         }
         let got = Got {
@@ -256,6 +258,13 @@ impl SetArgs {
     ) -> Result<usize, CommandError> {
         let piece = (session.max_transfer() & !3).max(4);
         let count = image.len().div_ceil(piece);
+        if count > 1 && session.quirks().contains(Quirks::SET_STATE_IN_ONE) {
+            return Err(CommandError::Input(format!(
+                "the state has {} bytes and the controller takes {piece} in one command, as it must (quirk \
+                 set-state-in-one)",
+                image.len()
+            )));
+        }
         for (at, part) in image.chunks(piece).enumerate() {
             let sequence = match (at == 0, at + 1 == count) {
                 (true, true) => SequenceIndicator::Only,

@@ -2,6 +2,7 @@
 //! `nvme-lm track`: changes of user data logged into a queue, by hand.
 
 use clap::{Args, Subcommand};
+use nvme_core::migration::Quirks;
 use serde::Serialize;
 
 use super::Tracked;
@@ -9,7 +10,7 @@ use super::cdq::Shape;
 use super::track_memory::{self, MemoryArgs};
 use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
-use crate::cli::standing::{QueueName, log_user_data, tracked};
+use crate::cli::standing::{QueueName, log_user_data, start_log, tracked};
 
 const START_HELP: &str = "\
 The log lasts as long as the script that it is started in (nvme-lm script). Without a queue of the controller one is made.
@@ -83,7 +84,10 @@ impl Action for Log {
                 )));
             }
         };
-        log_user_data(session, id, self.start)?;
+        match self.start {
+            true => start_log(session, id, Quirks::STOP_BEFORE_START)?,
+            false => log_user_data(session, id, false)?,
+        }
         let held = standing.queue(session, QueueName::Id(id))?;
         held.logging = self.start;
         let controller = held.queue.tracked().controller().get();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use nvme_core::cdq::{CdqFigures, ControllerDataQueue, LogEvent, QueuePoll};
+use nvme_core::migration::Quirks;
 use serde::Serialize;
 
 use super::Tracked;
@@ -14,7 +15,7 @@ use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::heat::Heat;
 use crate::cli::load::{Load, LoadArgs, first_namespace, namespaces};
-use crate::cli::standing::{QueueName, Standing, log_user_data, tracked};
+use crate::cli::standing::{QueueName, Standing, log_user_data, start_log, tracked};
 use crate::driver::DriverError;
 use crate::session::Session;
 
@@ -359,7 +360,7 @@ impl WatchArgs {
         screen.event(Event::Watching { queue: id.get(), controller, entries: held.queue.entries() });
         let started = !held.logging;
         if started {
-            log_user_data(session, id, true)?;
+            start_log(session, id, Quirks::STOP_BEFORE_START)?;
             held.logging = true;
         }
         let at = Instant::now();
@@ -386,7 +387,7 @@ impl WatchArgs {
             screen.draw(&held.queue, now);
             if !held.logging && empty && held.queue.is_published() {
                 // Everything before the overflow has been shown and given back.
-                log_user_data(session, id, true)?;
+                start_log(session, id, Quirks::STOP_BEFORE_RESTART)?;
                 held.logging = true;
                 screen.event(Event::Restarted);
             }

@@ -21,7 +21,7 @@ use crate::cdq::{
     CdqCreation, CdqDeletion, CdqFigures, ControllerDataQueue, Drained, LogState, MemoryLimits, Quarantined,
     QueueLayout, QueuePoll,
 };
-use crate::dirty::DirtySet;
+use crate::dirty::{DirtySet, MarkError};
 use crate::dma::{self, DmaArena, LetGo};
 use crate::time::{Instant, Step};
 use crate::wire::TrackedId;
@@ -151,6 +151,8 @@ pub struct SourceHalf<'a, 's, M, H> {
     quarantined: Option<Quarantined>,
     figures: CdqFigures,
     logging: bool,
+    /// Logging is being stopped before it is started for the first time.
+    clearing: bool,
     head_failures: u32,
     /// Head updates acknowledged when that was last looked at.
     head_updates: u64,
@@ -236,6 +238,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             quarantined: None,
             figures: CdqFigures::default(),
             logging: false,
+            clearing: false,
             head_failures: 0,
             head_updates: 0,
             opened: false,
@@ -590,6 +593,13 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         self.opened |= drained.started;
         self.closed |= drained.suspended && self.suspend_submitted;
         match drained.unknown {
+            Some(MarkError::OutOfRange(range))
+                if range.excess() == 1
+                    && range.start.get() < range.size
+                    && self.options.quirks.contains(Quirks::DEALLOCATE_ONE_BLOCK_MORE) =>
+            {
+                Ok(())
+            }
             Some(error) => Err(Failure::UnknownBlocks(error)),
             None => Ok(()),
         }
@@ -665,6 +675,9 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             if quirks.contains(Quirks::TRIGGER_ONE_EARLY) {
                 options.head.wake_after = options.head.wake_after.map(|after| after.max(1));
             }
+            if quirks.contains(Quirks::EVENTS_ONCE) {
+                options.head.wake_after = None;
+            }
             let creation = self.manager_or(|_, tracked| CdqCreation::new(port, tracked, &options))?;
             self.creation = Some(creation.map_err(Failure::Memory)?);
         }
@@ -690,16 +703,26 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
         port: &mut P,
     ) -> Result<Advance, Failure<M, H>> {
         if self.first() {
-            let Some(id) = self.queue.as_ref().map(ControllerDataQueue::id) else {
-                return Err(Failure::OutOfTurn);
-            };
-            let request = self.manager_or(|manager, _| manager.log_user_data(id, true))?;
-            self.logging = true;
-            self.send(request, Purpose::Other);
+            self.clearing = self.options.quirks.contains(Quirks::STOP_BEFORE_START);
+            self.send_log(!self.clearing)?;
         }
         let Some(result) = self.call.poll(port, now) else { return Ok(Advance::Wait) };
-        result.finish(port.arena()).map_err(|error| command(MigrationCommand::StartLog, error))?;
+        let ended = result.finish(port.arena());
+        if core::mem::take(&mut self.clearing) {
+            // There was something to stop, or not.
+            self.send_log(true)?;
+            return Ok(Advance::Again);
+        }
+        ended.map_err(|error| command(MigrationCommand::StartLog, error))?;
         Ok(Advance::Next(MigrationStep::BaselineCopy))
+    }
+
+    fn send_log(&mut self, start: bool) -> Result<(), Failure<M, H>> {
+        let id = self.queue.as_ref().map(ControllerDataQueue::id).ok_or(Failure::OutOfTurn)?;
+        let request = self.manager_or(|manager, _| manager.log_user_data(id, start))?;
+        self.logging |= start;
+        self.send(request, Purpose::Other);
+        Ok(())
     }
 }
 

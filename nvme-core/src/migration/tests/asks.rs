@@ -5,7 +5,7 @@
 use core::time::Duration;
 
 use super::super::*;
-use super::bench::{BLOCKS, Bench, Broken, DESTINATION, MANAGER, SOURCE};
+use super::bench::{BLOCKS, Bench, Broken, DESTINATION, Hook, MANAGER, SOURCE};
 use crate::admin::CallError;
 use crate::dirty::{DirtyMap, DirtySet, Granularity};
 use crate::dma::Pool;
@@ -13,7 +13,8 @@ use crate::fake::{Device, FakePort, Fault, Rule};
 use crate::testing::{TestArena, TestProof};
 use crate::time::{Instant, Step};
 use crate::wire::admin::{VirtualizationAction, VirtualizationManagement, VirtualizationResource};
-use crate::wire::{Command, ControllerId, NamespaceId, StatusCode};
+use crate::wire::lba_migration::{Change, EntrySequence};
+use crate::wire::{CdqId, Command, ControllerId, Lba, NamespaceId, StatusCode};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -249,9 +250,11 @@ fn r8_a_cancellation_waits_for_the_command_on_its_way() {
 fn r20_quirks_of_the_queue_change_how_it_is_made() {
     // The Physically Contiguous bit of the command, and how far behind the head a trigger lies.
     let rows = [
-        ("none", Quirks::empty(), 0, 0),
-        ("contiguous only", Quirks::CONTIGUOUS_QUEUES_ONLY, 1, 0),
-        ("trigger one early", Quirks::TRIGGER_ONE_EARLY, 0, 1),
+        ("none", Quirks::empty(), 0, Some(0)),
+        ("contiguous only", Quirks::CONTIGUOUS_QUEUES_ONLY, 1, Some(0)),
+        ("trigger one early", Quirks::TRIGGER_ONE_EARLY, 0, Some(1)),
+        ("events once", Quirks::EVENTS_ONCE, 0, None),
+        ("all that one model has", Quirks::EMULATED_TP4159, 1, None),
     ];
     for (name, quirks, contiguous, behind) in rows {
         let arenas = [TestArena::new(), TestArena::new()];
@@ -270,7 +273,62 @@ fn r20_quirks_of_the_queue_change_how_it_is_made() {
             .filter(|dwords| dwords[1] >> 31 == 1)
             .map(|dwords| dwords[3].wrapping_sub(dwords[2]) % 64)
             .collect();
-        assert!(!triggers.is_empty(), "{name}: it sleeps at times");
-        assert!(triggers.iter().all(|found| *found == behind), "{name}: {triggers:?}");
+        assert_eq!(triggers.is_empty(), behind.is_none(), "{name}: it sleeps at times");
+        assert!(triggers.iter().all(|found| Some(*found) == behind), "{name}: {triggers:?}");
+    }
+}
+
+#[test]
+fn r20_a_log_that_counts_as_active_is_stopped_before_it_is_started() {
+    for (name, quirks, refused, logs) in [
+        ("none", Quirks::empty(), false, std::vec![1]),
+        ("stop first", Quirks::STOP_BEFORE_START, false, std::vec![0, 1]),
+        ("nothing to stop", Quirks::STOP_BEFORE_START, true, std::vec![0, 1]),
+    ] {
+        let arenas = [TestArena::new(), TestArena::new()];
+        let mut bench = Bench::new(&arenas);
+        bench.options.quirks = quirks;
+        if refused {
+            bench.source.rules.push(Rule::new(0x3D, 0, Fault::Status(StatusCode::INVALID_FIELD)));
+        }
+        let ran = bench.run();
+        bench.assert_migrated(&ran);
+        let sent: std::vec::Vec<u32> = bench
+            .source
+            .sent
+            .iter()
+            .filter(|entry| entry.opcode() == 0x3D)
+            .map(|entry| entry.dwords()[0] >> 16)
+            .collect();
+        assert_eq!(sent, logs, "{name}");
+    }
+}
+
+#[test]
+fn r20_one_block_beyond_the_end_is_let_pass_by_its_quirk_alone() {
+    const SIZE: u64 = BLOCKS[0];
+    fn post(port: &mut FakePort<'_>, id: CdqId, start: u64, blocks: u64) {
+        let (namespace, start) = (NamespaceId::new(1), Lba::new(start));
+        let change = Change::Range { namespace, start, blocks, deallocated: false };
+        assert!(port.post(id, EntrySequence::Ordinary, change));
+    }
+    let rows: [(&str, Quirks, Hook, bool); 5] = [
+        ("right, no quirk", Quirks::empty(), |port, id| post(port, id, SIZE - 3, 3), true),
+        ("one too many, no quirk", Quirks::empty(), |port, id| post(port, id, SIZE - 3, 4), false),
+        ("one too many", Quirks::DEALLOCATE_ONE_BLOCK_MORE, |port, id| post(port, id, SIZE - 3, 4), true),
+        ("two too many", Quirks::DEALLOCATE_ONE_BLOCK_MORE, |port, id| post(port, id, SIZE - 3, 5), false),
+        ("wholly beyond", Quirks::DEALLOCATE_ONE_BLOCK_MORE, |port, id| post(port, id, SIZE, 1), false),
+    ];
+    for (name, quirks, hook, passes) in rows {
+        let arenas = [TestArena::new(), TestArena::new()];
+        let mut bench = Bench::new(&arenas);
+        bench.options.quirks = quirks;
+        bench.hook = Some((MigrationStep::DeltaRounds, hook));
+        let ran = bench.run();
+        match (&ran.outcome, passes) {
+            (Outcome::Completed { .. }, true) => bench.assert_migrated(&ran),
+            (Outcome::RolledBack { failure: Failure::UnknownBlocks(_), .. }, false) => {}
+            (outcome, _) => panic!("{name}: {outcome:?}"),
+        }
     }
 }
