@@ -55,6 +55,7 @@ pub mod faults;
 pub mod guest;
 pub mod images;
 pub mod journal;
+mod load;
 mod marks;
 pub mod memory;
 pub mod migrate;

@@ -51,7 +51,8 @@ fn image(directory: &Path, block: usize) -> String {
 
 #[test]
 fn every_command_has_an_example_that_works_and_help_that_fits_a_screen() {
-    let commands = ["read", "write", "compare", "flush", "deallocate", "write-zeroes", "verify", "copy"];
+    let commands =
+        ["read", "write", "compare", "flush", "deallocate", "write-zeroes", "verify", "copy", "bench"];
     for command in commands {
         let dir = tempfile::tempdir().expect("directory");
         let help = text(&check(dir.path(), &format!("{command} --help"), 0, &["Example: "]).stdout);
@@ -231,6 +232,63 @@ fn many_ranges_take_several_commands() {
 }
 
 #[test]
+fn a_bench_counts_what_it_does() {
+    let dir = tempfile::tempdir().expect("directory");
+    // Block size, options, bytes of a command.
+    let rows = [
+        (4096, "--op read", 4096),
+        (4096, "--op randread --size 16K --depth 4 --queues 3 --wait", 16384),
+        (512, "--op write --size 512 --range 16:32 --yes", 512),
+        (512, "--op randwrite --size 1K --range 16:32 --queues 2 --seed 4 --yes", 1024),
+    ];
+    for (block, options, size) in rows {
+        let place = image(dir.path(), block);
+        let before = fs::read(dir.path().join("a.img")).expect("file");
+        let output = check(dir.path(), &format!("bench {place} {options} --seconds 1 --json"), 0, &[]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let commands = report["commands"].as_u64().expect("a number");
+        assert!(commands > 0 && report["errors"] == 0, "{options}: {report}");
+        assert_eq!(report["bytes"].as_u64(), Some(commands * size), "{options}: {report}");
+        let latency = ["min", "p50", "p90", "p99", "p99_9", "max"]
+            .map(|name| report["latency_us"][name].as_f64().expect("a number"));
+        assert!(latency[0] > 0.0 && latency.is_sorted(), "{options}: {report}");
+        let after = fs::read(dir.path().join("a.img")).expect("file");
+        let changed = before.chunks(block).zip(after.chunks(block)).enumerate();
+        let changed = changed.filter(|(_, (one, other))| one != other).map(|(at, _)| at);
+        let expected = if options.contains("write") { (16..48).collect() } else { Vec::new() };
+        assert!(changed.eq(expected), "{options}: other blocks were written");
+    }
+}
+
+#[test]
+fn a_signal_ends_a_bench_with_a_report() {
+    let dir = tempfile::tempdir().expect("directory");
+    for (signal, json) in [("INT", true), ("TERM", true), ("INT", false)] {
+        let format = if json { "--json" } else { "" };
+        // The image tells when writes have begun.
+        let place = image(dir.path(), BLOCK);
+        let line = format!("bench {place} --op write --range 0:1 --seconds 3600 --yes {format}");
+        let child = nvme_lm(dir.path()).args(line.split_whitespace()).spawn().expect("the program starts");
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while fs::read(dir.path().join("a.img")).expect("file")[..BLOCK] == [1; BLOCK] {
+            assert!(std::time::Instant::now() < until, "nothing is written");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        let kill = format!("kill -{signal} {}", child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh").success());
+        let output = child.wait_with_output().expect("the program ends");
+        assert_eq!(output.status.code(), Some(130), "{signal}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("ended by a signal"), "{signal}");
+        if json {
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            assert!(report["interrupted"] == true && report["commands"].as_u64() > Some(0), "{report}");
+        } else {
+            assert!(text(&output.stdout).contains("latency 99.9 %"), "{}", text(&output.stdout));
+        }
+    }
+}
+
+#[test]
 fn bad_input_is_refused_before_anything_is_sent() {
     let dir = tempfile::tempdir().expect("directory");
     let place = image(dir.path(), BLOCK);
@@ -282,6 +340,16 @@ fn bad_input_is_refused_before_anything_is_sent() {
         ("write-zeroes P --range 256:1 --yes", &["ends with block 255"]),
         ("verify P --range 256:1", &["ends with block 255"]),
         ("flush P --namespace 9", &["namespace 0x9 is not active"]),
+        ("bench P", &["--op"]),
+        ("bench P --op wipe", &["wipe", "randwrite"]),
+        ("bench P --op write", &["nobody can be asked", "--yes"]),
+        ("bench P --op read --size 0", &["one block to 1 MiB"]),
+        ("bench P --op read --size 2M", &["one block to 1 MiB"]),
+        ("bench P --op read --size 5000", &["whole blocks of 4096 bytes"]),
+        ("bench P --op read --size 64K --range 0:4", &["at most the 4 blocks"]),
+        ("bench P --op read --range 250:7", &["ends with block 255"]),
+        ("bench P --op read --seconds 0", &["1 to 86400"]),
+        ("bench P --op read --depth 1024", &["1 to 1023"]),
         ("copy P --range 0:1", &["--to"]),
         ("copy P --to 5 --yes", &["--range"]),
         ("copy P --range 0:1 --to 5", &["--yes"]),

@@ -11,8 +11,9 @@ use nvme_core::migration::MigrationStep;
 use super::between::BetweenArgs;
 use super::bind::{self, BindArgs};
 use super::commands::{
-    CdqCommand, CompareArgs, CopyArgs, DeallocateArgs, FlushArgs, FormatsArgs, IdentifyArgs, ReadArgs,
-    ResumeArgs, ScriptArgs, StateCommand, SuspendArgs, TrackCommand, VerifyArgs, WriteArgs, WriteZeroesArgs,
+    BenchArgs, CdqCommand, CompareArgs, CopyArgs, DeallocateArgs, FlushArgs, FormatsArgs, IdentifyArgs,
+    ReadArgs, ResumeArgs, ScriptArgs, StateCommand, SuspendArgs, TrackCommand, VerifyArgs, WriteArgs,
+    WriteZeroesArgs,
 };
 use super::values;
 use crate::config::{CdqLayout, MigrateConfig, Namespaces};
@@ -71,6 +72,8 @@ pub enum Command {
     Verify(Box<VerifyArgs>),
     /// Copy blocks inside a namespace, in the controller.
     Copy(Box<CopyArgs>),
+    /// Measure how fast a controller reads or writes.
+    Bench(Box<BenchArgs>),
     /// Migrate a namespace with a running guest from one NVM subsystem to another.
     Migrate(Box<MigrateArgs>),
     /// Give NVM Express functions to vfio-pci.

@@ -36,6 +36,17 @@ impl Meter {
         Self::new(total, "{wide_bar} {human_pos}/{human_len} blocks {eta:>4}", io::stderr().is_terminal())
     }
 
+    /// For something that takes `total`.
+    pub(crate) fn of_time(total: Duration) -> Self {
+        let total = u64::try_from(total.as_millis()).unwrap_or(u64::MAX);
+        Self::new(total, "{wide_bar} {eta:>4}", io::stderr().is_terminal())
+    }
+
+    /// So much of the time has passed.
+    pub(crate) fn set_time(&mut self, passed: Duration) {
+        self.set(u64::try_from(passed.as_millis()).unwrap_or(u64::MAX));
+    }
+
     /// So much is done.
     pub(crate) fn set(&mut self, done: u64) {
         if self.wanted && self.start.elapsed() >= PATIENCE {

@@ -116,6 +116,7 @@ fn as_action(command: Command) -> Result<(Box<dyn Action>, ConnectArgs), Box<Com
         Command::WriteZeroes(args) => boxed_with(*args, |args| &args.connect),
         Command::Verify(args) => boxed_with(*args, |args| &args.connect),
         Command::Copy(args) => boxed_with(*args, |args| &args.connect),
+        Command::Bench(args) => boxed_with(*args, |args| &args.connect),
         other => return Err(Box::new(other)),
     })
 }

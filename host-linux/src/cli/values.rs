@@ -76,6 +76,11 @@ fn duration(text: &str, limits: &RangeInclusive<Duration>) -> Result<Duration, S
     within(value, limits, |limit| format!("{limit:?}"))
 }
 
+/// Reads a number of seconds, up to a day.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    count(text, &(1..=86_400))
+}
+
 /// Reads a whole number, decimal or with 0x hexadecimal.
 pub(crate) fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
     let (digits, radix) = text.strip_prefix("0x").map_or((text, 10), |digits| (digits, 16));

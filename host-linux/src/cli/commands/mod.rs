@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The commands that work on one or more controllers, one file for each subject.
 
+mod bench;
 mod cdq;
 mod formats;
 mod identify;
@@ -22,6 +23,7 @@ use super::connect::ConnectArgs;
 use super::values;
 use crate::address::Address;
 
+pub use bench::BenchArgs;
 pub use cdq::CdqCommand;
 pub use formats::FormatsArgs;
 pub use identify::IdentifyArgs;
