@@ -96,6 +96,16 @@ fn io_bit(opcode: IoOpcode) -> Result<Option<Nvm>, ()> {
     }))
 }
 
+/// Whether Identify Controller tells of `feature`. Of other commands only the Commands Supported and Effects log does.
+#[must_use]
+pub fn is_in_identify(feature: Feature) -> bool {
+    match feature {
+        Feature::Admin(opcode) => admin_bit(opcode).is_ok(),
+        Feature::Io(opcode) => io_bit(opcode).is_ok(),
+        Feature::Migration | Feature::TrackUserData | Feature::TrackHostMemory => true,
+    }
+}
+
 /// Whether `identity` announces `feature`.
 ///
 /// # Errors

@@ -21,9 +21,9 @@
 
 use std::time::Duration;
 
-use nvme_core::admin::{AdminData, AdminRequest, AdminSlot, CallError};
+use nvme_core::admin::{AdminData, AdminOutcome, AdminPort, AdminRequest, AdminSlot, CallError, SubmitError};
 use nvme_core::cdq::Quarantined;
-use nvme_core::controller::{EnableOptions, Link};
+use nvme_core::controller::{EnableOptions, Link, Quiesced};
 use nvme_core::dma::{Direction, DmaArena, DmaRegion, Pool};
 use nvme_core::io::{Buffer, IoSlot, Lost, QuarantinedQueuePair};
 use nvme_core::migration::Quirks;
@@ -38,6 +38,7 @@ use crate::backend::{Device, Registers};
 use crate::driver::{
     Clock, Controller, DriverError, IDENTIFY_BYTES, Kept, QueuePair, Waiter, abandon_pair, admin,
     bring_down_then, bring_up, create_pair, delete_pair, identify_controller_bytes, request_queues_up_to,
+    reset_then,
 };
 use crate::memory::AddressSpace;
 use crate::quirks::QuirkChoice;
@@ -257,6 +258,60 @@ impl<'d> Session<'d> {
         }
     }
 
+    /// As [`ask`](Self::ask), with the whole completion.
+    ///
+    /// # Errors
+    /// There was no completion.
+    pub fn complete(
+        &mut self,
+        what: &'static str,
+        command: &SubmissionQueueEntry,
+        data: Data<'_>,
+    ) -> Result<(CompletionQueueEntry, Vec<u8>), DriverError> {
+        let arena = self.space();
+        let mut request = Some(self.request(command, data)?);
+        let mut handle = None;
+        let waiter = self.waiter();
+        let until = waiter.now().after(self.timeout);
+        loop {
+            let now = waiter.now();
+            self.controller.poll(now)?;
+            let port = self.controller.admin();
+            if let Some(waiting) = request.take() {
+                match port.submit(waiting, now) {
+                    Ok(sent) => handle = Some(sent),
+                    Err((SubmitError::Busy, back)) if !now.has_reached(until) => request = Some(back),
+                    Err((error, back)) => {
+                        if let AdminData::Buffer { region, .. } = back.data {
+                            nvme_core::dma::give_back(arena, region);
+                        }
+                        return Err(DriverError::Admin(what, CallError::NotSubmitted(error)));
+                    }
+                }
+            }
+            if let Some(done) = handle.and_then(|handle| port.take(handle)) {
+                let result = match done.outcome {
+                    AdminOutcome::Completed(entry) => Ok(entry),
+                    AdminOutcome::TimedOut => Err(DriverError::Admin(what, CallError::TimedOut)),
+                    AdminOutcome::Lost => Err(DriverError::Admin(what, CallError::Lost)),
+                };
+                let mut bytes = Vec::new();
+                if let Some(region) = done.region {
+                    if let (Ok(entry), Data::Receive(len)) = (&result, data)
+                        && entry.status().is_success()
+                    {
+                        bytes = vec![0; len];
+                        arena.acquire(&region, 0..len);
+                        region.read(0, &mut bytes)?;
+                    }
+                    nvme_core::dma::give_back(arena, region);
+                }
+                return Ok((result?, bytes));
+            }
+            waiter.nap();
+        }
+    }
+
     fn request(&self, command: &SubmissionQueueEntry, data: Data<'_>) -> Result<AdminRequest, DriverError> {
         let arena = self.space();
         let data = match data {
@@ -411,6 +466,18 @@ impl<'d> Session<'d> {
     /// # Errors
     /// What went wrong first. The controller is disabled then, too, unless it cannot be.
     pub fn close(self) -> Result<(), DriverError> {
+        self.end(true)
+    }
+
+    /// Disables the controller with all its queues and without a shutdown (CC.EN = 0); all memory comes back.
+    ///
+    /// # Errors
+    /// It cannot be disabled.
+    pub fn reset(self) -> Result<(), DriverError> {
+        self.end(false)
+    }
+
+    fn end(self, orderly: bool) -> Result<(), DriverError> {
         let waiter = self.waiter();
         let Self { device, mut controller, mut pairs, kept, .. } = self;
         let mut first = Ok(());
@@ -418,7 +485,7 @@ impl<'d> Session<'d> {
         for pair in pairs.drain(..) {
             // After the first that fails the others would only wait as long.
             let busy = pair.unfinished().next().is_some();
-            if busy || first.is_err() {
+            if busy || first.is_err() || !orderly {
                 undeleted.push(abandon_pair(&mut controller, pair, waiter));
             } else if let Err((error, pair)) = delete_pair(&mut controller, pair, waiter) {
                 first = Err(error);
@@ -426,7 +493,7 @@ impl<'d> Session<'d> {
             }
         }
         let arena: &AddressSpace = device.space();
-        let down = bring_down_then(controller, arena, kept, waiter, |proof| {
+        let then = |proof: &Quiesced<'_>| {
             for mut pair in undeleted.drain(..) {
                 while let Some(Lost { buffer, .. }) = pair.drain(proof) {
                     if let Some(buffer) = buffer {
@@ -436,7 +503,11 @@ impl<'d> Session<'d> {
                 // The pair is this controller's, so the proof is taken.
                 let _ = pair.retire(proof);
             }
-        });
+        };
+        let down = match orderly {
+            true => bring_down_then(controller, arena, kept, waiter, then),
+            false => reset_then(controller, arena, kept, waiter, then),
+        };
         first.and(down)
     }
 }

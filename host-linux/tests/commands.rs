@@ -51,8 +51,21 @@ fn image(directory: &Path, block: usize) -> String {
 
 #[test]
 fn every_command_has_an_example_that_works_and_help_that_fits_a_screen() {
-    let commands =
-        ["read", "write", "compare", "flush", "deallocate", "write-zeroes", "verify", "copy", "bench"];
+    let commands = [
+        "read",
+        "write",
+        "compare",
+        "flush",
+        "deallocate",
+        "write-zeroes",
+        "verify",
+        "copy",
+        "bench",
+        "admin",
+        "io",
+        "reset",
+        "list",
+    ];
     for command in commands {
         let dir = tempfile::tempdir().expect("directory");
         let help = text(&check(dir.path(), &format!("{command} --help"), 0, &["Example: "]).stdout);
@@ -289,6 +302,69 @@ fn a_signal_ends_a_bench_with_a_report() {
 }
 
 #[test]
+fn any_command_can_be_sent_and_its_completion_is_shown() {
+    let dir = tempfile::tempdir().expect("directory");
+    let place = image(dir.path(), BLOCK);
+    let file = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).expect("file");
+    file("block", &[0xAB; BLOCK]);
+    let mut identify = [0; 64];
+    (identify[0], identify[40]) = (0x06, 1);
+    file("identify", &identify);
+    // Command, exit status, what it says.
+    let rows: [(&str, i32, &[&str]); 12] = [
+        (
+            "admin P --opcode 6 --cdw10 1 --receive 4096",
+            0,
+            &["Identify (06h)", "Successful Completion (0/00h)", "DW0 0x00000000", "00001000"],
+        ),
+        ("admin P --sqe identify --receive 4096 --json", 0, &["\"success\": true", "\"data\": \""]),
+        ("admin P --opcode 0x0a --cdw10 7", 0, &["Get Features", "DW0 0x00"]),
+        (
+            "admin P --opcode 6 --cdw10 0x55 --receive 4096",
+            1,
+            &["Invalid Field in Command (0/02h)", "result", "error: Identify (06h): Invalid Field"],
+        ),
+        (
+            "admin P --opcode 6 --cdw10 0x55 --receive 4096 --json",
+            1,
+            &["\"success\": false", "\"status_code\": 2"],
+        ),
+        ("admin P --opcode 0xc1 --cdw10 1 --yes", 3, &["not supported", "OACS", "nothing was sent"]),
+        ("admin P --opcode 0xc1 --cdw10 1 --yes --force", 1, &["Invalid Command Opcode (0/01h)"]),
+        ("admin P --opcode 0x80 --yes", 3, &["OACS in Identify Controller", "bit 1 clear"]),
+        ("io P --opcode 2 --namespace 1 --cdw10 5 --receive 4096", 0, &["Read (02h)", "06 06 06"]),
+        ("io P --opcode 0x91 --yes", 3, &["not supported", "ONCS"]),
+        ("io P --opcode 0 --namespace 1", 0, &["Flush (00h)"]),
+        ("io P --opcode 1 --namespace 1 --cdw10 9 --send block --yes", 0, &["Write (01h)", "Successful"]),
+    ];
+    for (line, status, words) in rows {
+        check(dir.path(), &line.replace(" P", &format!(" {place}")), status, words);
+    }
+    let image = fs::read(dir.path().join("a.img")).expect("file");
+    assert_eq!(image[9 * BLOCK..11 * BLOCK], [vec![0xAB; BLOCK], vec![11; BLOCK]].concat());
+    let line = format!("io {place} --opcode 2 --namespace 1 --cdw10 5 --receive 4096 --output");
+    check(dir.path(), &format!("{line} out"), 0, &["status", "!06 06"]);
+    assert_eq!(fs::read(dir.path().join("out")).expect("file"), [6; BLOCK]);
+    assert_eq!(check(dir.path(), &format!("{line} -"), 0, &["status"]).stdout, [6; BLOCK]);
+}
+
+#[test]
+fn controllers_are_reset_and_listed() {
+    let dir = tempfile::tempdir().expect("directory");
+    let rows: [(&str, i32, &[&str]); 6] = [
+        ("reset embedded:d --yes", 0, &["controller reset, ready and identified again", "serial number D"]),
+        ("reset embedded:d/2 --controller --yes --json", 0, &["\"reset\": \"controller\""]),
+        ("reset embedded:d --function --yes", 3, &["reset of the function is not supported"]),
+        ("list", 0, &["!error"]),
+        ("list --json", 0, &["[", "]"]),
+        ("list embedded:d embedded:d/2 embedded:e", 0, &["migration manager", "embedded:d/2", "  E  "]),
+    ];
+    for (line, status, words) in rows {
+        check(dir.path(), line, status, words);
+    }
+}
+
+#[test]
 fn bad_input_is_refused_before_anything_is_sent() {
     let dir = tempfile::tempdir().expect("directory");
     let place = image(dir.path(), BLOCK);
@@ -340,6 +416,36 @@ fn bad_input_is_refused_before_anything_is_sent() {
         ("write-zeroes P --range 256:1 --yes", &["ends with block 255"]),
         ("verify P --range 256:1", &["ends with block 255"]),
         ("flush P --namespace 9", &["namespace 0x9 is not active"]),
+        ("admin P", &["--opcode"]),
+        ("admin P --opcode 256", &["0x100"]),
+        ("admin P --sqe odd --receive 8", &["5000 bytes where an entry has 64"]),
+        ("admin P --sqe none", &["none", "No such file"]),
+        ("admin P --opcode 6", &["--receive"]),
+        ("admin P --opcode 6 --receive 0", &["one byte to 1 MiB"]),
+        ("admin P --opcode 6 --receive 2M", &["one byte to 1 MiB"]),
+        ("admin P --opcode 6 --cdw10 1 --receive 512", &["transfers 4096 bytes, not 512", "not sent"]),
+        ("admin P --opcode 2 --cdw10 0x10002 --receive 512", &["transfers 8 bytes, not 512"]),
+        ("admin P --opcode 6 --send odd", &["10b", "--receive"]),
+        ("admin P --opcode 9 --receive 8", &["01b", "--send"]),
+        ("admin P --opcode 0x14 --receive 8", &["00b"]),
+        ("admin P --opcode 0 --force --yes", &["not sent: queues are the driver's"]),
+        ("admin P --opcode 1 --force --yes", &["not sent: queues are the driver's"]),
+        ("admin P --opcode 4 --force --yes", &["not sent: queues are the driver's"]),
+        ("admin P --opcode 5 --force --yes", &["not sent: queues are the driver's"]),
+        ("admin P --opcode 0x0c --force --yes", &["requests for events are the driver's"]),
+        ("admin P --opcode 0x7c --force --yes", &["after it was given back"]),
+        ("admin P --opcode 9 --cdw10 7 --force --yes", &["number of its queues"]),
+        ("admin P --opcode 9 --cdw10 13 --cdw11 1 --force --yes", &["after it was given back"]),
+        ("admin P --opcode 0x45 --force --yes", &["nvme-lm cdq create"]),
+        ("admin P --opcode 9 --cdw10 4", &["may change", "--yes"]),
+        ("admin P --opcode 0x80", &["Format NVM", "--yes"]),
+        ("io P --opcode 1 --namespace 1 --send odd", &["Write", "--yes"]),
+        ("io P --opcode 1 --namespace 1 --send odd --yes", &["transfers 4096 bytes, not 5000"]),
+        ("io P --opcode 2 --namespace 1 --receive 512", &["transfers 4096 bytes, not 512"]),
+        ("io P --opcode 8 --namespace 1", &["Write Zeroes", "--yes"]),
+        ("reset P", &["--yes"]),
+        ("reset P --function --subsystem --yes", &["--"]),
+        ("list P P", &["is named twice"]),
         ("bench P", &["--op"]),
         ("bench P --op wipe", &["wipe", "randwrite"]),
         ("bench P --op write", &["nobody can be asked", "--yes"]),

@@ -36,6 +36,14 @@ pub enum OpenError {
     NoFunctionReset,
 }
 
+impl OpenError {
+    /// Whether what was asked for makes no sense, whatever the system is like.
+    #[must_use]
+    pub const fn is_bad_request(&self) -> bool {
+        matches!(self, Self::TwiceConfigured(_) | Self::NotUsed(_) | Self::NoController(..) | Self::Twice(_))
+    }
+}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -100,6 +100,7 @@ impl CommandError {
             Self::Unsupported(_) => UNSUPPORTED,
             Self::Interrupted => Verdict::Interrupted.exit_status(),
             Self::Line(_, error) => error.exit_status(),
+            Self::Open(error) if error.is_bad_request() => BAD_INPUT,
             Self::Open(_) | Self::Driver(_) | Self::Failed(_) | Self::File(..) => FAILED,
         }
     }
@@ -135,6 +136,12 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) const fn new(json: bool, interrupted: Arc<AtomicBool>) -> Self {
         Self { json, compact: false, interrupted }
+    }
+
+    /// The output of this program, which signals interrupt from now on.
+    pub(crate) fn of_program(json: bool) -> Result<Self, CommandError> {
+        let interrupted = interrupts().map_err(|error| CommandError::Failed(format!("signals: {error}")))?;
+        Ok(Self::new(json, interrupted))
     }
 
     /// The output of one line of a script.

@@ -11,9 +11,9 @@ use nvme_core::migration::MigrationStep;
 use super::between::BetweenArgs;
 use super::bind::{self, BindArgs};
 use super::commands::{
-    BenchArgs, CdqCommand, CompareArgs, CopyArgs, DeallocateArgs, FlushArgs, FormatsArgs, IdentifyArgs,
-    ReadArgs, ResumeArgs, ScriptArgs, StateCommand, SuspendArgs, TrackCommand, VerifyArgs, WriteArgs,
-    WriteZeroesArgs,
+    AdminArgs, BenchArgs, CdqCommand, CompareArgs, CopyArgs, DeallocateArgs, FlushArgs, FormatsArgs,
+    IdentifyArgs, IoArgs, ListArgs, ReadArgs, ResetArgs, ResumeArgs, ScriptArgs, StateCommand, SuspendArgs,
+    TrackCommand, VerifyArgs, WriteArgs, WriteZeroesArgs,
 };
 use super::values;
 use crate::config::{CdqLayout, MigrateConfig, Namespaces};
@@ -37,6 +37,8 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// List the NVM Express functions of this machine, or say what controllers are.
+    List(Box<ListArgs>),
     /// Show what a controller says of itself and of its namespaces.
     Identify(Box<IdentifyArgs>),
     /// Controller Data Queues: make, watch, delete.
@@ -72,6 +74,12 @@ pub enum Command {
     Verify(Box<VerifyArgs>),
     /// Copy blocks inside a namespace, in the controller.
     Copy(Box<CopyArgs>),
+    /// Send any admin command.
+    Admin(Box<AdminArgs>),
+    /// Send any I/O command.
+    Io(Box<IoArgs>),
+    /// Reset a controller and see that it works afterwards.
+    Reset(Box<ResetArgs>),
     /// Measure how fast a controller reads or writes.
     Bench(Box<BenchArgs>),
     /// Migrate a namespace with a running guest from one NVM subsystem to another.

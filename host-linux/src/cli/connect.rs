@@ -42,13 +42,13 @@ pub struct ReachArgs {
     /// UUID that a physical function and its virtual functions have in common.
     #[arg(long, value_name = "UUID")]
     pub(crate) vf_token: Option<VfToken>,
-    /// How the kernel lets PCI functions reach memory: auto, type1 or iommufd.
+    /// IOMMU interface of the kernel: auto, type1 or iommufd.
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub(crate) iommu: IommuBackend,
-    /// Take huge pages of 2 MiB, which were set aside before, for what controllers reach (not embedded ones).
+    /// Take huge pages of 2 MiB for what controllers reach.
     #[arg(long)]
     pub(crate) huge_pages: bool,
-    /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE]; may be repeated.
+    /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE].
     #[arg(long, value_name = "SPEC", value_parser = embedded)]
     pub(crate) embedded: Vec<EmbeddedOptions>,
 }

@@ -57,6 +57,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(command) => *command,
     };
     match command {
+        Command::Reset(args) => commands::run_reset(&args),
         Command::Script(args) => commands::run_script(&args),
         Command::Migrate(args) => run_migrate(&args),
         Command::Bind(args) => bind::run(&args, bind::Direction::Bind),
@@ -116,6 +117,9 @@ fn as_action(command: Command) -> Result<(Box<dyn Action>, ConnectArgs), Box<Com
         Command::WriteZeroes(args) => boxed_with(*args, |args| &args.connect),
         Command::Verify(args) => boxed_with(*args, |args| &args.connect),
         Command::Copy(args) => boxed_with(*args, |args| &args.connect),
+        Command::List(args) => boxed_with(*args, |args| &args.connect),
+        Command::Admin(args) => boxed_with(*args, |args| args.connect()),
+        Command::Io(args) => boxed_with(*args, |args| args.connect()),
         Command::Bench(args) => boxed_with(*args, |args| &args.connect),
         other => return Err(Box::new(other)),
     })

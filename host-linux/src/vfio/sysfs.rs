@@ -11,6 +11,9 @@ use crate::address::PciAddress;
 /// Drivers besides those of VFIO that leave DMA to the owner of the group.
 const HARMLESS: [&str; 3] = ["pci-stub", "pci-pf-stub", "pcieport"];
 
+/// Base class and sub-class of NVM Express functions.
+const NVME_CLASS: u32 = 0x0108;
+
 /// Where sysfs is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysfs {
@@ -93,6 +96,33 @@ impl Sysfs {
         (!driver.is_empty() && driver != "(null)").then_some(driver)
     }
 
+    /// All NVM Express functions, in the order of their addresses. What cannot be looked at is left out.
+    ///
+    /// # Errors
+    /// There is no list of PCI functions.
+    pub fn nvme_functions(&self) -> Result<Vec<PciFunction>, Error> {
+        let list = match fs::read_dir(self.root.join("bus/pci/devices")) {
+            Ok(list) => list,
+            // Without PCI there is nothing.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::io("looking for PCI functions in sysfs", &error)),
+        };
+        let addresses = list.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let functions = addresses.filter_map(|address| self.function(address).ok());
+        let mut found: Vec<PciFunction> =
+            functions.filter(|function| function.class.map(|class| class >> 8) == Some(NVME_CLASS)).collect();
+        found.sort_by_key(|function| function.address);
+        Ok(found)
+    }
+
+    /// What the kernel's driver says a controller is: model and serial number.
+    #[must_use]
+    pub fn kernel_identity(&self, address: PciAddress) -> Option<(String, String)> {
+        let controllers = fs::read_dir(self.function_folder(address).join("nvme")).ok()?;
+        let folder = controllers.flatten().next()?.path();
+        text(&folder.join("model")).zip(text(&folder.join("serial")))
+    }
+
     /// Looks a function up.
     ///
     /// # Errors
@@ -124,6 +154,12 @@ impl Sysfs {
 }
 
 impl PciFunction {
+    /// Whether a driver of VFIO has it.
+    #[must_use]
+    pub fn is_bound_to_vfio(&self) -> bool {
+        self.driver.as_deref().is_some_and(is_vfio)
+    }
+
     /// The group, if the function is bound to a driver of VFIO and nothing in sysfs keeps the group from being used.
     ///
     /// # Errors
@@ -131,7 +167,7 @@ impl PciFunction {
     pub fn usable_group(&self) -> Result<u32, Error> {
         // First, because without an IOMMU no driver of VFIO can be bound.
         let group = self.group.ok_or(Error::NoGroup(self.address))?;
-        if !self.driver.as_deref().is_some_and(is_vfio) {
+        if !self.is_bound_to_vfio() {
             return Err(Error::NotBound { function: self.address, driver: self.driver.clone() });
         }
         match self.in_the_way() {

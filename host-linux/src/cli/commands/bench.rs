@@ -212,7 +212,7 @@ impl Action for BenchArgs {
         let range = self.range.unwrap_or(BlockRange { start: 0, blocks: identity.blocks });
         media::check(range, &identity)?;
         let (longest, blocks) = (session.max_transfer() as u64, self.size / block_bytes);
-        if self.size % block_bytes != 0 || self.size > longest || blocks > range.blocks {
+        if !self.size.is_multiple_of(block_bytes) || self.size > longest || blocks > range.blocks {
             return Err(CommandError::Input(format!(
                 "--size {}: a command has whole blocks of {block_bytes} bytes, at most {longest} bytes and at most the {} \
                  blocks that are used",

@@ -102,7 +102,7 @@ impl SourceArgs {
             ))),
             Some(wanted) => Ok((Source::file(file), wanted / block_bytes)),
             None if len == 0 => Err(CommandError::Input(format!("{name} is empty; nothing was sent"))),
-            None if len % block_bytes != 0 => Err(CommandError::Input(format!(
+            None if !len.is_multiple_of(block_bytes) => Err(CommandError::Input(format!(
                 "{name} has {len} bytes: {} whole blocks of {block_bytes} bytes and {} bytes more. Pad it to whole blocks, or \
                  say with --blocks how many of them are meant; nothing was sent",
                 len / block_bytes,
