@@ -316,7 +316,7 @@ impl Container {
                 for window in &windows[..at] {
                     state.unmap(*window);
                 }
-                return Err(why_not_mapped(&error, mapped.saturating_add(needed), state.interface.backend()));
+                return Err(why_not_mapped(&error, mapped.saturating_add(needed)));
             }
             state.taken.push(ends(*window));
         }
@@ -348,14 +348,11 @@ fn ends(window: Window) -> (u64, u64) {
 }
 
 /// The kernel says the same for memory that may not be locked and for memory that is not there.
-fn why_not_mapped(error: &io::Error, needed: u64, backend: IommuBackend) -> Error {
+fn why_not_mapped(error: &io::Error, needed: u64) -> Error {
     let allowed = getrlimit(Resource::Memlock).current;
     match (error.raw_os_error().map(Errno::from_raw_os_error), allowed) {
         (Some(Errno::NOMEM), Some(allowed)) if allowed < needed => Error::MemoryLock { needed, allowed },
-        // Everything that the user locks counts, in this process or another.
-        (Some(Errno::NOMEM), Some(allowed)) if backend == IommuBackend::Iommufd => {
-            Error::MemoryLockOfUser { needed, allowed }
-        }
+        (Some(Errno::NOMEM), Some(allowed)) => Error::MemoryLockWithOthers { needed, allowed },
         _ => Error::io("mapping memory for the IOMMU", error),
     }
 }
@@ -439,23 +436,16 @@ mod tests {
     #[test]
     fn memory_that_is_not_mapped_is_explained() {
         let allowed = getrlimit(Resource::Memlock).current;
-        let enomem = io::Error::from(Errno::NOMEM);
+        let (enomem, fault) = (io::Error::from(Errno::NOMEM), io::Error::from(Errno::FAULT));
         let plain = |error: &io::Error| Error::io("mapping memory for the IOMMU", error);
-        for backend in [IommuBackend::Type1, IommuBackend::Iommufd] {
-            let found = why_not_mapped(&enomem, u64::MAX, backend);
-            let expected = allowed
-                .map_or_else(|| plain(&enomem), |allowed| Error::MemoryLock { needed: u64::MAX, allowed });
-            // A limit of all there is is none that could be too low.
-            assert!(allowed == Some(u64::MAX) || found == expected, "{backend}: {found:?}");
-            let fault = io::Error::from(Errno::FAULT);
-            assert_eq!(why_not_mapped(&fault, u64::MAX, backend), plain(&fault), "{backend}");
-            let found = why_not_mapped(&enomem, 0, backend);
-            match (backend, allowed) {
-                (IommuBackend::Iommufd, Some(allowed)) => {
-                    assert_eq!(found, Error::MemoryLockOfUser { needed: 0, allowed });
-                }
-                _ => assert_eq!(found, plain(&enomem), "{backend}"),
-            }
+        assert_eq!(why_not_mapped(&fault, u64::MAX), plain(&fault));
+        let of = |needed| match allowed {
+            Some(allowed) if allowed < needed => Error::MemoryLock { needed, allowed },
+            Some(allowed) => Error::MemoryLockWithOthers { needed, allowed },
+            None => plain(&enomem),
+        };
+        for needed in [0, u64::MAX] {
+            assert_eq!(why_not_mapped(&enomem, needed), of(needed));
         }
     }
 }

@@ -59,11 +59,11 @@ pub enum Error {
         /// Bytes that may be.
         allowed: u64,
     },
-    /// Memory could not be locked, and less would be if this process were the user's only one.
-    MemoryLockOfUser {
+    /// Memory could not be locked, although this container alone may lock so much: other memory counts, too.
+    MemoryLockWithOthers {
         /// Bytes that this container has to lock in all.
         needed: u64,
-        /// Bytes that all processes of the user may lock together.
+        /// Bytes that may be locked together.
         allowed: u64,
     },
     /// More memory than the computer has.
@@ -207,10 +207,10 @@ impl fmt::Display for Error {
                 "the kernel takes no vf_token for PCI function {function} by iommufd (Linux 6.17 and later do); use \
                  type 1 (--iommu type1)"
             ),
-            Self::MemoryLockOfUser { needed, allowed } => write!(
+            Self::MemoryLockWithOthers { needed, allowed } => write!(
                 f,
-                "{needed} bytes of memory have to be locked; iommufd allows {allowed} for all processes of this user \
-                 together, and there is no room; raise the limit (ulimit -l), or use less memory"
+                "{needed} bytes of memory have to be locked; {allowed} are allowed together with what this process (by \
+                 iommufd: any process of this user) has locked already; raise the limit (ulimit -l), or use less memory (or the system has none left)"
             ),
             Self::Memory { needed, present } => {
                 write!(f, "{needed} bytes of memory asked for; the computer has {present}; use less memory")

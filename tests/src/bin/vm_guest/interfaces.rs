@@ -3,6 +3,7 @@
 //! pages, system calls.
 
 use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use nvme_host_linux::address::PciAddress;
@@ -43,6 +44,38 @@ pub(crate) fn check_type1(function: PciAddress, capacity: Capacity) -> Result<()
     )?;
     let memory = doing("mapping memory", container.create("nvme", capacity))?;
     doing("driving by type1", drive::drive(&controller, memory.space(), drive::Waiting::Interrupts))
+}
+
+/// Takes away what iommufd needs, one thing after the other: who wants it is told, and who does not gets type 1.
+pub(crate) fn check_fallback(function: PciAddress) -> Result<(), Failure> {
+    let options = OpenOptions::default();
+    let forced = || Container::with(Sysfs::default(), IommuBackend::Iommufd);
+    let by_type1 = |what: &str| {
+        let container = container(IommuBackend::Auto)?;
+        doing(what, container.open(function, &options))?;
+        expect(&container, IommuBackend::Type1)
+    };
+    let iommu = Path::new("/dev/iommu");
+    let foreign = || {
+        refused("iommufd of another user", forced(), |error| *error == Error::Permission(iommu.to_owned()))?;
+        by_type1("opening without the right to iommufd")
+    };
+    doing("taking the right away", machine::while_foreign(iommu, foreign))??;
+    let name = doing("looking for the function", Sysfs::default().function(function))?.device_file;
+    let name = name.ok_or("the function has no file of its own")?;
+    let file = Path::new("/dev/vfio/devices").join(name);
+    let foreign = || {
+        let opened = forced().and_then(|container| container.open(function, &options));
+        refused("a function of another user", opened, |error| *error == Error::Permission(file.clone()))?;
+        by_type1("opening without the right to the function")
+    };
+    doing("taking the right away", machine::while_foreign(&file, foreign))??;
+    let hidden = file.with_extension("hidden");
+    doing("hiding the function's file", fs::rename(&file, &hidden))?;
+    let opened = forced().and_then(|container| container.open(function, &options));
+    refused("a function without a file", opened, |error| *error == Error::NoDeviceFile(function))?;
+    by_type1("opening without a file")?;
+    doing("showing the function's file", fs::rename(&hidden, &file))
 }
 
 /// Drives a function none of whose registers is mapped.

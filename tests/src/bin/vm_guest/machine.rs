@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use nvme_host_linux::address::PciAddress;
@@ -77,6 +78,19 @@ pub(crate) fn set_virtual_functions(function: PciAddress, count: u32) -> Result<
     let link = fs::read_link(folder.join("virtfn0")).map_err(|error| error.to_string())?;
     let name = link.file_name().unwrap_or_default().to_string_lossy().into_owned();
     name.parse().map(Some).map_err(|error| format!("{name}: {error}"))
+}
+
+/// Runs `work` while `file` belongs to another user, and as a user to whom that matters.
+pub(crate) fn while_foreign<T>(file: &Path, work: impl FnOnce() -> T) -> io::Result<T> {
+    let sets = capabilities(None)?;
+    let mut fewer = sets;
+    fewer.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
+    chown(file, Some(1), Some(1))?;
+    set_capabilities(None, fewer)?;
+    let done = work();
+    set_capabilities(None, sets)?;
+    chown(file, Some(0), Some(0))?;
+    Ok(done)
 }
 
 /// Lets this process lock `bytes` and no more.

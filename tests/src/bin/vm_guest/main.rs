@@ -140,7 +140,7 @@ fn check_tokens(physical: PciAddress, ordinary: PciAddress) -> Result<(), Failur
 }
 
 /// Maps more than may be locked.
-fn check_locked_memory(function: PciAddress, capacity: Capacity) -> Result<(), Failure> {
+fn check_locked_memory(function: PciAddress, beside: PciAddress, capacity: Capacity) -> Result<(), Failure> {
     const ALLOWED: u64 = 1 << 20;
     let container = container(IommuBackend::Auto)?;
     let _opened = doing("opening a function", container.open(function, &OpenOptions::default()))?;
@@ -151,7 +151,14 @@ fn check_locked_memory(function: PciAddress, capacity: Capacity) -> Result<(), F
         *error == Error::MemoryLock { needed, allowed: ALLOWED }
     })?;
     let least = Capacity { queues: 4096, data: 4096, controller_data: 4096 };
-    doing("mapping little memory", container.create("nvme", least).map(drop))
+    doing("mapping little memory", container.create("nvme", least).map(drop))?;
+    let other = interfaces::container(IommuBackend::Auto)?;
+    let _beside = doing("opening another function", other.open(beside, &OpenOptions::default()))?;
+    let _locked = doing("mapping little memory for another container", other.create("nvme", least))?;
+    let all = Capacity { queues: 4096, data: ALLOWED as usize - 8192, controller_data: 4096 };
+    refused("as much memory as may be locked beside other", container.create("nvme", all), |error| {
+        *error == Error::MemoryLockWithOthers { needed: ALLOWED, allowed: ALLOWED }
+    })
 }
 
 fn run() -> Result<(), Failure> {
@@ -251,12 +258,13 @@ fn drive_all(iommu: IommuBackend) -> Result<(), Failure> {
     drop((other, again));
     check_tokens(physical, alone)?;
     if iommu == IommuBackend::Iommufd {
+        interfaces::check_fallback(alone)?;
         interfaces::check_virtual(physical)?;
         interfaces::check_type1(second, capacity)?;
     }
     interfaces::check_calls(first, capacity)?;
     interfaces::check_huge_pages(alone, capacity)?;
-    check_locked_memory(alone, capacity)
+    check_locked_memory(alone, second, capacity)
 }
 
 fn main() -> ExitCode {
