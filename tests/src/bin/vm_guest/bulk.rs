@@ -18,7 +18,7 @@ use super::tools::nvme_lm;
 /// Bytes read and written at once.
 const PIECE: usize = 1 << 20;
 /// Blocks of the namespace: 256 MiB of 512 bytes.
-const BLOCKS: u64 = 1 << 19;
+pub(crate) const BLOCKS: u64 = 1 << 19;
 
 /// Where data come from, or go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 //! VFIO give the same bytes, and what one of them writes the other reads.
 
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,11 @@ use nvme_host_linux::backend::{Devices, Memory, OpenOptions, Request};
 use nvme_host_linux::memory::Capacity;
 use nvme_host_linux::session::{Data, Session, Storage};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Pid, Signal, kill_process};
 
-use super::bulk::{Job, by_kernel, by_vfio};
+use super::bulk::{BLOCKS, Job, by_kernel, by_vfio};
 use super::drive::text;
-use super::tools::{nvme_lm, with_libraries};
+use super::tools::{nvme_lm, start_nvme_lm, with_libraries};
 use super::{Failure, doing, machine};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -239,6 +241,51 @@ fn check_refusals(function: PciAddress, kernel: &Kernel) -> Result<(), Failure> 
     Ok(())
 }
 
+/// Ends the program by each signal while it writes. A second start finds a controller that it can use at once.
+fn check_signals(function: PciAddress, identity: &[u8]) -> Result<(), Failure> {
+    let (address, blocks) = (format!("vfio:{function}"), BLOCKS.to_string());
+    let group = fs::read_link(format!("/sys/bus/pci/devices/{function}/iommu_group")).map_err(text)?;
+    let group = Path::new("/dev/vfio").join(group.file_name().ok_or("the function has no group")?);
+    let write = ["write", &address, "--lba", "0", "--blocks", &blocks, "--pattern", "random", "--yes"];
+    let rows = [
+        ("SIGINT", Signal::INT, (Some(130), None)),
+        ("SIGTERM", Signal::TERM, (Some(130), None)),
+        ("SIGKILL", Signal::KILL, (None, Some(Signal::KILL.as_raw()))),
+    ];
+    for (name, signal, expected) in rows {
+        let mut child = start_nvme_lm(&write)?;
+        let files = format!("/proc/{}/fd", child.id());
+        let is_open = || {
+            let links = fs::read_dir(&files).into_iter().flatten().flatten();
+            links.filter_map(|link| fs::read_link(link.path()).ok()).any(|file| file == group)
+        };
+        let begin = Instant::now();
+        while !is_open() {
+            if begin.elapsed() > TIMEOUT || doing(name, child.try_wait())?.is_some() {
+                return Err(format!("{name}: the program does not open {}", group.display()));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // It brings the controller up meanwhile, and begins to write.
+        std::thread::sleep(Duration::from_secs(1));
+        if let Some(status) = doing(name, child.try_wait())? {
+            return Err(format!("{name}: the program has ended before: {status}"));
+        }
+        let process = Pid::from_child(&child);
+        doing(name, kill_process(process, signal))?;
+        let status = doing(name, child.wait())?;
+        if (status.code(), status.signal()) != expected {
+            return Err(format!("{name}: the program ended with {status}"));
+        }
+        let bytes = nvme_lm(&["identify", &address, "--cns", "1", "--raw"])?.succeeded("nvme-lm")?;
+        if bytes != identity {
+            return Err(format!("{name}: the controller says something else than before"));
+        }
+        println!("{name} while writing: {status}, and the controller can be used at once");
+    }
+    Ok(())
+}
+
 /// Checks the comparison of everything, then moves data both ways.
 pub(crate) fn run() -> Result<(), Failure> {
     doing("loading modules", machine::load_modules())?;
@@ -252,6 +299,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     let theirs = ask_kernel(&kernel)?;
     switch("bind", function, "vfio-pci")?;
     compare(&theirs, &ask_vfio(function)?)?;
+    let identity = &theirs.first().ok_or("there is no Identify Controller")?.bytes;
 
     with_session(function, |_| {
         let used = nvme_lm(&["unbind", &function.to_string()])?;
@@ -262,16 +310,18 @@ pub(crate) fn run() -> Result<(), Failure> {
     let kernel = wait_for_kernel(function)?;
     same("written by nvme-lm, read through the kernel", &written, &by_kernel(&kernel.block, Job::Read)?)?;
     let written = by_kernel(&kernel.block, Job::Write(SEEDS[1]))?;
-    let theirs = health_by_kernel(&kernel)?;
-    if !theirs.bytes.get(COUNTERS).is_some_and(|counters| counters.chunks(16).all(|one| one != [0; 16])) {
+    let health = health_by_kernel(&kernel)?;
+    if !health.bytes.get(COUNTERS).is_some_and(|counters| counters.chunks(16).all(|one| one != [0; 16])) {
         return Err("the health log counts nothing that was read or written".to_owned());
     }
     switch("bind", function, "vfio-pci")?;
-    with_session(function, |session| compare(&[theirs], &[health_by_vfio(session)?]))?;
+    with_session(function, |session| compare(&[health], &[health_by_vfio(session)?]))?;
     let read = by_vfio(function, Job::Read)?;
     same("written through the kernel, read by nvme-lm", &written, &read)?;
+    check_signals(function, identity)?;
     switch("bind", function, "vfio-pci")?;
-    switch("unbind", function, "nvme")
+    switch("unbind", function, "nvme")?;
+    wait_for_kernel(function).map(drop)
 }
 
 fn same(what: &str, written: &str, read: &str) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Running the programs that lie beside this one.
 
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use super::Failure;
 
@@ -19,6 +19,14 @@ pub(crate) struct Ended {
 pub(crate) fn nvme_lm(arguments: &[&str]) -> Result<Ended, Failure> {
     let mut command = Command::new(format!("{FOLDER}/nvme-lm"));
     run("nvme-lm", arguments, command.args(arguments))
+}
+
+/// Starts `nvme-lm`; what it writes goes nowhere.
+pub(crate) fn start_nvme_lm(arguments: &[&str]) -> Result<Child, Failure> {
+    let mut command = Command::new(format!("{FOLDER}/nvme-lm"));
+    let started =
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    started.map_err(|error| format!("nvme-lm does not start: {error}"))
 }
 
 /// Runs a program that needs libraries, and wants it to succeed. Returns what it wrote.
