@@ -7,14 +7,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nvme_core::wire::admin::{FeatureSelect, GetFeatures, GetLogPage};
-use nvme_core::wire::feature::FeatureId;
-use nvme_core::wire::log::LogPageId;
-use nvme_core::wire::{Command, NamespaceId};
-use nvme_host_linux::address::{Address, PciAddress};
-use nvme_host_linux::backend::{Devices, Memory, OpenOptions, Request};
-use nvme_host_linux::memory::Capacity;
-use nvme_host_linux::session::{Data, Session, Storage};
+use nvme_host_linux::address::PciAddress;
+use nvme_host_linux::vfio::{Container, OpenOptions};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -151,26 +145,6 @@ fn health_by_kernel(kernel: &Kernel) -> Result<Bytes, Failure> {
     Ok(Bytes { what: "health log by nvme-cli".to_owned(), bytes })
 }
 
-/// Opens the function through VFIO and works with it.
-fn with_session<T>(
-    function: PciAddress,
-    work: impl FnOnce(&mut Session<'_>) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    let capacity = Capacity { queues: 4 << 20, data: 8 << 20, controller_data: 1 << 20 };
-    let request = Request {
-        address: Address::Vfio(function),
-        memory: Memory::Own(capacity),
-        managing: false,
-        queues: 1,
-    };
-    let devices = Devices::open(&[request], &OpenOptions::default()).map_err(text)?;
-    let device = devices.all().first().ok_or("there is no controller")?;
-    let mut storage = Storage::new(1, 1);
-    let mut session = Session::open(device, &mut storage, TIMEOUT).map_err(text)?;
-    let worked = work(&mut session);
-    doing("bringing the controller down", session.close()).and(worked)
-}
-
 /// What our side says of it, in the order of [`ask_kernel`].
 fn ask_vfio(function: PciAddress) -> Result<Vec<Bytes>, Failure> {
     let address = format!("vfio:{function}");
@@ -183,28 +157,33 @@ fn ask_vfio(function: PciAddress) -> Result<Vec<Bytes>, Failure> {
         let bytes = nvme_lm(&arguments)?.succeeded("nvme-lm")?;
         found.push(Bytes { what: format!("{what} by nvme-lm"), bytes });
     }
-    with_session(function, |session| {
-        for (id, name) in FEATURES {
-            let mut command = GetFeatures::new(FeatureId::new(id), FeatureSelect::Current);
-            command.namespace = NamespaceId::new(1);
-            let (entry, _) = session.command(name, &command, Data::None).map_err(text)?;
-            found.push(Bytes { what: format!("{name} by VFIO"), bytes: entry.dw0().to_le_bytes().to_vec() });
-        }
-        let command = GetFeatures::new(FeatureId::new(HOST_BEHAVIOR), FeatureSelect::Current);
-        let data = Data::Receive(HOST_BEHAVIOR_BYTES);
-        let (_, bytes) = session.command("Host Behavior Support", &command, data).map_err(text)?;
-        found.push(Bytes { what: "Host Behavior Support by VFIO".to_owned(), bytes });
-        found.push(health_by_vfio(session)?);
-        Ok(())
-    })?;
+    for (id, name) in FEATURES {
+        let feature = u32::from(id).to_string();
+        let command =
+            ["admin", &address, "--opcode", "0x0a", "--namespace", "1", "--cdw10", &feature, "--json"];
+        let out = nvme_lm(&command)?.succeeded("nvme-lm")?;
+        let json: serde_json::Value = serde_json::from_slice(&out).map_err(text)?;
+        let value = json.get("dw0").and_then(serde_json::Value::as_u64);
+        let value =
+            value.and_then(|value| u32::try_from(value).ok()).ok_or("no completion dword 0 is printed")?;
+        found.push(Bytes { what: format!("{name} by nvme-lm"), bytes: value.to_le_bytes().to_vec() });
+    }
+    let (host, len) = (HOST_BEHAVIOR.to_string(), HOST_BEHAVIOR_BYTES.to_string());
+    let command =
+        ["admin", &address, "--opcode", "0x0a", "--cdw10", &host, "--receive", &len, "--output", "-"];
+    let bytes = nvme_lm(&command)?.succeeded("nvme-lm")?;
+    found.push(Bytes { what: "Host Behavior Support by nvme-lm".to_owned(), bytes });
+    found.push(health_by_vfio(function)?);
     Ok(found)
 }
 
-fn health_by_vfio(session: &mut Session<'_>) -> Result<Bytes, Failure> {
-    let log = GetLogPage::new(LogPageId::SMART_HEALTH_INFORMATION, HEALTH_BYTES as u64 / 4);
-    let log = GetLogPage { namespace: NamespaceId::ALL, ..log }.encode();
-    let (_, bytes) = session.raw("health log", &log, Data::Receive(HEALTH_BYTES)).map_err(text)?;
-    Ok(Bytes { what: "health log by VFIO".to_owned(), bytes })
+fn health_by_vfio(function: PciAddress) -> Result<Bytes, Failure> {
+    // Log page 02h of the whole controller; NUMDL is zero-based.
+    let dword10 = ((HEALTH_BYTES / 4 - 1) << 16 | 0x02).to_string();
+    let (address, len) = (format!("vfio:{function}"), HEALTH_BYTES.to_string());
+    let command = ["admin", &address, "--opcode", "2", "--namespace", "0xffffffff", "--cdw10", &dword10];
+    let bytes = nvme_lm(&[command.as_slice(), &["--receive", &len, "--output", "-"]].concat())?;
+    Ok(Bytes { what: "health log by nvme-lm".to_owned(), bytes: bytes.succeeded("nvme-lm")? })
 }
 
 /// Checks that a function in use is left to the kernel's driver.
@@ -301,10 +280,11 @@ pub(crate) fn run() -> Result<(), Failure> {
     compare(&theirs, &ask_vfio(function)?)?;
     let identity = &theirs.first().ok_or("there is no Identify Controller")?.bytes;
 
-    with_session(function, |_| {
-        let used = nvme_lm(&["unbind", &function.to_string()])?;
-        used.refused("giving an open controller back", &["is open in process"])
-    })?;
+    let container = doing("making a container", Container::new())?;
+    let open = doing("opening the function", container.open(function, &OpenOptions::default()))?;
+    let used = nvme_lm(&["unbind", &function.to_string()])?;
+    used.refused("giving an open controller back", &["is open in process"])?;
+    drop((open, container));
     let written = by_vfio(function, Job::Write(SEEDS[0]))?;
     switch("unbind", function, "nvme")?;
     let kernel = wait_for_kernel(function)?;
@@ -315,7 +295,7 @@ pub(crate) fn run() -> Result<(), Failure> {
         return Err("the health log counts nothing that was read or written".to_owned());
     }
     switch("bind", function, "vfio-pci")?;
-    with_session(function, |session| compare(&[health], &[health_by_vfio(session)?]))?;
+    compare(&[health], &[health_by_vfio(function)?])?;
     let read = by_vfio(function, Job::Read)?;
     same("written through the kernel, read by nvme-lm", &written, &read)?;
     check_signals(function, identity)?;
