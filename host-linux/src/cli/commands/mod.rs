@@ -55,3 +55,61 @@ pub(crate) struct Tracked {
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use nvme_core::wire::admin::GetLogPage;
+    use nvme_core::wire::log::LogPageId;
+
+    use crate::cli::action::{CommandError, Output, Sessions, with_sessions};
+    use crate::cli::{Cli, as_action};
+    use crate::session::Data;
+
+    /// Commands that the controller ended with an error in its life (Number of Error Information Log Entries).
+    fn errors(sessions: &mut Sessions<'_>) -> u128 {
+        let address = "embedded:demo/2".parse().expect("an address");
+        let session = sessions.at(&address).expect("it is open");
+        let command = GetLogPage::new(LogPageId::SMART_HEALTH_INFORMATION, 128);
+        let (_, log) = session.command("Get Log Page", &command, Data::Receive(512)).expect("the log");
+        u128::from_le_bytes(log[176..192].try_into().expect("sixteen bytes"))
+    }
+
+    #[test]
+    fn a_controller_gets_no_command_that_it_does_not_announce() {
+        for line in [
+            "formats embedded:demo/2",
+            "cdq create embedded:demo/2 --controller 1",
+            "cdq watch embedded:demo/2 --controller 1",
+            "cdq delete embedded:demo/2 --id 0",
+            "track start embedded:demo/2 --controller 1",
+            "track stop embedded:demo/2 --controller 1 --queue 0",
+            "track memory embedded:demo/2 --controller 1 --range 0+4K",
+            "suspend embedded:demo/2 --controller 1",
+            "resume embedded:demo/2 --controller 1",
+            "state get embedded:demo/2 --controller 1 --vendor 0 --version 1 --output -",
+            "state set embedded:demo/2 --controller 1 --input nothing",
+        ] {
+            for force in [false, true] {
+                let words = format!("nvme-lm {line}{}", if force { " --force" } else { "" });
+                let command = Cli::try_parse_from(words.split(' ')).expect("a command").command;
+                let (action, connect) = as_action(command).expect("a command on controllers");
+                let output = Output::new(true, std::sync::Arc::default());
+                let done = with_sessions(&action.targets(), &connect, &output, |sessions| {
+                    let before = errors(sessions);
+                    let done = action.run(sessions, &output);
+                    let sent = errors(sessions) - before;
+                    match (&done, force) {
+                        (Err(CommandError::Unsupported(_)), false) => assert_eq!(sent, 0, "{line}"),
+                        // What there is nothing to do for by itself is not sent either way.
+                        (Err(CommandError::Input(_)), true) => assert_eq!(sent, 0, "{line}"),
+                        (Err(_), true) => assert_ne!(sent, 0, "{line} is sent if that is forced"),
+                        (done, _) => panic!("{line}: {done:?}"),
+                    }
+                    done
+                });
+                assert!(done.is_err(), "{line}");
+            }
+        }
+    }
+}
