@@ -344,7 +344,7 @@ fn watching_ends_by_itself_and_tells_of_the_end() {
     let parts = ["are logged into queue 0", "through queue 0 of 4096", "log started", "queue 0 is deleted"];
     check("a queue of an earlier line", &script(&[], text), 0, &parts, &[]);
     let busy = "cdq watch embedded:demo --controller 2 --guest embedded:demo/1 --seconds 0";
-    check("the manager cannot be the guest", &run(&words(busy)), 1, &[], &["embedded:demo/1 is named twice"]);
+    check("the manager cannot be the guest", &run(&words(busy)), 2, &[], &["embedded:demo/1 is named twice"]);
     let strange = "cdq watch embedded:demo/2 --controller 1 --seconds 0";
     check("not announced", &run(&words(strange)), 3, &[], &["bit 11 clear; nothing was sent"]);
 }
