@@ -11,8 +11,7 @@ use nvme_core::migration::MigrationStep;
 use super::between::BetweenArgs;
 use super::bind::{self, BindArgs};
 use super::commands::{
-    AdminArgs, BenchArgs, CdqCommand, CompareArgs, CopyArgs, DeallocateArgs, FlushArgs, FormatsArgs,
-    IdentifyArgs, IoArgs, ListArgs, ReadArgs, ResetArgs, ResumeArgs, ScriptArgs, StateCommand, SuspendArgs,
+    AdminArgs, BenchArgs, CdqCommand, CompareArgs, CopyArgs, DeallocateArgs, FeaturesCommand, FlushArgs, FormatsArgs, IdentifyArgs, IoArgs, ListArgs, LogArgs, NamespacesArgs, ReadArgs, RegistersArgs, ResetArgs, ResumeArgs, ScriptArgs, StateCommand, SuspendArgs,
     TrackCommand, VerifyArgs, WriteArgs, WriteZeroesArgs,
 };
 use super::values;
@@ -41,6 +40,15 @@ pub enum Command {
     List(Box<ListArgs>),
     /// Show what a controller says of itself and of its namespaces.
     Identify(Box<IdentifyArgs>),
+    /// List a controller's active namespaces.
+    Namespaces(Box<NamespacesArgs>),
+    /// Show a log page.
+    Log(Box<LogArgs>),
+    /// Show and set features.
+    #[command(subcommand)]
+    Features(FeaturesCommand),
+    /// Show controller properties, without touching the controller.
+    Registers(Box<RegistersArgs>),
     /// Controller Data Queues: make, watch, delete.
     #[command(subcommand)]
     Cdq(CdqCommand),
@@ -92,6 +100,12 @@ pub enum Command {
     Unbind(BindArgs),
     /// List the faults that controllers can have, for --fault.
     Faults,
+    /// Print the manual page.
+    Man {
+        /// Write a page for each command into this folder instead.
+        #[arg(long, value_name = "FOLDER")]
+        folder: Option<PathBuf>,
+    },
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

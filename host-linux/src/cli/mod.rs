@@ -31,7 +31,7 @@ use signal_hook::flag;
 use action::Action;
 pub use args::{Cli, Color, Command, MigrateArgs};
 pub use bind::BindArgs;
-use commands::{CdqCommand, Log, StateCommand, TrackCommand};
+use commands::{CdqCommand, FeaturesCommand, Log, StateCommand, TrackCommand};
 use connect::ConnectArgs;
 
 use crate::faults::BadFault;
@@ -74,7 +74,23 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Err(error) => complain(FAILED, &format!("standard output: {error}")),
             }
         }
+        Command::Man { folder } => match man(folder.as_deref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => complain(FAILED, &format!("manual page: {error}")),
+        },
         other => complain(BAD_INPUT, &format!("{other:?} is no command by itself")),
+    }
+}
+
+/// Prints the manual page, or writes one for each command into a folder.
+fn man(folder: Option<&Path>) -> io::Result<()> {
+    match folder {
+        Some(folder) => clap_mangen::generate_to(Cli::command(), folder),
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            io::stdout().write_all(&page)
+        }
     }
 }
 
@@ -92,6 +108,11 @@ fn as_action(command: Command) -> Result<(Box<dyn Action>, ConnectArgs), Box<Com
     }
     Ok(match command {
         Command::Identify(args) => boxed((*args).clone(), args.connect),
+        Command::Namespaces(args) => boxed_with(*args, |args| &args.connect),
+        Command::Log(args) => boxed_with(*args, |args| &args.connect),
+        Command::Features(FeaturesCommand::Get(args)) => boxed_with(*args, |args| &args.connect),
+        Command::Features(FeaturesCommand::Set(args)) => boxed_with(*args, |args| &args.connect),
+        Command::Registers(args) => boxed_with(*args, |args| &args.connect),
         Command::Cdq(CdqCommand::Create(args)) => boxed((*args).clone(), args.tracked.connect),
         Command::Cdq(CdqCommand::Watch(args)) => boxed((*args).clone(), args.tracked.connect),
         Command::Cdq(CdqCommand::Delete(args)) => boxed((*args).clone(), args.connect),

@@ -48,7 +48,7 @@ impl Observer for Progress {
     }
 }
 
-fn show_bytes(bytes: u64) -> String {
+pub(crate) fn show_bytes(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
@@ -56,7 +56,12 @@ fn show_time(microseconds: u64) -> String {
     format!("{:.3} ms", Duration::from_micros(microseconds).as_secs_f64() * 1e3)
 }
 
-fn table(title: &str, header: &[&str], rows: &[Vec<String>], out: &mut impl Write) -> io::Result<()> {
+pub(crate) fn table(
+    title: &str,
+    header: &[&str],
+    rows: &[Vec<String>],
+    out: &mut impl Write,
+) -> io::Result<()> {
     let heading = Style::new().bold();
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);

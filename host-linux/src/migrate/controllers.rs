@@ -59,7 +59,8 @@ fn look(
         let found = found.map_err(|error| RunError::Controller(address.clone(), error))?;
         let Some(found) = found else {
             return input(format!(
-                "{address} has no active namespace {}; choose one with --namespace", namespace.get()
+                "{address} has no active namespace {}; choose one with --namespace",
+                namespace.get()
             ));
         };
         Ok((session.identity().controller, (found.blocks, found.block_bytes())))

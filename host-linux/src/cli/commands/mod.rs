@@ -3,6 +3,7 @@
 
 mod bench;
 mod cdq;
+mod features;
 mod formats;
 mod identify;
 mod list;
@@ -10,6 +11,8 @@ mod media;
 mod ranges;
 mod raw;
 mod reset;
+mod log;
+mod registers;
 mod script;
 mod source;
 mod state;
@@ -18,6 +21,7 @@ mod suspend;
 mod track;
 mod track_memory;
 mod transfer;
+mod view;
 mod watch;
 
 use clap::Args;
@@ -28,6 +32,7 @@ use crate::address::Address;
 
 pub use bench::BenchArgs;
 pub use cdq::CdqCommand;
+pub use features::FeaturesCommand;
 pub use formats::FormatsArgs;
 pub use identify::IdentifyArgs;
 pub use list::ListArgs;
@@ -35,6 +40,9 @@ pub use ranges::{CopyArgs, DeallocateArgs, FlushArgs, VerifyArgs, WriteZeroesArg
 pub use raw::{AdminArgs, IoArgs};
 pub use reset::ResetArgs;
 pub(crate) use reset::run as run_reset;
+pub use identify::{IdentifyArgs, NamespacesArgs};
+pub use log::LogArgs;
+pub use registers::RegistersArgs;
 pub use script::ScriptArgs;
 pub(crate) use script::run as run_script;
 pub use state::StateCommand;
