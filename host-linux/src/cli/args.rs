@@ -4,15 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use nvme_core::migration::MigrationStep;
 
 use super::between::BetweenArgs;
 use super::bind::{self, BindArgs};
 use super::commands::{
-    AdminArgs, BenchArgs, CdqCommand, CompareArgs, CopyArgs, DeallocateArgs, FeaturesCommand, FlushArgs, FormatsArgs, IdentifyArgs, IoArgs, ListArgs, LogArgs, NamespacesArgs, ReadArgs, RegistersArgs, ResetArgs, ResumeArgs, ScriptArgs, StateCommand, SuspendArgs,
-    TrackCommand, VerifyArgs, WriteArgs, WriteZeroesArgs,
+    AdminArgs, BenchArgs, CdqCommand, CompareArgs, CopyArgs, DeallocateArgs, FeaturesCommand, FlushArgs,
+    FormatsArgs, IdentifyArgs, IoArgs, ListArgs, LogArgs, NamespacesArgs, ReadArgs, RegistersArgs, ResetArgs,
+    ResumeArgs, ScriptArgs, StateCommand, SuspendArgs, TrackCommand, VerifyArgs, WriteArgs, WriteZeroesArgs,
 };
 use super::values;
 use crate::config::{CdqLayout, MigrateConfig, Namespaces};
@@ -24,7 +25,7 @@ use crate::guest::Pattern;
 #[command(
     name = "nvme-lm",
     version,
-    about = "Migrates NVMe namespaces with running guests between embedded NVM subsystems",
+    about = "Explores NVMe controllers, follows what changes, and migrates namespaces with running guests",
     max_term_width = 110
 )]
 pub struct Cli {
@@ -99,18 +100,40 @@ pub enum Command {
     #[command(after_help = bind::UNBIND_HELP)]
     Unbind(BindArgs),
     /// List the faults that controllers can have, for --fault.
+    #[command(after_help = "Example: nvme-lm faults")]
     Faults,
     /// Print the manual page.
+    #[command(after_help = "Example: nvme-lm man --folder .")]
     Man {
         /// Write a page for each command into this folder instead.
         #[arg(long, value_name = "FOLDER")]
         folder: Option<PathBuf>,
     },
     /// Print a completion script for a shell.
+    #[command(after_help = "Example: nvme-lm completions bash")]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// The command line: `--help` shows what is used every day and fits a screen, `--help-all` shows everything.
+#[must_use]
+pub fn program() -> clap::Command {
+    with_help(Cli::command())
+}
+
+fn with_help(command: clap::Command) -> clap::Command {
+    let help = |id: &'static str, text: &'static str, action| Arg::new(id).long(id).help(text).action(action);
+    let has_more = command.get_arguments().any(Arg::is_hide_short_help_set);
+    let mut command = command.disable_help_flag(true).arg(
+        help("help", "Print help", ArgAction::HelpShort).short('h').help_heading("Help").display_order(900),
+    );
+    if has_more {
+        let all = help("help-all", "Print help with all options", ArgAction::HelpLong);
+        command = command.arg(all.help_heading("Help").display_order(901));
+    }
+    command.mut_subcommands(with_help)
 }
 
 /// Whether output is coloured.
@@ -125,7 +148,11 @@ pub enum Color {
     Never,
 }
 
+const MIGRATE_EXAMPLE: &str = "Example: nvme-lm migrate --size 16M --stop-time-limit 10ms";
+
 const MIGRATE_HELP: &str = "\
+Example: nvme-lm migrate --size 16M --stop-time-limit 10ms
+
 Numbers of bytes take K, M, G or T (powers of 1024, also KiB to TiB); times take us, ms or s.
 
 Without images both namespaces are in memory and the source is filled with generated data. With images both files \
@@ -145,7 +172,7 @@ cancels nothing and only shortens the run. A second one ends the program at once
 
 /// Options of `nvme-lm migrate`.
 #[derive(Args, Debug)]
-#[command(after_help = MIGRATE_HELP)]
+#[command(after_help = MIGRATE_EXAMPLE, after_long_help = MIGRATE_HELP)]
 pub struct MigrateArgs {
     /// Source namespace in this file.
     #[arg(long, value_name = "FILE", requires = "dest_image", help_heading = "Namespaces")]
@@ -157,106 +184,124 @@ pub struct MigrateArgs {
     #[arg(long, value_name = "BYTES", value_parser = values::size, help_heading = "Namespaces")]
     size: Option<u64>,
     /// Bytes in a logical block: 512 or 4096.
-    #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = values::block_size, help_heading = "Namespaces")]
+    #[arg(long, hide_short_help = true, value_name = "BYTES", default_value = "4096", value_parser = values::block_size, help_heading = "Namespaces")]
     block_size: u32,
 
     #[command(flatten)]
     pub(crate) between: BetweenArgs,
 
     /// Commands in flight in each I/O queue pair.
-    #[arg(long, value_name = "N", default_value = "64", value_parser = values::queue_depth, help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "64", value_parser = values::queue_depth, help_heading = "Guest")]
     queue_depth: u16,
     /// I/O queue pairs.
-    #[arg(long, value_name = "N", default_value = "2", value_parser = values::io_queues, help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "2", value_parser = values::io_queues, help_heading = "Guest")]
     io_queues: u16,
     /// Bytes in one command.
-    #[arg(long, value_name = "BYTES", default_value = "4096", value_parser = values::io_size, help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "BYTES", default_value = "4096", value_parser = values::io_size, help_heading = "Guest")]
     io_size: u32,
     /// Write commands a second, at most [default: no limit].
-    #[arg(long, value_name = "N", value_parser = values::rate, help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "N", value_parser = values::rate, help_heading = "Guest")]
     write_rate: Option<u64>,
     /// Write commands in the whole run, at most [default: no limit].
-    #[arg(long, value_name = "N", help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "N", help_heading = "Guest")]
     writes: Option<u64>,
     /// Order in which blocks are touched.
-    #[arg(long, default_value = "random", help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, default_value = "random", help_heading = "Guest")]
     pattern: Pattern,
     /// Reads among the commands, in percent.
-    #[arg(long, value_name = "PERCENT", default_value = "50", value_parser = values::percent, help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "PERCENT", default_value = "50", value_parser = values::percent, help_heading = "Guest")]
     read_percent: u8,
     /// Blocks that may be written: a text file with `START BLOCKS [keep]` on each line, in logical blocks. With
     /// `keep` they are rewritten with what they hold [default: all blocks].
-    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "FILE", help_heading = "Guest")]
     write_extents: Option<PathBuf>,
     /// How long the guest runs before the migration begins.
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = values::run_time, help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "TIME", default_value = "500ms", value_parser = values::run_time, help_heading = "Guest")]
     run_before: Duration,
     /// How long the guest runs after it.
-    #[arg(long, value_name = "TIME", default_value = "500ms", value_parser = values::run_time, help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "TIME", default_value = "500ms", value_parser = values::run_time, help_heading = "Guest")]
     run_after: Duration,
     /// I/O commands that the guest completes at least before the migration begins, and as many after it.
-    #[arg(long, value_name = "N", default_value = "0", help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", help_heading = "Guest")]
     run_commands: u64,
     /// Log each acknowledged write here: 16 bytes per block, its number and its version, little-endian.
-    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "FILE", help_heading = "Guest")]
     guest_log: Option<PathBuf>,
     /// Seed of generated data and of every random choice.
-    #[arg(long, value_name = "N", default_value = "1", help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "1", help_heading = "Guest")]
     seed: u64,
 
     /// Entries of the Controller Data Queue.
     #[arg(long, value_name = "N", default_value = "16384", value_parser = values::cdq_entries, help_heading = "Migration")]
     cdq_entries: u32,
     /// How the Controller Data Queue lies in memory.
-    #[arg(long, value_name = "LAYOUT", default_value = "contiguous", help_heading = "Migration")]
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "LAYOUT",
+        default_value = "contiguous",
+        help_heading = "Migration"
+    )]
     cdq_layout: CdqLayout,
     /// Entries consumed between two head updates [default: a quarter of the queue].
-    #[arg(long, value_name = "N", value_parser = values::head_every, help_heading = "Migration")]
+    #[arg(long, hide_short_help = true, value_name = "N", value_parser = values::head_every, help_heading = "Migration")]
     head_every: Option<u32>,
     /// Delta rounds before the last one, at most.
-    #[arg(long, value_name = "N", default_value = "30", value_parser = values::max_rounds, help_heading = "Migration")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "30", value_parser = values::max_rounds, help_heading = "Migration")]
     max_rounds: u32,
     /// Stop the guest once the rest is expected to take no longer than this.
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = values::stop_time, help_heading = "Migration")]
     stop_time_limit: Duration,
     /// Do nothing after each round, as a busy host would, until the guest has completed so many I/O commands more: its
     /// changes wait in the Controller Data Queue, or overflow it.
-    #[arg(long, value_name = "N", default_value = "0", help_heading = "Migration")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", help_heading = "Migration")]
     stall_commands: u64,
-    #[arg(long, value_name = "STEP", value_parser = values::cancel_after, help = values::cancel_after_help(), help_heading = "Migration")]
+    #[arg(long, hide_short_help = true, value_name = "STEP", value_parser = values::cancel_after, help = values::cancel_after_help(), help_heading = "Migration")]
     cancel_after: Option<MigrationStep>,
     /// Cancel if the limits are reached without convergence, instead of doing the last round anyway.
-    #[arg(long, help_heading = "Migration")]
+    #[arg(long, hide_short_help = true, help_heading = "Migration")]
     strict: bool,
     /// Shell command to run at stop: the source is suspended, the destination holds everything and is not resumed.
     /// NVME_LM_SOURCE and NVME_LM_DESTINATION name the images. If it fails the migration is rolled back. The stop
     /// time includes it.
-    #[arg(long, value_name = "COMMAND", help_heading = "Migration")]
+    #[arg(long, hide_short_help = true, value_name = "COMMAND", help_heading = "Migration")]
     at_stop: Option<String>,
     /// Let controllers misbehave: [source:|destination:]ACTION[=VALUE][,CONDITION=VALUE]..., for example
     /// `drop,opcode=42,times=1`; of the source if no side is named. `nvme-lm faults` lists actions and conditions. May
     /// be given several times.
-    #[arg(long = "fault", value_name = "RULE", value_parser = FaultOption::parse, help_heading = "Faults")]
+    #[arg(long = "fault", hide_short_help = true, value_name = "RULE", value_parser = FaultOption::parse, help_heading = "Faults")]
     faults: Vec<FaultOption>,
     /// Give every command of the migration up after this long, and the guest's commands after twenty times as long
     /// [default: 10 s to 60 s, by the kind of command].
-    #[arg(long, value_name = "TIME", value_parser = values::command_timeout, help_heading = "Faults")]
+    #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = values::command_timeout, help_heading = "Faults")]
     command_timeout: Option<Duration>,
     /// Where the journal goes [default: beside the destination image; none without images].
-    #[arg(long, value_name = "FILE", requires = "dest_image", help_heading = "Migration")]
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "FILE",
+        requires = "dest_image",
+        help_heading = "Migration"
+    )]
     journal: Option<PathBuf>,
     /// Go on although a journal of an earlier run names another image than the source, or an image cannot be locked.
-    #[arg(long, help_heading = "Migration")]
+    #[arg(long, hide_short_help = true, help_heading = "Migration")]
     force: bool,
 
     /// Write the report as JSON to this file, or to standard output (-) in place of the tables.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) json: Option<PathBuf>,
     /// Whether the tables are coloured.
-    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Output")]
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
     pub(crate) color: Color,
     /// Show no progress bar, even on a terminal.
-    #[arg(long, help_heading = "Output")]
+    #[arg(long, hide_short_help = true, help_heading = "Output")]
     pub(crate) no_progress: bool,
 }
 
@@ -314,11 +359,10 @@ impl MigrateArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        program().debug_assert();
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) struct BetweenArgs {
     #[arg(long, value_name = "ADDRESS", requires = "source_manager", conflicts_with = "source_controller")]
     source: Option<Address>,
     /// The controller that migrates, if somebody else drives it: its identifier.
-    #[arg(long, value_name = "ID", requires = "source_manager", value_parser = values::number::<u16>)]
+    #[arg(long, hide_short_help = true, value_name = "ID", requires = "source_manager", value_parser = values::number::<u16>)]
     source_controller: Option<u16>,
     /// Managing controller at the destination.
     #[arg(long, value_name = "ADDRESS", requires = "source_manager")]
@@ -33,25 +33,25 @@ pub(crate) struct BetweenArgs {
     #[arg(long, value_name = "ADDRESS", requires = "source_manager", conflicts_with = "dest_controller")]
     dest: Option<Address>,
     /// The controller that takes its place, if somebody else drives it: its identifier.
-    #[arg(long, value_name = "ID", requires = "source_manager", value_parser = values::number::<u16>)]
+    #[arg(long, hide_short_help = true, value_name = "ID", requires = "source_manager", value_parser = values::number::<u16>)]
     dest_controller: Option<u16>,
     /// Namespace identifier, the same on both sides.
-    #[arg(long, value_name = "ID", default_value = "1", value_parser = values::number::<u32>)]
+    #[arg(long, hide_short_help = true, value_name = "ID", default_value = "1", value_parser = values::number::<u32>)]
     namespace: u32,
     /// Whether blocks are copied, or both sides have the same medium.
-    #[arg(long, value_name = "HOW", default_value = "copy")]
+    #[arg(long, hide_short_help = true, value_name = "HOW", default_value = "copy")]
     data: DataPath,
     /// Read all blocks on both sides while nothing runs, and go back unless they are equal.
     #[arg(long, requires = "source_manager")]
     compare: bool,
     /// Properties of a controller that somebody else drives: lines `CC VALUE`, `AQA VALUE`, `ASQ VALUE`, `ACQ VALUE`.
-    #[arg(long, value_name = "FILE", requires = "source_controller")]
+    #[arg(long, hide_short_help = true, value_name = "FILE", requires = "source_controller")]
     properties: Option<PathBuf>,
     /// Shell command that takes memory away from somebody else's source controller, before the destination resumes.
-    #[arg(long, value_name = "COMMAND", requires = "source_controller")]
+    #[arg(long, hide_short_help = true, value_name = "COMMAND", requires = "source_controller")]
     fence: Option<String>,
     /// Shell command that gives it back when the migration is rolled back after that.
-    #[arg(long, value_name = "COMMAND", requires = "fence")]
+    #[arg(long, hide_short_help = true, value_name = "COMMAND", requires = "fence")]
     unfence: Option<String>,
     #[command(flatten)]
     reach: ReachArgs,

@@ -15,8 +15,7 @@ pub(super) const BIND_HELP: &str = "\
 A drive that is mounted, is swap space, is part of another device or is open in a process is refused, and so is a \
 physical function with active virtual functions. If one of several functions is refused, none is changed.
 
-Example:
-  nvme-lm bind --dry-run 0000:01:00.0
+Example: nvme-lm bind --dry-run 0000:01:00.0
 
 Exit status:
   0  done, or nothing to do
@@ -27,8 +26,7 @@ pub(super) const UNBIND_HELP: &str = "\
 A function that a program has open through VFIO is refused, and so is a physical function with active virtual \
 functions. If one of several functions is refused, none is changed.
 
-Example:
-  nvme-lm unbind 0000:01:00.0
+Example: nvme-lm unbind --dry-run 0000:01:00.0
 
 Exit status:
   0  done, or nothing to do

@@ -19,16 +19,22 @@ pub struct ConnectArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
     /// Give an admin command up after this long [default: 30s].
-    #[arg(long, value_name = "TIME", value_parser = values::command_timeout, help_heading = "Controller")]
+    #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = values::command_timeout, help_heading = "Controller")]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
     /// Which known deviations the controller has: none, list (shows them all), +NAME, -NAME, separated by commas
     /// [default: those of its model].
-    #[arg(long, value_name = "LIST", allow_hyphen_values = true, help_heading = "Controller")]
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "LIST",
+        allow_hyphen_values = true,
+        help_heading = "Controller"
+    )]
     pub(crate) quirks: Option<QuirkChoice>,
     /// Send commands that the controller does not announce.
-    #[arg(long, help_heading = "Controller")]
+    #[arg(long, hide_short_help = true, help_heading = "Controller")]
     pub(crate) force: bool,
 }
 
@@ -37,19 +43,19 @@ pub struct ConnectArgs {
 #[command(next_help_heading = "Controller")]
 pub struct ReachArgs {
     /// Look for completions instead of waiting for interrupts.
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) polling: bool,
     /// UUID that a physical function and its virtual functions have in common.
-    #[arg(long, value_name = "UUID")]
+    #[arg(long, hide_short_help = true, value_name = "UUID")]
     pub(crate) vf_token: Option<VfToken>,
-    /// IOMMU interface of the kernel: auto, type1 or iommufd.
-    #[arg(long, value_name = "NAME", default_value = "auto")]
+    /// How the kernel lets PCI functions reach memory: auto, type1 or iommufd.
+    #[arg(long, hide_short_help = true, value_name = "NAME", default_value = "auto")]
     pub(crate) iommu: IommuBackend,
-    /// Take huge pages of 2 MiB for what controllers reach.
-    #[arg(long)]
+    /// Take huge pages of 2 MiB, which were set aside before, for what controllers reach (not embedded ones).
+    #[arg(long, hide_short_help = true)]
     pub(crate) huge_pages: bool,
-    /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE].
-    #[arg(long, value_name = "SPEC", value_parser = embedded)]
+    /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE]; may be repeated.
+    #[arg(long, hide_short_help = true, value_name = "SPEC", value_parser = embedded)]
     pub(crate) embedded: Vec<EmbeddedOptions>,
 }
 

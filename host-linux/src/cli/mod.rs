@@ -23,13 +23,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use clap::FromArgMatches;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use action::Action;
-pub use args::{Cli, Color, Command, MigrateArgs};
+pub use args::{Cli, Color, Command, MigrateArgs, program};
 pub use bind::BindArgs;
 use commands::{CdqCommand, FeaturesCommand, Log, StateCommand, TrackCommand};
 use connect::ConnectArgs;
@@ -48,7 +48,8 @@ const UNSUPPORTED: u8 = 3;
 
 /// Runs the program with `arguments`, the first of which is its name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let parsed = program().try_get_matches_from(arguments).and_then(|found| Cli::from_arg_matches(&found));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -68,7 +69,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         },
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "nvme-lm", &mut script);
+            clap_complete::generate(shell, &mut program(), "nvme-lm", &mut script);
             match io::stdout().write_all(&script) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => complain(FAILED, &format!("standard output: {error}")),
@@ -85,10 +86,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Prints the manual page, or writes one for each command into a folder.
 fn man(folder: Option<&Path>) -> io::Result<()> {
     match folder {
-        Some(folder) => clap_mangen::generate_to(Cli::command(), folder),
+        Some(folder) => clap_mangen::generate_to(program(), folder),
         None => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            clap_mangen::Man::new(program()).render(&mut page)?;
             io::stdout().write_all(&page)
         }
     }

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Help, the manual page and the README: the help of every command fits a screen, and every example is run.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use nvme_host_linux::cli::program;
+
+/// A screen.
+const COLUMNS: usize = 100;
+const LINES: usize = 40;
+
+fn nvme_lm(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nvme-lm"));
+    command.current_dir(folder).stdin(Stdio::null()).env("COLUMNS", COLUMNS.to_string());
+    command
+}
+
+fn texts(output: &Output) -> [String; 2] {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// The commands that do something, each as the words that name it.
+fn commands() -> Vec<Vec<String>> {
+    fn walk(command: &clap::Command, words: &[String], found: &mut Vec<Vec<String>>) {
+        let mut below = command.get_subcommands().filter(|one| one.get_name() != "help").peekable();
+        if below.peek().is_none() {
+            found.push(words.to_vec());
+        }
+        for one in below {
+            walk(one, &[words, &[one.get_name().to_owned()]].concat(), found);
+        }
+    }
+    let mut found = Vec::new();
+    walk(&program(), &[], &mut found);
+    found
+}
+
+/// Words as a shell splits them.
+fn words(line: &str) -> Vec<String> {
+    shlex::split(line).unwrap_or_else(|| panic!("a quote without its end: {line}"))
+}
+
+/// The example that the help of a command shows.
+fn example(folder: &Path, command: &[String]) -> String {
+    let output = nvme_lm(folder).args(command).arg("--help").output().expect("nvme-lm starts");
+    let [help, _] = texts(&output);
+    let name = command.join(" ");
+    assert!(output.status.success(), "{name}: {help}");
+    let lines: Vec<&str> = help.lines().collect();
+    assert!(lines.len() <= LINES, "{name}: {} lines of help", lines.len());
+    let longest = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+    let at = lines.iter().position(|line| line.starts_with("Example: "));
+    let at = at.unwrap_or_else(|| panic!("{name}: no example: {help}"));
+    assert!(longest <= COLUMNS, "{name}: a line of {longest} characters");
+    // An example goes on until the next empty line.
+    let lines: Vec<&str> =
+        lines[at..].iter().take_while(|line| !line.is_empty()).map(|line| line.trim()).collect();
+    let example = lines.join(" ");
+    let example = example.strip_prefix("Example: ").unwrap_or(&example);
+    assert!(
+        example.starts_with(&format!("nvme-lm {name}")) || example.starts_with("nvme-lm script"),
+        "{example}"
+    );
+    example.to_owned()
+}
+
+#[test]
+fn the_help_of_every_command_fits_a_screen_and_its_example_works() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let commands = commands();
+    assert!(commands.len() >= 25, "{commands:?}");
+    for command in &commands {
+        let example = example(folder.path(), command);
+        let output = nvme_lm(folder.path()).args(&words(&example)[1..]).output().expect("nvme-lm starts");
+        let [said, wrong] = texts(&output);
+        match command[0].as_str() {
+            // There may be no such function here; then it says so, and that is all it does.
+            "bind" | "unbind" if !output.status.success() => {
+                assert!(
+                    wrong.contains("0000:01:00.0") && example.contains("--dry-run"),
+                    "{example}: {wrong}"
+                );
+            }
+            _ => assert!(output.status.success(), "{example}: {said}{wrong}"),
+        }
+    }
+}
+
+#[test]
+fn the_program_and_its_groups_of_commands_have_help_that_fits_a_screen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for command in [vec![], vec!["cdq"], vec!["track"], vec!["state"], vec!["features"]] {
+        let output = nvme_lm(folder.path()).args(&command).arg("--help").output().expect("nvme-lm starts");
+        let [help, _] = texts(&output);
+        assert!(output.status.success() && help.lines().count() <= LINES, "{command:?}: {help}");
+    }
+}
+
+#[test]
+fn everything_is_in_the_manual_page_of_its_command() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = nvme_lm(folder.path()).args(["man", "--folder", "."]).output().expect("nvme-lm starts");
+    assert!(output.status.success(), "{:?}", texts(&output));
+    for command in commands() {
+        let path = folder.path().join(format!("nvme-lm-{}.1", command.join("-")));
+        let page =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert!(page.contains("Example: nvme"), "{command:?}");
+        if command == ["migrate"] {
+            let plain = page.replace('\\', "");
+            for option in ["--cancel-after", "--fence", "--fault", "--vf-token", "--at-stop"] {
+                assert!(plain.contains(option), "{option} is not in the page of migrate");
+            }
+        }
+    }
+}
+
+/// What the README says that a command ends with.
+fn expected(line: &str) -> &'static [i32] {
+    match line {
+        _ if line.contains("exit status 1") => &[1],
+        _ if line.contains("--cancel-after") => &[3],
+        _ if line.contains("--strict") => &[0, 4],
+        _ => &[0],
+    }
+}
+
+#[test]
+fn every_example_in_the_readme_does_what_it_says() {
+    let readme = include_str!("../../README.md");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut run = 0;
+    let mut inside = false;
+    // A comment may go on in the next line.
+    let joined = readme.replace("\n                  # ", " # ");
+    for line in joined.lines() {
+        if line.starts_with("```") {
+            inside = line == "```sh";
+            continue;
+        }
+        if !inside || !(line.starts_with("nvme-lm ") || line.starts_with("truncate ")) {
+            continue;
+        }
+        let (command, _) = line.split_once(" #").unwrap_or((line, ""));
+        let arguments = words(command.trim());
+        let output = if arguments[0] == "truncate" {
+            Command::new("truncate").args(&arguments[1..]).current_dir(folder.path()).output()
+        } else {
+            nvme_lm(folder.path()).args(&arguments[1..]).output()
+        };
+        let output = output.expect("it starts");
+        let [said, wrong] = texts(&output);
+        let status = output.status.code().unwrap_or(-1);
+        let here = arguments.iter().any(|word| word.starts_with("vfio"));
+        if here {
+            // Controllers that are not here: what is wrong is that, not the command line.
+            assert!(
+                status == 1 && wrong.contains("/dev/vfio") || wrong.contains("server"),
+                "{line}: {said}{wrong}"
+            );
+        } else {
+            assert!(expected(line).contains(&status), "{line}: status {status}: {said}{wrong}");
+        }
+        run += 1;
+    }
+    assert!(run >= 12, "only {run} examples were found");
+}
