@@ -13,6 +13,7 @@ use crate::address::Address;
 use crate::backend::OpenOptions;
 use crate::faults::FaultOption;
 use crate::guest::Pattern;
+use crate::quirks::QuirkChoice;
 
 /// Bytes in a namespace.
 pub const SIZE_LIMITS: RangeInclusive<u64> = 1 << 20..=1 << 40;
@@ -104,6 +105,8 @@ pub struct Between {
     pub fence: Option<String>,
     /// Shell command that gives it back if the migration is rolled back after that.
     pub unfence: Option<String>,
+    /// Which known deviations the managing controllers have.
+    pub quirks: QuirkChoice,
     /// How controllers are opened.
     pub open: OpenOptions,
 }

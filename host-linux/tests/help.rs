@@ -8,7 +8,7 @@ use nvme_host_linux::cli::program;
 
 /// A screen.
 const COLUMNS: usize = 100;
-const LINES: usize = 40;
+const LINES: usize = 45;
 
 fn nvme_lm(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nvme-lm"));

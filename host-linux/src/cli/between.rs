@@ -10,6 +10,7 @@ use super::connect::ReachArgs;
 use super::values;
 use crate::address::Address;
 use crate::config::{Between, DataPath, Tracked};
+use crate::quirks::QuirkChoice;
 
 const HEADING: &str = "Controllers";
 
@@ -53,6 +54,16 @@ pub(crate) struct BetweenArgs {
     /// Shell command that gives it back when the migration is rolled back after that.
     #[arg(long, hide_short_help = true, value_name = "COMMAND", requires = "fence")]
     unfence: Option<String>,
+    /// Which known deviations the managing controllers have: none, +NAME, -NAME, separated by commas [default: those of
+    /// their models].
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "LIST",
+        allow_hyphen_values = true,
+        requires = "source_manager"
+    )]
+    quirks: Option<QuirkChoice>,
     #[command(flatten)]
     reach: ReachArgs,
     /// Do not ask whether the guest may write over the namespace.
@@ -87,6 +98,7 @@ impl BetweenArgs {
             properties: self.properties.clone(),
             fence: self.fence.clone(),
             unfence: self.unfence.clone(),
+            quirks: self.quirks.unwrap_or_default(),
             open: self.reach.options(),
         }))
     }

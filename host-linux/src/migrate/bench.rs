@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nvme_controller::fault::FaultSlot;
-use nvme_core::migration::Timeouts;
+use nvme_core::migration::{Quirks, Timeouts};
 use nvme_core::register::{Offset, RegisterIo};
 use nvme_core::wire::{ControllerId, NamespaceId};
 
@@ -157,6 +157,8 @@ pub(super) struct Party {
     pub(super) controller: ControllerId,
     /// The registers of that.
     pub(super) registers: Registers,
+    /// Known deviations of the managing controller.
+    pub(super) quirks: Quirks,
 }
 
 /// What the controllers need for as long as they are used.
@@ -287,6 +289,7 @@ impl Bench {
                 vectors: None,
                 controller,
                 registers: registers(subsystem, controller)?,
+                quirks: Quirks::empty(),
             })
         };
         let source = party(&subsystems.source, SOURCE, &memory.source)?;

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use nvme_core::wire::{ControllerId, NamespaceId};
+use nvme_core::migration::Quirks;
+use nvme_core::wire::ControllerId;
 
 use super::RunError;
 use super::bench::{Behind, Bench, Limits, Party, capacities};
@@ -48,9 +49,9 @@ fn look(
     device: &Device,
     limits: &Limits,
     features: &[Feature],
-    namespace: NamespaceId,
-) -> Result<(ControllerId, Shape), RunError> {
-    let address = device.address();
+    between: &Between,
+) -> Result<(ControllerId, Quirks, Shape), RunError> {
+    let (address, namespace) = (device.address(), between.namespace);
     ask(device, limits, |session| {
         for feature in features {
             require(session.identity(), *feature).map_err(RunError::Unsupported)?;
@@ -63,7 +64,8 @@ fn look(
                 namespace.get()
             ));
         };
-        Ok((session.identity().controller, (found.blocks, found.block_bytes())))
+        let quirks = between.quirks.of(session.identity());
+        Ok((session.identity().controller, quirks, (found.blocks, found.block_bytes())))
     })
 }
 
@@ -161,9 +163,9 @@ pub(super) fn start(
         DataPath::Copy => &[Feature::Migration, Feature::TrackUserData],
         DataPath::Shared => &[Feature::Migration],
     };
-    let (source_id, shape) = look(source_manager, &limits, features, between.namespace)?;
-    let (destination_id, other) =
-        look(destination_manager, &limits, &[Feature::Migration], between.namespace)?;
+    let (source_id, source_quirks, shape) = look(source_manager, &limits, features, between)?;
+    let (destination_id, destination_quirks, other) =
+        look(destination_manager, &limits, &[Feature::Migration], between)?;
     if shape != other {
         return input(format!(
             "namespace {} has {} blocks of {} bytes at the source and {} of {} at the destination; they must be alike",
@@ -192,7 +194,7 @@ pub(super) fn start(
     }
     let managers = Arc::<Signal>::default();
     let mut pumps = Vec::new();
-    let mut party = |manager: &Device, side: &Tracked, own: ControllerId| {
+    let mut party = |manager: &Device, side: &Tracked, own: ControllerId, quirks: Quirks| {
         let (controller, registers) = tracked(side, &devices, &limits, &absent)?;
         // On one side both are of one subsystem, where identifiers are unique.
         if controller == own {
@@ -203,10 +205,10 @@ pub(super) fn start(
         }
         pump(&mut pumps, manager, &managers)?;
         let (memory, vectors) = (Arc::clone(manager.space()), manager.vectors());
-        Ok(Party { manager: manager.registers().clone(), memory, vectors, controller, registers })
+        Ok(Party { manager: manager.registers().clone(), memory, vectors, controller, registers, quirks })
     };
-    let source = party(source_manager, &between.source, source_id)?;
-    let destination = party(destination_manager, &between.destination, destination_id)?;
+    let source = party(source_manager, &between.source, source_id, source_quirks)?;
+    let destination = party(destination_manager, &between.destination, destination_id, destination_quirks)?;
     let endpoint = Arc::new(Endpoint::new(source.registers.clone(), destination.registers.clone()));
     endpoint
         .set_bus_master(Attachment::Destination, false)

@@ -12,7 +12,7 @@ use nvme_core::dma::{Pool, release};
 use nvme_core::io::IoSlot;
 use nvme_core::migration::{
     Cancellation, ConvergencePolicy, DestinationOptions, MigrationOptions, MigrationStep, Migrator, Outcome,
-    Platform, Ports, Quirks, Round, Summary, Timeouts,
+    Platform, Ports, Round, Summary, Timeouts,
 };
 use nvme_core::time::{Instant, Step};
 use nvme_core::wire::{ControllerId, QueueId};
@@ -150,7 +150,7 @@ fn end_manager(
 
 fn options(
     config: &MigrateConfig,
-    source: ControllerId,
+    source: &Party,
     block_size: u32,
     unallocated_reads_zero: bool,
     data: DataPath,
@@ -177,7 +177,8 @@ fn options(
         unallocated_reads_zero,
         data,
         timeouts,
-        ..MigrationOptions::new(source)
+        quirks: source.quirks,
+        ..MigrationOptions::new(source.controller)
     }
 }
 
@@ -327,11 +328,11 @@ impl Bench {
         let mut image = vec![0; STATE_BYTES];
         let reads_zero = namespace.deallocate_features & 7 == 1;
         let mut migrator = Migrator::new(
-            options(config, source_id, block_size, reads_zero, self.data, self.limits.migration),
+            options(config, source_party, block_size, reads_zero, self.data, self.limits.migration),
             DestinationOptions {
                 controller: destination_id,
                 limits: None,
-                quirks: Quirks::empty(),
+                quirks: destination_party.quirks,
                 timeouts: self.limits.migration,
             },
             dirty,

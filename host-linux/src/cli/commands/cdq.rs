@@ -47,6 +47,7 @@ pub(crate) struct Shape {
     /// How it lies in memory: contiguous, or prp-list.
     #[arg(
         long,
+        hide_short_help = true,
         value_name = "LAYOUT",
         default_value = "contiguous",
         hide_possible_values = true,
@@ -54,10 +55,10 @@ pub(crate) struct Shape {
     )]
     pub(crate) layout: CdqLayout,
     /// Give entries back after so many [default: a quarter of the queue, and whenever it is empty].
-    #[arg(long, value_name = "N", value_parser = values::head_every, help_heading = "Queue")]
+    #[arg(long, hide_short_help = true, value_name = "N", value_parser = values::head_every, help_heading = "Queue")]
     pub(crate) head_every: Option<u32>,
     /// Have the controller raise an event so many entries after the next one.
-    #[arg(long, value_name = "N", default_value = "0", value_parser = values::number::<u32>, help_heading = "Queue")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", value_parser = values::number::<u32>, help_heading = "Queue")]
     pub(crate) trigger: u32,
 }
 
