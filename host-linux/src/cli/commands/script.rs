@@ -29,7 +29,7 @@ pub struct ScriptArgs {
     #[arg(value_name = "FILE", required_unless_present = "lines", conflicts_with = "lines")]
     file: Option<PathBuf>,
     /// A line of the script; may be repeated.
-    #[arg(long = "line", value_name = "LINE")]
+    #[arg(long = "line", value_name = "LINE", allow_hyphen_values = true)]
     lines: Vec<String>,
     #[command(flatten)]
     connect: ConnectArgs,
