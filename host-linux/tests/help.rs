@@ -152,17 +152,13 @@ fn every_example_in_the_readme_does_what_it_says() {
         let output = output.expect("it starts");
         let [said, wrong] = texts(&output);
         let status = output.status.code().unwrap_or(-1);
-        let here = arguments.iter().any(|word| word.starts_with("vfio"));
-        if here {
-            // Controllers that are not here: what is wrong is that, not the command line.
-            assert!(
-                status == 1 && wrong.contains("/dev/vfio") || wrong.contains("server"),
-                "{line}: {said}{wrong}"
-            );
+        if arguments[1] == "bind" && status != 0 {
+            // There may be no such function here; then it says so, and that is all it does.
+            assert!(wrong.contains("0000:01:00.0") && line.contains("--dry-run"), "{line}: {said}{wrong}");
         } else {
             assert!(expected(line).contains(&status), "{line}: status {status}: {said}{wrong}");
         }
         run += 1;
     }
-    assert!(run >= 12, "only {run} examples were found");
+    assert!(run >= 20, "only {run} examples were found");
 }
