@@ -14,6 +14,7 @@ use crate::backend::OpenOptions;
 use crate::faults::FaultOption;
 use crate::guest::Pattern;
 use crate::quirks::QuirkChoice;
+use crate::virtualization::Resources;
 
 /// Bytes in a namespace.
 pub const SIZE_LIMITS: RangeInclusive<u64> = 1 << 20..=1 << 40;
@@ -105,6 +106,10 @@ pub struct Between {
     pub fence: Option<String>,
     /// Shell command that gives it back if the migration is rolled back after that.
     pub unfence: Option<String>,
+    /// The destination is a secondary controller, to be brought online with these resources by its managing controller.
+    pub virtualization: Option<Resources>,
+    /// The destination's identifier, where it has to be told.
+    pub destination_id: Option<ControllerId>,
     /// Which known deviations the managing controllers have.
     pub quirks: QuirkChoice,
     /// How controllers are opened.

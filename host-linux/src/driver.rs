@@ -239,7 +239,7 @@ pub(crate) fn admin<R: RegisterIo<Error = AccessError>>(
     }
 }
 
-fn identify<R: RegisterIo<Error = AccessError>>(
+pub(crate) fn identify<R: RegisterIo<Error = AccessError>>(
     controller: &mut Controller<'_, '_, R>,
     what: &'static str,
     command: &impl Command,

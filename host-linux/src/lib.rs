@@ -28,6 +28,7 @@
 //! | [`vectors`] | interrupts as eventfds |
 //! | [`vfio`] | PCI functions bound to vfio-pci |
 //! | [`vfio_user`] | controllers of other processes behind a socket, and controllers of this one for others |
+//! | [`virtualization`] | secondary controllers brought online by their primary ones |
 //! | [`driver`], [`session`] | bringing controllers up and down; one in use, asked one command after another |
 //! | [`endpoint`], [`platform`], [`journal`] | the guest's registers, held and replayed; the switch; which image to trust |
 //! | [`guest`] | the workload and the record of what each block must hold |
@@ -71,4 +72,5 @@ mod sys;
 pub mod vectors;
 pub mod vfio;
 pub mod vfio_user;
+pub mod virtualization;
 pub mod witness;

@@ -31,6 +31,7 @@ use crate::report::{
     CdqReport, ComparisonReport, ConvergenceReport, EnabledReport, FaultReport, GuestReport, LeftoverReport,
     Report, RoundReport, Setup, Verdict,
 };
+use crate::virtualization::VirtualizationError;
 use bench::{Bench, Limits, fault_reports};
 use transfer::Transfer;
 
@@ -78,6 +79,8 @@ pub enum RunError {
     Manager(DriverError),
     /// The controller at this address could not be driven.
     Controller(Address, DriverError),
+    /// The destination's controller could not be brought online.
+    Virtualization(VirtualizationError),
     /// A file or memory could not be had.
     Io(&'static str, io::Error),
     /// A controller could not be opened.
@@ -94,6 +97,7 @@ impl fmt::Display for RunError {
             Self::Subsystem(error) => write!(f, "subsystem: {error}"),
             Self::Guest(error) => write!(f, "guest: {error}"),
             Self::Manager(error) => write!(f, "managing controller: {error}"),
+            Self::Virtualization(error) => write!(f, "bringing the destination online: {error}"),
             Self::Controller(address, error) => write!(f, "{address}: {error}"),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::Open(error) => error.fmt(f),

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use nvme_controller::SecondaryConfig;
 use nvme_host_linux::report::{Report, Verdict};
 use nvme_host_linux::vfio_user::server::ServeOptions;
 use nvme_tests::program::nvme_lm;
@@ -163,4 +164,53 @@ fn a_controller_without_live_migration_is_told_by_its_identify_data() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("OACS in Identify Controller is") && said.contains("nothing was sent"), "{said}");
+}
+
+#[test]
+fn a_secondary_controller_is_brought_online_before_it_takes_a_guest() {
+    // At the destination the guest's controller is secondary to the managing one, and offline.
+    let server = Serving::start(
+        || {
+            let mut topology = migration_side(BLOCKS);
+            let primary = topology.controllers[0].id;
+            topology.controllers[1].secondary =
+                Some(SecondaryConfig { primary, virtual_function: 1, online: false });
+            topology
+        },
+        ServeOptions::default(),
+    );
+    let [manager, other] = [socket(&server.path(0)), socket(&server.path(1))];
+    let base = sides(["embedded:a/1", "embedded:a/2"], [&manager, &other]);
+    let with =
+        |more: &[&str]| [&base[..], &more.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>()].concat();
+    const SHAPE: [&str; 3] = ["--embedded", "a,size=8M", "--compare"];
+    let rows: [(&str, &[&str], i32, &str); 4] = [
+        ("not brought online", &[], 1, "error"),
+        ("nobody knows which", &["--virtualization"], 2, "--dest-controller"),
+        (
+            "another controller",
+            &["--virtualization", "--dest-controller", "9"],
+            2,
+            "no primary one of controller 9",
+        ),
+        (
+            "more than there is",
+            &["--virtualization", "--dest-controller", "2", "--virtual-queues", "900"],
+            1,
+            "assigning queues",
+        ),
+    ];
+    for (name, more, status, words) in rows {
+        let output = run(&with(&[&SHAPE[..], more].concat()));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{name}: {said}");
+        assert!(said.contains(words), "{name}: {said}");
+    }
+    let good = ["--virtualization", "--dest-controller", "2"];
+    for name in ["first", "again, while it is online"] {
+        let report = report(name, &with(&[&SHAPE[..], &good[..]].concat()));
+        assert_eq!(report.verdict, Verdict::Verified, "{name}: {}", report.statement);
+        assert_eq!(report.comparison.map(|comparison| comparison.equal), Some(BLOCKS), "{name}");
+        assert!(report.guest.commands_after >= 200, "{name}: {:?}", report.guest);
+    }
 }

@@ -2,8 +2,6 @@
 //! What a command does with controllers, and how one is carried out: controllers opened, sessions begun, the command, sessions
 //! ended whatever came of it.
 
-#![allow(dead_code, reason = "commands come one after another")]
-
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -257,18 +255,6 @@ impl<'d> Sessions<'d> {
     pub(crate) fn at(&mut self, address: &Address) -> Result<&mut Session<'d>, CommandError> {
         let place = self.place(address)?;
         self.sessions.get_mut(place).ok_or(CommandError::Interrupted)
-    }
-
-    /// Two controllers at once.
-    pub(crate) fn both(
-        &mut self,
-        one: &Address,
-        other: &Address,
-    ) -> Result<[&mut Session<'d>; 2], CommandError> {
-        let places = [self.place(one)?, self.place(other)?];
-        self.sessions
-            .get_disjoint_mut(places)
-            .map_err(|_| CommandError::Input(format!("{one} is named twice; name two controllers")))
     }
 
     /// The controller at `address` if it announces `feature`, or if what it does not announce may be sent.

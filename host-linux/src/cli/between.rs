@@ -11,6 +11,7 @@ use super::values;
 use crate::address::Address;
 use crate::config::{Between, DataPath, Tracked};
 use crate::quirks::QuirkChoice;
+use crate::virtualization::Resources;
 
 const HEADING: &str = "Controllers";
 
@@ -31,7 +32,7 @@ pub(crate) struct BetweenArgs {
     #[arg(long, value_name = "ADDRESS", requires = "source_manager")]
     dest_manager: Option<Address>,
     /// The controller that takes its place, to be driven by this program's guest.
-    #[arg(long, value_name = "ADDRESS", requires = "source_manager", conflicts_with = "dest_controller")]
+    #[arg(long, value_name = "ADDRESS", requires = "source_manager")]
     dest: Option<Address>,
     /// The controller that takes its place, if somebody else drives it: its identifier.
     #[arg(long, hide_short_help = true, value_name = "ID", requires = "source_manager", value_parser = values::number::<u16>)]
@@ -39,6 +40,16 @@ pub(crate) struct BetweenArgs {
     /// Namespace identifier, the same on both sides.
     #[arg(long, hide_short_help = true, value_name = "ID", default_value = "1", value_parser = values::number::<u32>)]
     namespace: u32,
+    /// Bring the destination online first, as a secondary controller of its managing one: offline, resources assigned,
+    /// reset, online. --dest-controller is needed beside --dest unless that is a virtual function.
+    #[arg(long, hide_short_help = true, requires = "dest")]
+    virtualization: bool,
+    /// Queue pairs that it gets, the admin queue pair included [default: as many as the guest uses].
+    #[arg(long, hide_short_help = true, value_name = "N", requires = "virtualization", value_parser = values::number::<u16>)]
+    virtual_queues: Option<u16>,
+    /// Interrupt vectors that it gets [default: as many as queue pairs].
+    #[arg(long, hide_short_help = true, value_name = "N", requires = "virtualization", value_parser = values::number::<u16>)]
+    virtual_interrupts: Option<u16>,
     /// Whether blocks are copied, or both sides have the same medium.
     #[arg(long, hide_short_help = true, value_name = "HOW", default_value = "copy")]
     data: DataPath,
@@ -82,12 +93,21 @@ fn tracked(address: Option<&Address>, id: Option<u16>, options: &str) -> Result<
 
 impl BetweenArgs {
     /// What these options ask for; `None` if they name no controllers.
-    pub(crate) fn between(&self) -> Result<Option<Between>, String> {
+    pub(crate) fn between(&self, io_queues: u16) -> Result<Option<Between>, String> {
         let (Some(source_manager), Some(destination_manager)) = (&self.source_manager, &self.dest_manager)
         else {
             return Ok(None);
         };
+        if self.dest.is_some() && self.dest_controller.is_some() && !self.virtualization {
+            return Err(
+                "--dest-controller beside --dest is for --virtualization; leave one of them out".into()
+            );
+        }
+        let queues = self.virtual_queues.unwrap_or(io_queues.saturating_add(1));
+        let interrupts = self.virtual_interrupts.unwrap_or(queues);
         Ok(Some(Between {
+            virtualization: self.virtualization.then_some(Resources { queues, interrupts }),
+            destination_id: self.dest_controller.map(ControllerId::new),
             source_manager: source_manager.clone(),
             destination_manager: destination_manager.clone(),
             source: tracked(self.source.as_ref(), self.source_controller, "--source or --source-controller")?,

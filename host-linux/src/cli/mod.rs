@@ -206,7 +206,7 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
         Err(error) => return complain(FAILED, &format!("signals: {error}")),
     };
     let config = args.config();
-    let between = match args.between.between() {
+    let between = match args.between.between(config.io_queues) {
         Ok(between) => between,
         Err(error) => return complain(BAD_INPUT, &error),
     };

@@ -24,6 +24,7 @@ use crate::mover::{IO_TIMEOUT, PIECE_BYTES, PIECES};
 use crate::platform::HostPlatform;
 use crate::report::{EnabledReport, FaultReport};
 use crate::sync::{RunToken, Signal};
+use crate::virtualization::Resources;
 use crate::witness::Witness;
 
 /// The managing controller, in either subsystem.
@@ -205,6 +206,8 @@ pub(super) struct Bench {
     pub(super) limits: Limits,
     pub(super) platform: HostPlatform<Registers>,
     pub(super) witness: Option<Arc<Witness>>,
+    /// The destination's controller has to be brought online first, with these resources.
+    pub(super) virtualization: Option<Resources>,
     /// How the data gets to the destination.
     pub(super) data: DataPath,
     /// Compare both sides at the stop.
@@ -347,6 +350,7 @@ impl Bench {
             limits,
             platform,
             witness: Some(witness),
+            virtualization: None,
             data: DataPath::Copy,
             compare: false,
             journal,

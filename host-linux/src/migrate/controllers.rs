@@ -7,10 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nvme_core::migration::Quirks;
-use nvme_core::wire::ControllerId;
+use nvme_core::wire::admin::{Identify, IdentifyStructure};
+use nvme_core::wire::{AdminOpcode, ControllerId};
 
 use super::RunError;
 use super::bench::{Behind, Bench, Limits, Party, capacities};
+use crate::address::Address;
 use crate::announced::{Feature, require};
 use crate::backend::{AbsentController, Device, Devices, Memory, Pump, Registers, Request};
 use crate::config::{Between, DataPath, MigrateConfig, Namespaces, SIZE_LIMITS, Tracked};
@@ -22,6 +24,8 @@ use crate::memory::{AddressSpace, Capacity, PAGE};
 use crate::platform::HostPlatform;
 use crate::session::{Session, Storage};
 use crate::sync::{RunToken, Signal};
+use crate::vfio::Sysfs;
+use crate::virtualization::{self, Which};
 
 /// What was found out about the namespace: blocks, and bytes in one.
 type Shape = (u64, u32);
@@ -75,10 +79,13 @@ fn tracked(
     devices: &Devices,
     limits: &Limits,
     absent: &AbsentController,
+    known: Option<ControllerId>,
 ) -> Result<(ControllerId, Registers), RunError> {
-    match side {
-        Tracked::Theirs(id) => Ok((*id, Registers::Absent(absent.clone()))),
-        Tracked::Ours(address) => {
+    match (side, known) {
+        (Tracked::Theirs(id), _) => Ok((*id, Registers::Absent(absent.clone()))),
+        // One that is offline cannot be asked.
+        (Tracked::Ours(address), Some(id)) => Ok((id, find(devices, address)?.registers().clone())),
+        (Tracked::Ours(address), None) => {
             let device = find(devices, address)?;
             let id = ask(device, limits, |session| Ok(session.identity().controller))?;
             Ok((id, device.registers().clone()))
@@ -86,7 +93,33 @@ fn tracked(
     }
 }
 
-fn find<'d>(devices: &'d Devices, address: &crate::address::Address) -> Result<&'d Device, RunError> {
+/// Which controller the managing one at the destination is to bring online.
+fn secondary(manager: &Device, between: &Between, limits: &Limits) -> Result<ControllerId, RunError> {
+    let which = match (between.destination_id, &between.destination) {
+        (Some(id), _) => Which::Id(id),
+        (None, Tracked::Ours(Address::Vfio(function))) => {
+            let number = Sysfs::default().virtual_function_number(*function);
+            let number = number.map_err(|error| RunError::Open(error.into()))?;
+            match number {
+                Some(number) => Which::VirtualFunction(number),
+                None => return input(format!("{function} is no virtual function; give --dest-controller")),
+            }
+        }
+        _ => return input("--virtualization: which controller is missing; give --dest-controller".into()),
+    };
+    ask(manager, limits, |session| {
+        let feature = Feature::Admin(AdminOpcode::VIRTUALIZATION_MANAGEMENT);
+        require(session.identity(), feature).map_err(RunError::Unsupported)?;
+        let list = Identify::new(IdentifyStructure::SECONDARY_CONTROLLER_LIST);
+        let list =
+            session.identify("Identify, Secondary Controller List", &list).map_err(RunError::Manager)?;
+        virtualization::find(&list, which)
+            .map(|found| found.controller)
+            .map_err(|error| RunError::Input(error.to_string()))
+    })
+}
+
+fn find<'d>(devices: &'d Devices, address: &Address) -> Result<&'d Device, RunError> {
     devices.at(address).ok_or_else(|| RunError::Input(format!("{address} is not open")))
 }
 
@@ -192,23 +225,29 @@ pub(super) fn start(
             config.io_size
         ));
     }
+    let secondary = match between.virtualization {
+        None => None,
+        Some(_) => Some(secondary(destination_manager, between, &limits)?),
+    };
     let managers = Arc::<Signal>::default();
     let mut pumps = Vec::new();
-    let mut party = |manager: &Device, side: &Tracked, own: ControllerId, quirks: Quirks| {
-        let (controller, registers) = tracked(side, &devices, &limits, &absent)?;
-        // On one side both are of one subsystem, where identifiers are unique.
-        if controller == own {
-            return input(format!(
-                "controller {} is the managing controller itself; name another one to be migrated",
-                controller.get()
-            ));
-        }
-        pump(&mut pumps, manager, &managers)?;
-        let (memory, vectors) = (Arc::clone(manager.space()), manager.vectors());
-        Ok(Party { manager: manager.registers().clone(), memory, vectors, controller, registers, quirks })
-    };
-    let source = party(source_manager, &between.source, source_id, source_quirks)?;
-    let destination = party(destination_manager, &between.destination, destination_id, destination_quirks)?;
+    let mut party =
+        |manager: &Device, side: &Tracked, known: Option<ControllerId>, own: ControllerId, quirks: Quirks| {
+            let (controller, registers) = tracked(side, &devices, &limits, &absent, known)?;
+            // On one side both are of one subsystem, where identifiers are unique.
+            if controller == own {
+                return input(format!(
+                    "controller {} is the managing controller itself; name another one to be migrated",
+                    controller.get()
+                ));
+            }
+            pump(&mut pumps, manager, &managers)?;
+            let (memory, vectors) = (Arc::clone(manager.space()), manager.vectors());
+            Ok(Party { manager: manager.registers().clone(), memory, vectors, controller, registers, quirks })
+        };
+    let source = party(source_manager, &between.source, None, source_id, source_quirks)?;
+    let destination =
+        party(destination_manager, &between.destination, secondary, destination_id, destination_quirks)?;
     let endpoint = Arc::new(Endpoint::new(source.registers.clone(), destination.registers.clone()));
     endpoint
         .set_bus_master(Attachment::Destination, false)
@@ -270,6 +309,7 @@ pub(super) fn start(
         limits,
         platform,
         witness: None,
+        virtualization: between.virtualization,
         data: between.data,
         compare: between.compare,
         journal: None,

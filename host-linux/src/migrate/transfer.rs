@@ -32,6 +32,7 @@ use crate::memory::AddressSpace;
 use crate::mover::{Mover, MoverError, PIECE_BYTES, PIECES, Tag};
 use crate::platform::{HostPlatform, PlatformError};
 use crate::report::ComparisonReport;
+use crate::virtualization::bring_online;
 
 const ADMIN_SLOTS: usize = 32;
 /// Largest controller state that can be taken.
@@ -292,6 +293,11 @@ impl Bench {
             waiter,
         )
         .map_err(RunError::Manager)?;
+        if let Some(resources) = self.virtualization {
+            let registers = &destination_party.registers;
+            bring_online(&mut destination.controller, destination_id, registers, resources, waiter)
+                .map_err(RunError::Virtualization)?;
+        }
         let namespace =
             identify_namespace(&mut source.controller, self.namespace, waiter).map_err(RunError::Manager)?;
         let block_size = namespace.block_bytes();

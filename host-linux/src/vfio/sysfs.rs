@@ -153,6 +153,33 @@ impl Sysfs {
     }
 }
 
+impl Sysfs {
+    /// Which virtual function of its physical one a function is, counted from one; `None` if it is none.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn virtual_function_number(&self, address: PciAddress) -> Result<Option<u16>, Error> {
+        const WHAT: &str = "looking for the physical function in sysfs";
+        let folder = self.root.join("bus/pci/devices").join(address.to_string()).join("physfn");
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io(WHAT, &error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|error| Error::io(WHAT, &error))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let number = name.strip_prefix("virtfn").and_then(|number| number.parse::<u16>().ok());
+            if let Some(number) = number
+                && link_name(&entry.path())?.as_deref() == Some(address.to_string().as_str())
+            {
+                return Ok(number.checked_add(1));
+            }
+        }
+        Ok(None)
+    }
+}
+
 impl PciFunction {
     /// Whether a driver of VFIO has it.
     #[must_use]
@@ -392,5 +419,28 @@ mod tests {
             assert_eq!(usable, expected, "{name}");
         }
         assert_eq!(Tree::new().look(HERE), Err(Error::NoFunction(address)));
+    }
+
+    #[test]
+    fn virtual_functions_are_counted_from_one() {
+        let tree = Tree::new();
+        for name in ["0000:01:00.0", "0000:01:00.1", "0000:01:00.2"] {
+            tree.function(name, None, None);
+        }
+        let real = |name: &str| tree.0.path().join("devices/pci0000:00").join(name);
+        for (at, name) in ["0000:01:00.1", "0000:01:00.2"].into_iter().enumerate() {
+            symlink(real(name), real("0000:01:00.0").join(format!("virtfn{at}"))).expect("a link");
+            symlink(real("0000:01:00.0"), real(name).join("physfn")).expect("a link");
+        }
+        let sysfs = Sysfs::at(tree.0.path());
+        for (name, expected) in [
+            ("0000:01:00.0", None),
+            ("0000:01:00.1", Some(1)),
+            ("0000:01:00.2", Some(2)),
+            ("0000:09:00.0", None),
+        ] {
+            let address = name.parse().expect("an address");
+            assert_eq!(sysfs.virtual_function_number(address), Ok(expected), "{name}");
+        }
     }
 }
