@@ -284,7 +284,7 @@ fn an_image_in_use_is_refused() {
 #[test]
 fn help_names_options_and_exit_statuses() {
     let dir = tempfile::tempdir().expect("directory");
-    let output = run(dir.path(), &["migrate", "--help"]);
+    let output = run(dir.path(), &["migrate", "--help-all"]);
     assert_eq!(output.status.code(), Some(0));
     let text = String::from_utf8(output.stdout).expect("text");
     let words = [
