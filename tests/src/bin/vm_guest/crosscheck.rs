@@ -231,8 +231,12 @@ fn check_signals(function: PciAddress, identity: &[u8]) -> Result<(), Failure> {
         ("SIGTERM", Signal::TERM, (Some(130), None)),
         ("SIGKILL", Signal::KILL, (None, Some(Signal::KILL.as_raw()))),
     ];
-    for (name, signal, expected) in rows {
-        let mut child = start_nvme_lm(&write)?;
+    let bench = ["bench", &address, "--op", "randwrite", "--depth", "8", "--seconds", "600", "--yes"];
+    let commands: [(&str, &[&str]); 2] = [("writing", &write), ("measuring", &bench)];
+    for ((doing_what, command), (name, signal, expected)) in
+        commands.into_iter().flat_map(|command| rows.map(|row| (command, row)))
+    {
+        let mut child = start_nvme_lm(command)?;
         let files = format!("/proc/{}/fd", child.id());
         let is_open = || {
             let links = fs::read_dir(&files).into_iter().flatten().flatten();
@@ -245,7 +249,7 @@ fn check_signals(function: PciAddress, identity: &[u8]) -> Result<(), Failure> {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        // It brings the controller up meanwhile, and begins to write.
+        // It brings the controller up meanwhile, and begins.
         std::thread::sleep(Duration::from_secs(1));
         if let Some(status) = doing(name, child.try_wait())? {
             return Err(format!("{name}: the program has ended before: {status}"));
@@ -260,7 +264,7 @@ fn check_signals(function: PciAddress, identity: &[u8]) -> Result<(), Failure> {
         if bytes != identity {
             return Err(format!("{name}: the controller says something else than before"));
         }
-        println!("{name} while writing: {status}, and the controller can be used at once");
+        println!("{name} while {doing_what}: {status}, and the controller can be used at once");
     }
     Ok(())
 }
