@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use nvme_controller::host::{HostMemory, MemoryFault};
 use nvme_core::dma::{Direction, DmaError, DmaRegion, Layout, Pool};
@@ -68,7 +68,7 @@ pub struct Window {
 /// One bus address space over one memfd.
 #[derive(Debug)]
 pub struct AddressSpace {
-    mapping: SharedMapping,
+    mapping: Arc<SharedMapping>,
     /// Bus page number of the first page of the window.
     base: u64,
     /// Of each pool the distance from its CPU pages to its bus pages, if it is the same for all of them.
@@ -272,7 +272,7 @@ impl AddressSpace {
             .map_err(|error| backing::why_not(error, backing, len))?;
         let next = || ((SPACES.fetch_add(1, Ordering::Relaxed) % 4096) + 1) << 28;
         Ok(Self {
-            mapping,
+            mapping: Arc::new(mapping),
             base: start.unwrap_or_else(next),
             linear: linear.then_some([queues.1, data.1, controller_data.1]),
             table: table.into_boxed_slice(),
@@ -503,6 +503,15 @@ impl AddressSpace {
     /// Copies to the mapped bytes from `address` on. The caller holds [`access`](Self::access).
     fn copy_in(&self, address: BusAddr, bytes: &[u8]) -> Result<(), MemoryFault> {
         self.for_each_page(address, bytes.len(), WRITE, |at, range| self.mapping.write(at, &bytes[range]))
+    }
+}
+
+impl Drop for AddressSpace {
+    fn drop(&mut self) {
+        // Regions that were not given back may still be looked at by whoever has them.
+        if self.pools.iter().any(|pool| !lock(pool).live.is_empty()) {
+            std::mem::forget(Arc::clone(&self.mapping));
+        }
     }
 }
 

@@ -88,7 +88,7 @@ fn the_list_names_every_fault_and_condition() {
     {
         assert!(text.contains(condition), "{condition}");
     }
-    let help = String::from_utf8(program(&["migrate", "--help"]).stdout).expect("text");
+    let help = String::from_utf8(program(&["migrate", "--help-all"]).stdout).expect("text");
     assert!(
         help.contains("--fault") && help.contains("nvme-lm faults") && help.contains("--command-timeout")
     );

@@ -11,6 +11,7 @@ use super::embedded::{MANAGER, Used};
 use super::{EmbeddedOptions, OpenError, Registers, Wake};
 use crate::address::Address;
 use crate::embedded::EmbeddedSubsystem;
+use crate::endpoint::BusMaster;
 use crate::memory::{AddressSpace, Backing, Capacity};
 use crate::sync::Signal;
 use crate::vfio::{self, Container, IommuBackend, Sysfs, VfToken};
@@ -79,12 +80,10 @@ enum Mapped {
 #[derive(Debug)]
 pub struct Device {
     address: Address,
-    // Before the mappings: a controller is made to leave memory alone before it is taken away.
     registers: Registers,
     wake: Wake,
     vectors: Option<u16>,
     space: Arc<AddressSpace>,
-    _mapped: Option<Mapped>,
 }
 
 impl Device {
@@ -136,16 +135,27 @@ impl Device {
     ) -> Option<Self> {
         let registers = Registers::Embedded(subsystem.controller(*id)?);
         let (wake, space) = (Wake::Signal(Arc::clone(signal)), Arc::clone(space));
-        Some(Self { address, registers, wake, vectors: None, space, _mapped: None })
+        Some(Self { address, registers, wake, vectors: None, space })
     }
 }
 
 /// Controllers that were opened together.
 #[derive(Debug)]
 pub struct Devices {
-    // Controllers go before the subsystems they belong to.
+    // Controllers go before the subsystems they belong to, and before the memory they reach: each is made to leave memory
+    // alone first.
     devices: Vec<Device>,
+    _mapped: Vec<Mapped>,
     subsystems: BTreeMap<String, EmbeddedSubsystem>,
+}
+
+impl Drop for Devices {
+    fn drop(&mut self) {
+        for device in &self.devices {
+            // Whoever else has its registers must not let it reach memory that goes now. One that is gone reaches none.
+            let _ = device.registers.set_bus_master(false);
+        }
+    }
 }
 
 /// A controller that is open and reaches no memory yet.
@@ -215,6 +225,8 @@ impl Devices {
             signals.push(signal);
         }
         let subsystems = start_subsystems(&used, &options.embedded)?;
+        // On the way out, too, controllers go before the memory they reach.
+        let mut mapped = Vec::new();
         let mut devices: Vec<Device> = Vec::new();
         let mut reached: Vec<Arc<AddressSpace>> = Vec::new();
         for (((request, opened), space), signal) in requests.iter().zip(opened).zip(spaces).zip(signals) {
@@ -232,15 +244,15 @@ impl Devices {
                         _ => Wake::Vectors(Arc::new(controller.enable_interrupts(count)?)),
                     };
                     // A space that several functions share is mapped once, because they share the container.
-                    let mapped = match &container {
+                    match &container {
                         Some(container) if !reached.iter().any(|other| Arc::ptr_eq(other, &space)) => {
                             reached.push(Arc::clone(&space));
-                            Some(Mapped::Vfio { _space: container.map(&space)? })
+                            mapped.push(Mapped::Vfio { _space: container.map(&space)? });
                         }
-                        _ => None,
-                    };
+                        _ => {}
+                    }
                     let registers = Registers::Vfio(Arc::new(*controller));
-                    Device { address, registers, wake, vectors: Some(count), space, _mapped: mapped }
+                    Device { address, registers, wake, vectors: Some(count), space }
                 }
                 Opened::VfioUser(controller) => {
                     let found = controller.interrupt_vectors();
@@ -249,14 +261,14 @@ impl Devices {
                         0 => Wake::Polling,
                         _ => Wake::Vectors(Arc::new(controller.enable_interrupts(count)?)),
                     };
-                    let mapped = Some(Mapped::VfioUser { _space: controller.map(&space)? });
+                    mapped.push(Mapped::VfioUser { _space: controller.map(&space)? });
                     let registers = Registers::VfioUser(Arc::new(*controller));
-                    Device { address, registers, wake, vectors: Some(count), space, _mapped: mapped }
+                    Device { address, registers, wake, vectors: Some(count), space }
                 }
             };
             devices.push(device);
         }
-        Ok(Self { devices, subsystems })
+        Ok(Self { devices, _mapped: mapped, subsystems })
     }
 
     /// The controllers, in the order in which they were asked for.

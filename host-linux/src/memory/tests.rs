@@ -406,3 +406,17 @@ fn huge_pages_that_are_not_there_are_counted() {
     let span = AddressSpace::linear_span(Capacity { queues: 1, data: 1, controller_data: 1 }, Backing::Huge);
     assert_eq!(span, 7 * HUGE_PAGE as u64);
 }
+
+#[test]
+fn a_region_outlives_the_space_it_was_not_given_back_to() {
+    let capacity = Capacity { queues: 4096, data: 4096, controller_data: 4096 };
+    let region = {
+        let space = AddressSpace::new("short", capacity).expect("address space");
+        let region = space.allocate(Pool::Data, 8, 8, Direction::ToDevice).expect("memory");
+        region.write(0, b"not gone").expect("written");
+        region
+    };
+    let mut bytes = [0; 8];
+    region.read(0, &mut bytes).expect("read");
+    assert_eq!(&bytes, b"not gone");
+}

@@ -20,13 +20,14 @@ pub(crate) fn describe(
     layout: Layout,
 ) -> DmaRegion {
     // SAFETY: the only caller is `AddressSpace::take`, which passes page-aligned memory inside its mapping that no
-    // other live allocation has, reached through atomics only, together with its bus address.
+    // other live allocation has, reached through atomics only, together with its bus address. It stays mapped until the
+    // region is given back: `AddressSpace` leaks its mapping rather than drop it with a live region.
     unsafe { DmaRegion::from_raw_parts(cpu, bus, len, pool, direction, layout) }
 }
 
 // SAFETY: each allocation takes pages that no other live one has and maps exactly those, with the direction's rights
 // (guaranteed by `AddressSpace::take` under its lock), and takes back only what is in its list of live ones. The
-// mapping lives as long as the address space. Processor threads are coherent, so ordering alone, which the fences
+// mapping lives as long as the address space, and for ever if that is dropped with live regions. Processor threads are coherent, so ordering alone, which the fences
 // give, makes writes visible.
 unsafe impl DmaArena for AddressSpace {
     fn allocate(

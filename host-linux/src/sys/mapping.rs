@@ -193,8 +193,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by `new`; whoever holds a `DmaRegion` into it also keeps this value alive
-        // (guaranteed by the address space, which both the driver and the controller borrow or share).
+        // SAFETY: the range was mapped by `new`, and nobody looks at it any more: an address space with regions that were
+        // not given back never drops its mapping (guaranteed by `AddressSpace`), and all others borrow this value.
         let _ = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
     }
 }

@@ -52,8 +52,8 @@ pub(crate) enum Waiting {
 pub(crate) struct Waiter {
     start: std::time::Instant,
     vectors: Option<Vectors>,
-    /// Completions that came with an interrupt.
-    interrupts: std::cell::Cell<u64>,
+    /// Interrupts of each vector.
+    interrupts: [std::cell::Cell<u64>; PAIRS as usize + 1],
 }
 
 impl Waiter {
@@ -66,12 +66,18 @@ impl Waiter {
         match &self.vectors {
             None => std::thread::yield_now(),
             Some(vectors) => {
-                if vectors.wait(vector, NAP).map_err(text)? {
-                    self.interrupts.set(self.interrupts.get() + vectors.take(vector));
-                }
+                vectors.wait(vector, NAP).map_err(text)?;
+                self.count(vectors);
             }
         }
         Ok(())
+    }
+
+    /// Counts the interrupts that have come.
+    fn count(&self, vectors: &Vectors) {
+        for (vector, count) in (0..).zip(&self.interrupts) {
+            count.set(count.get() + vectors.take(vector));
+        }
     }
 
     fn run<E: Display>(&self, mut poll: impl FnMut(Instant) -> Result<Step, E>) -> Result<(), String> {
@@ -113,7 +119,7 @@ pub(crate) fn administer(
     work: impl FnOnce(&mut Send<'_>) -> Result<(), String>,
 ) -> Result<(), String> {
     let start = std::time::Instant::now();
-    let waiter = Waiter { start, vectors: None, interrupts: std::cell::Cell::new(0) };
+    let waiter = Waiter { start, vectors: None, interrupts: Default::default() };
     let link = Link::new();
     let mut slots: Vec<AdminSlot> = (0..16).map(|_| AdminSlot::new()).collect();
     let disabled = disable(attach(registers, arena, &link).map_err(text)?, &waiter)?;
@@ -143,7 +149,7 @@ pub(crate) fn drive(registers: &Registers, arena: &AddressSpace, waiting: Waitin
             None
         }
     };
-    let waiter = Waiter { start: std::time::Instant::now(), vectors, interrupts: std::cell::Cell::new(0) };
+    let waiter = Waiter { start: std::time::Instant::now(), vectors, interrupts: Default::default() };
     let link = Link::new();
     let mut slots: Vec<AdminSlot> = (0..16).map(|_| AdminSlot::new()).collect();
     let disabled = disable(attach(registers, arena, &link).map_err(text)?, &waiter)?;
@@ -175,10 +181,10 @@ pub(crate) fn drive(registers: &Registers, arena: &AddressSpace, waiting: Waitin
             }
         }
         println!(
-            "{} queue pairs, namespaces {blocks:?}: {} before {end}; {} interrupts",
+            "{} queue pairs, namespaces {blocks:?}: {} before {end}; interrupts {:?}",
             pairs.len(),
             if turn == 0 { "written and read back" } else { "read back" },
-            waiter.interrupts.get()
+            waiter.interrupts.each_ref().map(std::cell::Cell::get)
         );
         let mut disabling = if end == "a shutdown" {
             let mut down = controller.shutdown(Shutdown::Normal, Duration::from_secs(10), waiter.now());
@@ -230,8 +236,11 @@ pub(crate) fn drive(registers: &Registers, arena: &AddressSpace, waiting: Waitin
         disabled = quiet;
     }
     disabled.detach();
-    if waiting == Waiting::Interrupts && waiter.interrupts.get() == 0 {
-        return Err("no interrupt came".to_owned());
+    if let Some(vectors) = &waiter.vectors {
+        waiter.count(vectors);
+        if let Some(silent) = waiter.interrupts.iter().position(|count| count.get() == 0) {
+            return Err(format!("no interrupt came by vector {silent}"));
+        }
     }
     for pool in [Pool::Queues, Pool::Data, Pool::ControllerData] {
         let left = arena.usage(pool);
