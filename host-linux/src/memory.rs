@@ -221,10 +221,12 @@ impl AddressSpace {
     #[must_use]
     pub fn linear_span(capacity: Capacity, backing: Backing) -> u64 {
         let Capacity { queues, data, controller_data } = capacity;
-        let pages: u64 =
-            [queues, data, controller_data].map(|bytes| Self::pages(bytes, backing)).iter().sum();
+        let pages: u64 = [queues, data, controller_data]
+            .map(|bytes| Self::pages(bytes, backing))
+            .into_iter()
+            .fold(0, u64::saturating_add);
         let unit = (backing.page() / PAGE) as u64;
-        (pages + unit + 3 * unit.max(LINEAR_GAP)) << PAGE_SHIFT
+        (pages.saturating_add(unit + 3 * unit.max(LINEAR_GAP))).saturating_mul(PAGE as u64)
     }
 
     /// Pages of 4 KiB in a pool of so many bytes.

@@ -192,7 +192,14 @@ impl Devices {
             opened.push(match (&request.address, &container) {
                 (Address::Vfio(function), Some(container)) => {
                     let options = vfio::OpenOptions { vf_token: options.vf_token, ..Default::default() };
-                    Opened::Vfio(Box::new(container.open(*function, &options)?))
+                    let opened = match container.open(*function, &options) {
+                        // One that takes no part in virtualisation stands beside those that do.
+                        Err(vfio::Error::NoToken(_)) => {
+                            container.open(*function, &vfio::OpenOptions { vf_token: None, ..options })
+                        }
+                        result => result,
+                    };
+                    Opened::Vfio(Box::new(opened?))
                 }
                 (Address::VfioUser(path), _) => {
                     let mut connect = ConnectOptions::default();

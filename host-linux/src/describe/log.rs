@@ -111,7 +111,7 @@ static ERROR: Table = Table {
         hex(31, 1, "OPC", "Opcode"),
         hex(32, 8, "CSINFO", "Command Specific Information"),
         hex(40, 2, "TTSI", "Transport Type Specific Information"),
-        count(42, 1, "LPVER", "Log Page Version"),
+        count(63, 1, "LPVER", "Log Page Version"),
     ],
     groups: &[],
     meaning: |scope| {

@@ -42,7 +42,7 @@ use crate::address::PciAddress;
 use users::Users;
 
 /// Class code of an NVM Express I/O controller: base class, sub-class, programming interface.
-const CLASS_NVME: u32 = 0x01_08_02;
+const CLASSES_NVME: [u32; 2] = [0x01_08_02, 0x01_08_03];
 /// The driver that gives functions to programs.
 const VFIO_PCI: &str = "vfio-pci";
 
@@ -133,6 +133,8 @@ pub struct Plan {
     from: Option<String>,
     group: Option<u32>,
     choose: Option<Step>,
+    /// Puts the choice of driver back as it was.
+    unchoose: Step,
     unbind: Option<Step>,
     probe: Option<Step>,
     warnings: Vec<String>,
@@ -156,7 +158,7 @@ pub struct Done {
 impl System {
     fn check(&self, function: PciAddress) -> Result<PciFunction, BindError> {
         let found = self.sysfs.function(function)?;
-        if found.class != Some(CLASS_NVME) {
+        if !found.class.is_some_and(|class| CLASSES_NVME.contains(&class)) {
             return Err(BindError::NotNvme { function, class: found.class });
         }
         match self.sysfs.virtual_functions(function) {
@@ -239,8 +241,10 @@ impl Plan {
     /// again, and does nothing then.
     pub fn bind(system: &System, function: PciAddress) -> Result<Self, BindError> {
         let found = system.sysfs.function(function)?;
-        let mut plan = Self::empty(&found, Direction::ToVfio);
-        if found.class == Some(CLASS_NVME) && found.driver.as_deref() == Some(VFIO_PCI) {
+        let mut plan = Self::empty(system, &found, Direction::ToVfio);
+        if found.class.is_some_and(|class| CLASSES_NVME.contains(&class))
+            && found.driver.as_deref() == Some(VFIO_PCI)
+        {
             return Ok(plan);
         }
         let found = system.check(function)?;
@@ -267,7 +271,7 @@ impl Plan {
     /// The function is no NVM Express controller, has virtual functions, or is in use.
     pub fn unbind(system: &System, function: PciAddress) -> Result<Self, BindError> {
         let found = system.check(function)?;
-        let mut plan = Self::empty(&found, Direction::Back);
+        let mut plan = Self::empty(system, &found, Direction::Back);
         plan.choose = system.sysfs.driver_override(function).map(|_| system.driver_override(function, ""));
         if let Some(driver) = found.driver.as_ref().filter(|driver| is_vfio(driver)) {
             match system.closed(&found) {
@@ -282,13 +286,15 @@ impl Plan {
         Ok(plan)
     }
 
-    fn empty(found: &PciFunction, direction: Direction) -> Self {
+    fn empty(system: &System, found: &PciFunction, direction: Direction) -> Self {
+        let before = system.sysfs.driver_override(found.address).unwrap_or_default();
         Self {
             function: found.address,
             direction,
             from: found.driver.clone(),
             group: found.group,
             choose: None,
+            unchoose: system.driver_override(found.address, &before),
             unbind: None,
             probe: None,
             warnings: Vec::new(),
@@ -334,14 +340,14 @@ impl Plan {
             system.write(step)?;
         }
         if let Err(error) = self.take_from_driver(system) {
-            // Otherwise the next look for a driver would do what was just refused.
-            if self.direction == Direction::ToVfio {
-                system.write(&system.driver_override(self.function, ""))?;
+            // Otherwise the next look for a driver would do what was just refused. Why it was says more than what comes of this.
+            if self.choose.is_some() {
+                let _ = system.write(&self.unchoose);
             }
             return Err(error);
         }
         let probed = self.probe.as_ref().map_or(Ok(()), |step| system.write(step));
-        let found = system.sysfs.function(self.function)?;
+        let found = system.sysfs.function(self.function).map_err(BindError::Afterwards)?;
         let mut done = Done {
             function: self.function,
             before: self.from.clone(),
@@ -395,7 +401,7 @@ impl Plan {
         }
         match group.or(own) {
             Some(file) => Err(BindError::NoFile { function: self.function, file }),
-            None => Err(super::Error::NoGroup(self.function).into()),
+            None => Err(BindError::Afterwards(super::Error::NoGroup(self.function))),
         }
     }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use nvme_core::mmio::MmioError;
 use nvme_core::register::{Offset, RegisterIo};
@@ -27,8 +27,8 @@ use crate::address::PciAddress;
 use crate::sys::vfio as sys;
 use crate::vectors::Vectors;
 
-/// NVM Express I/O controller. PCI Code and ID Assignment, mass storage controllers.
-const NVME_CLASS: u32 = 0x01_08_02;
+/// NVM Express I/O controllers and administrative controllers. PCI Code and ID Assignment, mass storage controllers.
+const NVME_CLASSES: [u32; 2] = [0x01_08_02, 0x01_08_03];
 /// PCI command register and what is set in it: memory space, bus master, no INTx.
 const COMMAND: u64 = 0x04;
 const COMMAND_SET: u16 = 0x0406;
@@ -126,6 +126,8 @@ pub struct VfioController {
     /// A virtual function has as many as it was given when it was reset last.
     vectors: AtomicU32,
     resets: bool,
+    /// Whether it is to be master of the bus.
+    bus_master: AtomicBool,
 }
 
 fn region(device: BorrowedFd<'_>, index: u32) -> Result<Region, Error> {
@@ -165,7 +167,7 @@ impl VfioController {
         let [_, class @ ..] = read_configuration::<4>(device.as_fd(), &configuration, CLASS)?;
         let [interface, sub, base] = class;
         let class = u32::from_le_bytes([interface, sub, base, 0]);
-        if class != NVME_CLASS {
+        if !NVME_CLASSES.contains(&class) {
             return Err(Error::NotNvme(class));
         }
         let space = region(device.as_fd(), VFIO_PCI_BAR0_REGION_INDEX)?;
@@ -174,7 +176,17 @@ impl VfioController {
         set_command(device.as_fd(), &configuration, true)?;
         let registers = Registers::new(&device, &space, !options.unmapped)?;
         let resets = info.flags & VFIO_DEVICE_FLAGS_RESET != 0;
-        Ok(Self { registers, device, _container: container, function, configuration, vectors, resets })
+        let bus_master = AtomicBool::new(true);
+        Ok(Self {
+            registers,
+            device,
+            _container: container,
+            function,
+            configuration,
+            vectors,
+            resets,
+            bus_master,
+        })
     }
 
     /// What sysfs said of the function when it was opened.
@@ -252,7 +264,7 @@ impl VfioController {
         }
     }
 
-    /// Resets the function; interrupts set up before stay. The controller is disabled then and knows nothing of its
+    /// Resets the function; interrupts set up before stay, and it is master of the bus if it was. The controller is disabled then and knows nothing of its
     /// queues.
     ///
     /// # Errors
@@ -262,7 +274,7 @@ impl VfioController {
             return Err(Error::NoReset);
         }
         sys::reset(self.device.as_fd()).map_err(|error| Error::io("resetting the function", &error))?;
-        set_command(self.device.as_fd(), &self.configuration, true)?;
+        set_command(self.device.as_fd(), &self.configuration, self.bus_master.load(Ordering::Acquire))?;
         self.vectors.store(count_vectors(self.device.as_fd())?, Ordering::Relaxed);
         Ok(())
     }
@@ -272,6 +284,7 @@ impl VfioController {
     /// # Errors
     /// The kernel refuses.
     pub fn set_bus_master(&self, enabled: bool) -> Result<(), Error> {
+        self.bus_master.store(enabled, Ordering::Release);
         set_command(self.device.as_fd(), &self.configuration, enabled)
     }
 
@@ -281,8 +294,8 @@ impl VfioController {
     /// # Errors
     /// The kernel refuses.
     pub fn detach(&self) -> Result<(), Error> {
-        self.disable_interrupts()?;
-        set_command(self.device.as_fd(), &self.configuration, false)
+        let fenced = self.set_bus_master(false);
+        self.disable_interrupts().and(fenced)
     }
 }
 

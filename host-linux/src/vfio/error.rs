@@ -240,7 +240,7 @@ impl fmt::Display for Error {
             Self::NoFunctionYet => f.write_str("the container has no function yet; open one before mapping memory"),
             Self::Information(what) => write!(f, "the kernel's information cannot be used: {what}"),
             Self::NotNvme(class) => {
-                write!(f, "the function has class code {class:#08x}; an NVM Express controller has 0x010802")
+                write!(f, "the function has class code {class:#08x}; an NVM Express controller has 0x010802 or 0x010803")
             }
             Self::Device(what, value) => write!(f, "the function cannot be used: {what} ({value:#x})"),
             Self::Vectors { asked, found } => {

@@ -46,6 +46,8 @@ impl Iommufd {
         sys::bind(device.as_fd(), self.file.as_fd(), token.as_ref()).map_err(|error| {
             match error.raw_os_error().map(Errno::from_raw_os_error) {
                 Some(Errno::ACCESS) => Error::Token(address),
+                // A kernel that does not know the longer structure.
+                Some(Errno::TOOBIG) if token.is_some() => Error::TokenNotTaken(address),
                 Some(Errno::INVAL) if token.is_some() => {
                     match sys::takes_tokens(device.as_fd(), self.file.as_fd()) {
                         true => Error::NoToken(address),

@@ -54,19 +54,24 @@ impl Type1 {
         options: &OpenOptions,
     ) -> Result<OwnedFd, Error> {
         let address = function.address;
-        if !self.groups.contains_key(&number) {
-            let group = self.add_group(number, function)?;
-            self.groups.insert(number, group);
-        }
-        let group = self.groups.get(&number).ok_or(Error::NoGroup(address))?;
-        sys::open_device(group.as_fd(), &options.device_name(address)).map_err(|error| {
+        // A group stays only with a function: dropped before, it leaves the container to others.
+        let added = match self.groups.contains_key(&number) {
+            true => None,
+            false => Some(self.add_group(number, function)?),
+        };
+        let group = added.as_ref().or(self.groups.get(&number)).ok_or(Error::NoGroup(address))?;
+        let device = sys::open_device(group.as_fd(), &options.device_name(address)).map_err(|error| {
             match error.raw_os_error().map(Errno::from_raw_os_error) {
                 Some(Errno::ACCESS) => Error::Token(address),
                 Some(Errno::INVAL) if options.vf_token.is_some() => Error::NoToken(address),
                 Some(Errno::BUSY) => Error::InUse(Path::new(FOLDER).join(number.to_string())),
                 _ => Error::io("opening the function", &error),
             }
-        })
+        })?;
+        if let Some(group) = added {
+            self.groups.insert(number, group);
+        }
+        Ok(device)
     }
 
     fn add_group(&self, number: u32, function: &PciFunction) -> Result<OwnedFd, Error> {

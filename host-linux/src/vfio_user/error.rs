@@ -203,7 +203,10 @@ impl fmt::Display for Error {
             }
             Self::Capabilities(what) => write!(f, "the server's capabilities cannot be used: {what}"),
             Self::NotNvme(class) => {
-                write!(f, "the device has class code {class:#08x}; an NVM Express controller has 0x010802")
+                write!(
+                    f,
+                    "the device has class code {class:#08x}; an NVM Express controller has 0x010802 or 0x010803"
+                )
             }
             Self::Device(what, value) => write!(f, "the device cannot be used: {what} ({value:#x})"),
             Self::Area { offset, size, region } => write!(

@@ -20,8 +20,8 @@ use crate::memory::{AddressSpace, Window};
 use crate::sync::lock;
 use crate::vectors::Vectors;
 
-/// NVM Express I/O controller. PCI Code and ID Assignment, mass storage controllers.
-const NVME_CLASS: u32 = 0x01_08_02;
+/// NVM Express I/O controllers and administrative controllers. PCI Code and ID Assignment, mass storage controllers.
+const NVME_CLASSES: [u32; 2] = [0x01_08_02, 0x01_08_03];
 /// PCI command register and what is set in it: memory space, bus master, no INTx.
 const COMMAND: u64 = 0x04;
 const COMMAND_SET: u16 = 0x0406;
@@ -126,7 +126,7 @@ impl RemoteController {
         let [_, class @ ..] = self.configuration_bytes::<4>(CLASS)?;
         let [interface, sub, base] = class;
         let class = u32::from_le_bytes([interface, sub, base, 0]);
-        if class != NVME_CLASS {
+        if !NVME_CLASSES.contains(&class) {
             return Err(Error::NotNvme(class));
         }
         self.message_control = self.find_capability(MSIX_CAPABILITY)?.map(|at| at + 2);

@@ -13,6 +13,8 @@ use crate::vfio::Error;
 pub enum BindError {
     /// The function cannot be looked at, is not there, or is behind no IOMMU.
     Vfio(Error),
+    /// The function was taken from its driver, and cannot be looked at or used since.
+    Afterwards(Error),
     /// The function is no NVM Express controller.
     NotNvme {
         /// The function.
@@ -87,7 +89,8 @@ impl BindError {
             | Self::VirtualFunctions { .. }
             | Self::Open { .. }
             | Self::NoDriver => true,
-            Self::Unknown(..)
+            Self::Afterwards(_)
+            | Self::Unknown(..)
             | Self::NoFile { .. }
             | Self::Write(..)
             | Self::Read(..)
@@ -118,12 +121,16 @@ impl fmt::Display for BindError {
         let system = std::io::Error::from_raw_os_error;
         match self {
             Self::Vfio(error) => error.fmt(f),
+            Self::Afterwards(error) => write!(f, "the function was taken from its driver, but: {error}"),
             Self::NotNvme { function, class: Some(class) } => write!(
                 f,
-                "PCI function {function} has class code {class:#08x}; an NVM Express controller has 0x010802"
+                "PCI function {function} has class code {class:#08x}; an NVM Express controller has 0x010802 or 0x010803"
             ),
             Self::NotNvme { function, class: None } => {
-                write!(f, "PCI function {function} has no class code; an NVM Express controller has 0x010802")
+                write!(
+                    f,
+                    "PCI function {function} has no class code; an NVM Express controller has 0x010802 or 0x010803"
+                )
             }
             Self::InUse { function, users } => {
                 write!(f, "PCI function {function} is in use: ")?;

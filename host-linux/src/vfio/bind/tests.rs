@@ -440,14 +440,14 @@ fn what_cannot_be_bound_is_said_and_stays() {
             |m| {
                 m.put(&format!("sys/bus/pci/devices/{HERE}/class"), "0x020000\n");
             },
-            "PCI function 0000:01:00.0 has class code 0x020000; an NVM Express controller has 0x010802",
+            "PCI function 0000:01:00.0 has class code 0x020000; an NVM Express controller has 0x010802 or 0x010803",
         ),
         (
             "no class code",
             |m| {
                 m.put(&format!("sys/bus/pci/devices/{HERE}/class"), "\n");
             },
-            "PCI function 0000:01:00.0 has no class code; an NVM Express controller has 0x010802",
+            "PCI function 0000:01:00.0 has no class code; an NVM Express controller has 0x010802 or 0x010803",
         ),
         (
             "virtual functions",

@@ -25,8 +25,8 @@ pub struct ErrorInformationEntry {
     opcode: u8,
     command_specific: U64,
     transport_specific: U16,
+    reserved42: [u8; 21],
     log_version: u8,
-    reserved43: [u8; 21],
 }
 static_assertions::const_assert_eq!(size_of::<ErrorInformationEntry>(), 64);
 
