@@ -74,14 +74,6 @@ pub enum Tracked {
     Theirs(ControllerId),
 }
 
-impl Tracked {
-    /// Whether a guest of this program writes through it: not if it only lives in this process.
-    #[must_use]
-    pub const fn is_written(&self) -> bool {
-        matches!(self, Self::Ours(Address::Vfio(_) | Address::VfioUser(_)))
-    }
-}
-
 /// Between which controllers to migrate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Between {
@@ -112,6 +104,8 @@ pub struct Between {
     pub destination_id: Option<ControllerId>,
     /// Which known deviations the managing controllers have.
     pub quirks: QuirkChoice,
+    /// Shell command that takes memory away from somebody else's destination controller when the migration is rolled back.
+    pub destination_fence: Option<String>,
     /// How controllers are opened.
     pub open: OpenOptions,
 }
@@ -227,5 +221,25 @@ impl Default for MigrateConfig {
             faults: Vec::new(),
             at_stop: None,
         }
+    }
+}
+
+impl Between {
+    /// The controllers whose namespaces lose what they hold, unless that goes with this process anyway: the destination if data is
+    /// copied, and the source if this program's guest writes there.
+    #[must_use]
+    pub fn overwritten(&self) -> Vec<&Address> {
+        let lasts = |address: &&Address| match address {
+            Address::Vfio(_) | Address::VfioUser(_) => true,
+            Address::Embedded { subsystem, .. } => {
+                self.open.embedded.iter().any(|one| one.name == *subsystem && one.image.is_some())
+            }
+        };
+        let source = match &self.source {
+            Tracked::Ours(address) => Some(address),
+            Tracked::Theirs(_) => None,
+        };
+        let destination = (self.data == DataPath::Copy).then_some(&self.destination_manager);
+        source.into_iter().chain(destination).filter(lasts).collect()
     }
 }

@@ -224,6 +224,10 @@ fn judge(
     enabled: EnabledReport,
     leftovers: LeftoverReport,
 ) -> (Verdict, String) {
+    let runs_on = match guest {
+        Some(_) => "the guest runs on at the source, verified",
+        None => "the source was resumed; the guest is somebody else's and was not verified",
+    };
     let failed = |what: String| (Verdict::MigrationFailed, what);
     let wrong = |what: String| (Verdict::VerificationFailed, what);
     if enabled.source && enabled.destination {
@@ -244,7 +248,7 @@ fn judge(
             if !matches!(guest, Some(Err(_))) =>
         {
             return failed(format!(
-                "{}; rolled back, the guest runs on at the source, verified, but the Controller Data Queue could not \
+                "{}; rolled back, {runs_on}, but the Controller Data Queue could not \
                  be deleted: {error}",
                 show_failure(failure)
             ));
@@ -344,7 +348,7 @@ fn judge(
             let step = transfer.cancelled_after.map_or("?", |step| step.name());
             (
                 Verdict::Cancelled,
-                format!("cancelled after {step} as asked; the guest runs on at the source, verified"),
+                format!("cancelled after {step} as asked; {runs_on}"),
             )
         }
         Some(Failure::NotConverged { dirty_blocks }) => (
@@ -355,7 +359,7 @@ fn judge(
             ),
         ),
         Some(failure) => failed(format!(
-            "{}; rolled back, the guest runs on at the source, verified",
+            "{}; rolled back, {runs_on}",
             show_failure(failure)
         )),
     }

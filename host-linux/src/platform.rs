@@ -82,8 +82,8 @@ pub struct HostPlatform<R> {
     token: Arc<RunToken>,
     journal: Option<Journal>,
     at_stop: Option<String>,
-    /// Shell commands that take memory away from the source's controller and give it back.
-    fences: [Option<String>; 2],
+    /// Shell commands that take memory away from the source's controller, give it back, and take it from the destination's.
+    fences: [Option<String>; 3],
     witness: Option<Arc<Witness>>,
     error: Option<PlatformError>,
 }
@@ -98,15 +98,15 @@ impl<R: BusMaster> HostPlatform<R> {
         at_stop: Option<String>,
         witness: Option<Arc<Witness>>,
     ) -> Self {
-        let fences = [None, None];
+        let fences = [None, None, None];
         Self { endpoint, token, journal, at_stop, fences, witness, error: None }
     }
 
-    /// With shell commands that take memory away from the source's controller and give it back, where its owner has to do
-    /// that.
+    /// With shell commands that take memory away from the source's controller, give it back, and take it from the
+    /// destination's when that is not to run: where their owners have to do that.
     #[must_use]
-    pub fn with_fences(self, fence: Option<String>, unfence: Option<String>) -> Self {
-        Self { fences: [fence, unfence], ..self }
+    pub fn with_fences(self, fences: [Option<String>; 3]) -> Self {
+        Self { fences, ..self }
     }
 
     /// Where the guest runs.
@@ -264,7 +264,9 @@ impl<R: BusMaster> Platform for HostPlatform<R> {
     }
 
     fn destination_forgotten(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
-        let fenced = self.set_bus_master(Attachment::Destination, false);
+        let commanded = self.run_command(self.fences[2].as_deref());
+        let commanded = self.note(commanded);
+        let fenced = self.set_bus_master(Attachment::Destination, false).and(commanded);
         let disabled = self.endpoint.disable(Attachment::Destination).map_err(PlatformError::from);
         self.note(fenced.and(disabled))
     }

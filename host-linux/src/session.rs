@@ -359,12 +359,40 @@ impl<'d> Session<'d> {
         NamespaceIdentity::parse(&bytes).map_err(|_| DriverError::Malformed(WHAT))
     }
 
+    /// Waits for what an earlier use of the queue pairs has left outstanding, as long as a command may take: a completion of
+    /// that must not be taken for one of a later command.
+    fn settle(&mut self) -> Result<(), DriverError> {
+        const WHAT: &str = "an I/O command that was given up before";
+        let (arena, until) = (self.space(), self.now().after(self.timeout));
+        loop {
+            let mut busy = false;
+            for pair in &mut self.pairs {
+                while let Some(completed) = pair.poll()? {
+                    let _ = completed.release(arena);
+                }
+                pair.acknowledge()?;
+                // Its time-out was told to whoever had sent it.
+                while pair.expire(self.clock.now()).is_some() {}
+                busy |= pair.unfinished().next().is_some();
+            }
+            if !busy {
+                return Ok(());
+            }
+            if self.now().has_reached(until) {
+                return Err(DriverError::TimedOut(WHAT));
+            }
+            self.controller.poll(self.clock.now())?;
+            self.nap();
+        }
+    }
+
     /// Makes I/O queue pairs until there are `count`, as far as the session has storage and the controller grants them.
     /// Returns how many there are.
     ///
     /// # Errors
     /// A queue pair could not be created, or there would be none.
     pub fn make_pairs(&mut self, count: u16) -> Result<u16, DriverError> {
+        self.settle()?;
         let waiter = self.waiter();
         let granted = match self.granted {
             Some(granted) => granted,

@@ -467,3 +467,23 @@ fn bad_input_is_refused_before_anything_is_sent() {
     }
     assert!(fs::read(dir.path().join("a.img")).expect("file") == before, "nothing was written");
 }
+
+/// Commands that were given up are none of the next one's business.
+#[test]
+fn what_was_given_up_does_not_answer_for_what_comes_later() {
+    let line = |text: &str| format!("--line={text}");
+    let lines = [
+        line("write embedded:demo --lba 0 --blocks 16384 --pattern random --queues 16 --depth 512 --yes"),
+        line("-read embedded:demo --lba 8192 --blocks 8192 --sha256 --queues 16 --depth 512 --timeout 10ms"),
+        line("read embedded:demo --lba 0 --blocks 4096 --sha256 --queues 16 --depth 512"),
+        line("flush embedded:demo"),
+    ];
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
+        .arg("script")
+        .args(&lines)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("nvme-lm starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+}

@@ -94,9 +94,11 @@ fn the_controller_of_somebody_else_migrates_by_its_managers_alone() {
     let fenced = folder.path().join("fenced");
     let managers =
         ["--source-manager", "embedded:a/1", "--source-controller", "2", "--dest-manager", "embedded:b/1"];
-    let rest = ["--dest-controller", "2", "--embedded", "a,size=8M", "--embedded", "b,size=8M", "--fence"];
+    let rest = ["--dest-controller", "2", "--embedded", "a,size=8M", "--embedded", "b,size=8M"];
+    let fences = ["--unfence", "true", "--dest-fence", "true", "--fence"];
     let fence = format!("touch '{}'", fenced.display());
-    let mut arguments: Vec<String> = managers.into_iter().chain(rest).map(str::to_owned).collect();
+    let mut arguments: Vec<String> =
+        managers.into_iter().chain(rest).chain(fences).map(str::to_owned).collect();
     arguments.push(fence);
     let plain = report("without comparison", &arguments);
     assert_eq!(plain.verdict, Verdict::Migrated, "{}", plain.statement);
@@ -106,6 +108,22 @@ fn the_controller_of_somebody_else_migrates_by_its_managers_alone() {
     let compared = report("with comparison", &arguments);
     assert_eq!(compared.verdict, Verdict::Verified, "{}", compared.statement);
     assert_eq!(compared.comparison.map(|comparison| comparison.equal), Some(BLOCKS));
+    // What its owner programmed does not make the destination look enabled, nor the source twice.
+    let properties = folder.path().join("properties");
+    std::fs::write(&properties, "CC 0x460001\nAQA 0x1f001f\nASQ 0x1000\nACQ 0x2000\n").expect("a file");
+    let given = [&arguments[..], &["--properties".into(), properties.display().to_string()]].concat();
+    let with_properties = report("with properties", &given);
+    assert_eq!(with_properties.verdict, Verdict::Verified, "{}", with_properties.statement);
+    // Rolled back at the stop: the destination is fenced, and nobody claims to have verified the guest.
+    let forgotten = folder.path().join("forgotten");
+    let mut back = arguments.clone();
+    let at = back.iter().position(|argument| argument == "--dest-fence").expect("there");
+    back[at + 1] = format!("touch '{}'", forgotten.display());
+    back.extend(["--at-stop".into(), "exit 9".into()]);
+    let output = run(&back);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(forgotten.exists() && text.contains("was not verified"), "{text}");
     // A fence that fails keeps the source whole.
     let at = arguments.iter().position(|argument| argument == "--fence").expect("there");
     arguments[at + 1] = "exit 7".into();
@@ -137,8 +155,45 @@ fn what_does_not_fit_is_refused_before_anything_is_changed() {
             2,
             "so --dest has to be, too",
         ),
-        ("no fence", good.replace("--source embedded:a/2", "--source-controller 2"), 2, "--fence"),
-        ("nobody says yes", good.replace("embedded:a/2", "vfio-user:/nowhere"), 2, "give --yes"),
+        (
+            "theirs to ours",
+            good.replace("--source embedded:a/2", "--source-controller 2 --fence true --unfence true"),
+            2,
+            "give --dest-controller",
+        ),
+        (
+            "no fence at the destination",
+            good.replace("--source embedded:a/2", "--source-controller 2 --fence true --unfence true")
+                .replace("--dest embedded:b/7", "--dest-controller 2"),
+            2,
+            "--dest-fence",
+        ),
+        (
+            "a fence that nothing opens",
+            good.replace("--source embedded:a/2", "--source-controller 2 --fence true"),
+            2,
+            "--unfence",
+        ),
+        (
+            "no fence",
+            good.replace("--source embedded:a/2", "--source-controller 2")
+                .replace("--dest embedded:b/7", "--dest-controller 2 --dest-fence true"),
+            2,
+            "give --fence",
+        ),
+        (
+            "nobody says yes",
+            good.replace("embedded:a/2", "vfio-user:/nowhere"),
+            2,
+            "vfio-user:/nowhere: nobody",
+        ),
+        (
+            "nor to the destination",
+            good.replace("embedded:b/1", "vfio-user:/nowhere"),
+            2,
+            "vfio-user:/nowhere: nobody",
+        ),
+        ("nor to an image", format!("{good} --embedded b,image=nothing"), 2, "at embedded:b/1: nobody"),
         ("with a size", format!("{good} --size 8M"), 2, "cannot be used with"),
         ("with a fault rule", format!("{good} --fault drop"), 2, "cannot be used with"),
         ("a subsystem that nobody names", format!("{good} --embedded c"), 1, "no address names"),

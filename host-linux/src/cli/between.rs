@@ -60,11 +60,14 @@ pub(crate) struct BetweenArgs {
     #[arg(long, hide_short_help = true, value_name = "FILE", requires = "source_controller")]
     properties: Option<PathBuf>,
     /// Shell command that takes memory away from somebody else's source controller, before the destination resumes.
-    #[arg(long, hide_short_help = true, value_name = "COMMAND", requires = "source_controller")]
+    #[arg(long, hide_short_help = true, value_name = "COMMAND", requires_all = ["source_controller", "unfence"])]
     fence: Option<String>,
     /// Shell command that gives it back when the migration is rolled back after that.
     #[arg(long, hide_short_help = true, value_name = "COMMAND", requires = "fence")]
     unfence: Option<String>,
+    /// Shell command that takes memory away from somebody else's destination controller when the migration is rolled back.
+    #[arg(long, hide_short_help = true, value_name = "COMMAND", requires = "dest_controller")]
+    dest_fence: Option<String>,
     /// Which known deviations the managing controllers have: none, +NAME, -NAME, separated by commas [default: those of
     /// their models].
     #[arg(
@@ -118,6 +121,7 @@ impl BetweenArgs {
             properties: self.properties.clone(),
             fence: self.fence.clone(),
             unfence: self.unfence.clone(),
+            destination_fence: self.dest_fence.clone(),
             quirks: self.quirks.unwrap_or_default(),
             open: self.reach.options(),
         }))

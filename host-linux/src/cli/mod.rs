@@ -213,9 +213,11 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
     let shown = !args.no_progress && io::stderr().is_terminal();
     let result = match between {
         Some(between) => {
-            let what = format!("the guest writes generated data over namespace {}", between.namespace);
+            let lost: Vec<String> = between.overwritten().iter().map(ToString::to_string).collect();
+            let what =
+                format!("namespace {} is overwritten at {}", between.namespace.get(), lost.join(" and at "));
             let output = action::Output::new(false, Arc::clone(&interrupted));
-            if between.source.is_written()
+            if !lost.is_empty()
                 && let Err(error) = output.confirm(args.between.yes, &what)
             {
                 return complain(error.exit_status(), &error.to_string());

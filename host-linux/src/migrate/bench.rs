@@ -429,7 +429,11 @@ fn faults(config: &MigrateConfig, side: Side) -> Arc<[FaultSlot]> {
     config.faults.iter().filter(|fault| fault.side == side).map(|fault| FaultSlot::new(fault.rule)).collect()
 }
 
+/// Whether a controller is enabled; of one that cannot be reached nobody knows, and it counts as disabled.
 fn is_enabled(controller: &Registers) -> bool {
+    if matches!(controller, Registers::Absent(_)) {
+        return false;
+    }
     let bit = |offset| controller.read32(offset).is_ok_and(|value| value & 1 != 0);
     bit(CC) || bit(CSTS)
 }

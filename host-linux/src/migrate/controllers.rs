@@ -135,6 +135,18 @@ fn check(config: &MigrateConfig, between: &Between) -> Result<(), RunError> {
     if let (Tracked::Ours(address), Tracked::Theirs(_)) = (&between.source, &between.destination) {
         return input(format!("{address} is driven by this program, so --dest has to be, too"));
     }
+    if let (Tracked::Theirs(_), Tracked::Ours(address)) = (&between.source, &between.destination) {
+        return input(format!(
+            "the guest is somebody else's, so its memory is, too: {address} cannot be driven here; give --dest-controller"
+        ));
+    }
+    if matches!(between.destination, Tracked::Theirs(_)) && between.destination_fence.is_none() {
+        return input(
+            "the destination controller is somebody else's: give --dest-fence COMMAND, which takes its access to memory away \
+             when the migration is rolled back, so that it cannot run beside the source"
+                .into(),
+        );
+    }
     if matches!(between.source, Tracked::Theirs(_)) && between.fence.is_none() {
         return input(
             "the source controller is somebody else's: give --fence COMMAND, which takes its access to memory away, so \
@@ -231,23 +243,33 @@ pub(super) fn start(
     };
     let managers = Arc::<Signal>::default();
     let mut pumps = Vec::new();
-    let mut party =
-        |manager: &Device, side: &Tracked, known: Option<ControllerId>, own: ControllerId, quirks: Quirks| {
-            let (controller, registers) = tracked(side, &devices, &limits, &absent, known)?;
-            // On one side both are of one subsystem, where identifiers are unique.
-            if controller == own {
-                return input(format!(
-                    "controller {} is the managing controller itself; name another one to be migrated",
-                    controller.get()
-                ));
-            }
-            pump(&mut pumps, manager, &managers)?;
-            let (memory, vectors) = (Arc::clone(manager.space()), manager.vectors());
-            Ok(Party { manager: manager.registers().clone(), memory, vectors, controller, registers, quirks })
-        };
-    let source = party(source_manager, &between.source, None, source_id, source_quirks)?;
-    let destination =
-        party(destination_manager, &between.destination, secondary, destination_id, destination_quirks)?;
+    let mut party = |manager: &Device,
+                     side: &Tracked,
+                     absent: &AbsentController,
+                     known: Option<ControllerId>,
+                     own: ControllerId,
+                     quirks: Quirks| {
+        let (controller, registers) = tracked(side, &devices, &limits, absent, known)?;
+        // On one side both are of one subsystem, where identifiers are unique.
+        if controller == own {
+            return input(format!(
+                "controller {} is the managing controller itself; name another one to be migrated",
+                controller.get()
+            ));
+        }
+        pump(&mut pumps, manager, &managers)?;
+        let (memory, vectors) = (Arc::clone(manager.space()), manager.vectors());
+        Ok(Party { manager: manager.registers().clone(), memory, vectors, controller, registers, quirks })
+    };
+    let source = party(source_manager, &between.source, &absent, None, source_id, source_quirks)?;
+    let destination = party(
+        destination_manager,
+        &between.destination,
+        &AbsentController::unknown(),
+        secondary,
+        destination_id,
+        destination_quirks,
+    )?;
     let endpoint = Arc::new(Endpoint::new(source.registers.clone(), destination.registers.clone()));
     endpoint
         .set_bus_master(Attachment::Destination, false)
@@ -295,7 +317,7 @@ pub(super) fn start(
     };
     let platform =
         HostPlatform::new(Arc::clone(&endpoint), Arc::clone(&token), None, config.at_stop.clone(), None)
-            .with_fences(between.fence.clone(), between.unfence.clone());
+            .with_fences([between.fence.clone(), between.unfence.clone(), between.destination_fence.clone()]);
     let bench = Bench {
         behind: Behind::Opened { pumps, devices },
         source,
