@@ -41,7 +41,7 @@ pub struct WatchArgs {
     #[command(flatten)]
     pub(crate) tracked: Tracked,
     /// Stop after so many seconds.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=31_536_000))]
     seconds: Option<u64>,
     /// Stop after so many entries.
     #[arg(long, value_name = "N")]
