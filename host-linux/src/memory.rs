@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use nvme_controller::host::{HostMemory, MemoryFault};
 use nvme_core::dma::{Direction, DmaError, DmaRegion, Layout, Pool};
 use nvme_core::wire::BusAddr;
+use rustix::fs::{FallocateFlags, fallocate};
 
 mod backing;
 
@@ -510,9 +511,29 @@ impl AddressSpace {
 
 impl Drop for AddressSpace {
     fn drop(&mut self) {
-        // Regions that were not given back may still be looked at by whoever has them.
-        if self.pools.iter().any(|pool| !lock(pool).live.is_empty()) {
-            std::mem::forget(Arc::clone(&self.mapping));
+        // Regions that were not given back may still be looked at by whoever has them: their pages stay, the rest goes.
+        let mut live: Vec<(u32, u32)> = Vec::new();
+        for pool in &self.pools {
+            live.extend(lock(pool).live.iter().map(|(first, region)| (*first, first + region.cpu_pages)));
+        }
+        if live.is_empty() {
+            return;
+        }
+        live.sort_unstable();
+        std::mem::forget(Arc::clone(&self.mapping));
+        let ends = live.iter().map(|(_, end)| *end);
+        let starts = live.iter().map(|(first, _)| *first).chain([self.reverse.len() as u32]);
+        for (from, to) in [0].into_iter().chain(ends).zip(starts) {
+            if from < to {
+                let (at, len) = (u64::from(from) * PAGE as u64, u64::from(to - from) * PAGE as u64);
+                // A system that does not give the pages back keeps them.
+                let _ = fallocate(
+                    self.mapping.file(),
+                    FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                    at,
+                    len,
+                );
+            }
         }
     }
 }
