@@ -134,7 +134,7 @@ fn what_a_controller_does_not_announce_is_not_sent() {
 #[test]
 fn a_script_keeps_what_its_lines_leave() {
     type Row<'a> = (&'a str, &'a str, i32, &'a [&'a str], &'a [&'a str]);
-    let rows: [Row<'_>; 7] = [
+    let rows: [Row<'_>; 10] = [
         (
             "a queue by its name",
             "cdq create embedded:demo --controller 2 --entries 64\n\
@@ -181,6 +181,29 @@ fn a_script_keeps_what_its_lines_leave() {
             3,
             &["version 0"],
             &["line 2: ", "nothing was sent"],
+        ),
+        (
+            "registers of a controller that other lines drive",
+            "registers embedded:demo\nformats embedded:demo\nregisters embedded:demo/1\nregisters embedded:demo/2\n\
+             cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --count 5",
+            0,
+            &["NSSRS", "version 0", "entries       5 "],
+            &[],
+        ),
+        (
+            "a guest of its own",
+            "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --count 5\n\
+             cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --count 5",
+            0,
+            &["entries       5 "],
+            &[],
+        ),
+        (
+            "no guest on a controller that another line drives",
+            "identify embedded:demo/2\ncdq watch embedded:demo --controller 2 --guest embedded:demo/2 --seconds 0",
+            2,
+            &[],
+            &["embedded:demo/2 is to be driven by a guest and by commands of the same script"],
         ),
         ("nothing runs if a line is wrong", "formats embedded:demo\nformat", 2, &[], &["line 2: "]),
     ];

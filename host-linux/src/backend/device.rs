@@ -53,6 +53,8 @@ pub enum Memory {
     Linear(Capacity),
     /// That of the controller at this place among the requests, which comes before it and has its own.
     Shared(usize),
+    /// None: only its registers are used, and it does not interrupt.
+    None,
 }
 
 /// A controller to open.
@@ -165,16 +167,24 @@ enum Opened {
     VfioUser(Box<RemoteController>),
 }
 
-/// Vectors for the admin queue and `queues` more, as far as there are `found`.
-fn wanted_vectors(queues: u16, found: u32, mode: InterruptMode) -> u16 {
-    match mode {
-        InterruptMode::Polling => 0,
-        InterruptMode::Auto => queues.saturating_add(1).min(u16::try_from(found).unwrap_or(u16::MAX)),
+/// Vectors for the admin queue and the I/O queues of a controller, as far as there are `found`.
+fn wanted_vectors(request: &Request, found: u32, mode: InterruptMode) -> u16 {
+    match (mode, request.memory) {
+        (InterruptMode::Polling, _) | (_, Memory::None) => 0,
+        _ => request.queues.saturating_add(1).min(u16::try_from(found).unwrap_or(u16::MAX)),
     }
 }
 
+/// Address space of a controller that reaches no memory; it is not mapped.
+pub(super) fn no_memory() -> Result<Arc<AddressSpace>, OpenError> {
+    let none = Capacity { queues: 1, data: 1, controller_data: 1 };
+    AddressSpace::new("unused", none).map(Arc::new).map_err(OpenError::Memory)
+}
+
 impl Devices {
-    /// Opens all controllers that are asked for, in any state they are: none is touched beyond its configuration space.
+    /// Opens all controllers that are asked for, in any state they are. An embedded one and one behind a socket are not
+    /// touched beyond their configuration space. The kernel resets a PCI function when it is opened, and again when it is
+    /// closed, where the function can be reset.
     ///
     /// # Errors
     /// What keeps one of them from being opened; none is open then.
@@ -244,15 +254,17 @@ impl Devices {
                     .and_then(|subsystem| Device::embedded(address, subsystem, &(id, space, signal)))
                     .ok_or(OpenError::NoController(name, id))?,
                 Opened::Vfio(controller) => {
-                    let found = controller.interrupt_vectors();
-                    let count = wanted_vectors(request.queues, found, options.interrupts);
+                    let count = wanted_vectors(request, controller.interrupt_vectors(), options.interrupts);
                     let wake = match count {
                         0 => Wake::Polling,
                         _ => Wake::Vectors(Arc::new(controller.enable_interrupts(count)?)),
                     };
                     // A space that several functions share is mapped once, because they share the container.
                     match &container {
-                        Some(container) if !reached.iter().any(|other| Arc::ptr_eq(other, &space)) => {
+                        Some(container)
+                            if request.memory != Memory::None
+                                && !reached.iter().any(|other| Arc::ptr_eq(other, &space)) =>
+                        {
                             reached.push(Arc::clone(&space));
                             mapped.push(Mapped::Vfio { _space: container.map(&space)? });
                         }
@@ -262,13 +274,14 @@ impl Devices {
                     Device { address, registers, wake, vectors: Some(count), space }
                 }
                 Opened::VfioUser(controller) => {
-                    let found = controller.interrupt_vectors();
-                    let count = wanted_vectors(request.queues, found, options.interrupts);
+                    let count = wanted_vectors(request, controller.interrupt_vectors(), options.interrupts);
                     let wake = match count {
                         0 => Wake::Polling,
                         _ => Wake::Vectors(Arc::new(controller.enable_interrupts(count)?)),
                     };
-                    mapped.push(Mapped::VfioUser { _space: controller.map(&space)? });
+                    if request.memory != Memory::None {
+                        mapped.push(Mapped::VfioUser { _space: controller.map(&space)? });
+                    }
                     let registers = Registers::VfioUser(Arc::new(*controller));
                     Device { address, registers, wake, vectors: Some(count), space }
                 }
@@ -326,6 +339,7 @@ fn spaces(
     for request in requests {
         let name = request.address.to_string();
         let space = match (request.memory, container) {
+            (Memory::None, _) => no_memory()?,
             (Memory::Shared(other), _) => {
                 spaces.get(other).cloned().ok_or_else(|| OpenError::Twice(request.address.clone()))?
             }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use nvme_core::wire::ControllerId;
 
 use super::OpenError;
+use super::device::no_memory;
 use crate::embedded::{ControllerRole, ControllerSetup, EmbeddedSubsystem, SubsystemSetup};
-use crate::memory::{AddressSpace, Capacity};
+use crate::memory::AddressSpace;
 use crate::storage::FileStorage;
 use crate::sync::Signal;
 
@@ -83,11 +84,7 @@ impl EmbeddedOptions {
             let (memory, interrupts) = match used {
                 Some(used) => (Arc::clone(&used.memory), Arc::clone(&used.signal)),
                 // Nobody drives it.
-                None => {
-                    let none = Capacity { queues: 1, data: 1, controller_data: 1 };
-                    let memory = AddressSpace::new("unused", none).map_err(OpenError::Memory)?;
-                    (Arc::new(memory), Arc::default())
-                }
+                None => (no_memory()?, Arc::default()),
             };
             let managing = id == MANAGER || used.is_some_and(|used| used.managing);
             let role = if managing { ControllerRole::Managing } else { ControllerRole::Migratable };

@@ -4,10 +4,13 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::connect::ConnectArgs;
@@ -22,6 +25,9 @@ use crate::memory::Capacity;
 use crate::report::Verdict;
 use crate::session::{Session, Storage};
 
+/// How often somebody who waits for input looks whether he is to go on, in nanoseconds.
+const LOOK: i64 = 100_000_000;
+
 /// A controller that a command uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
@@ -31,15 +37,28 @@ pub(crate) struct Target {
     /// I/O queue pairs that it gets at most, and commands outstanding in each.
     pub(crate) queues: u16,
     pub(crate) depth: u16,
-    /// It is opened and left alone: it has no session, and whoever uses it brings it up.
-    pub(crate) bare: bool,
+    /// What is done with it.
+    pub(crate) purpose: Purpose,
+}
+
+/// What is done with a controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Its registers are read, whatever it is doing: it gets neither memory nor interrupts.
+    Look,
+    /// It is brought up, and commands are sent to it.
+    Session,
+    /// A guest of this program drives it, and nobody else.
+    Guest,
+    /// One command drives it by a session, another by a guest, which cannot be.
+    Both,
 }
 
 impl Target {
     /// Enough for admin commands and one I/O command at a time.
     pub(crate) fn new(address: &Address) -> Self {
         let memory = Capacity { queues: 4 << 20, data: 16 << 20, controller_data: 4 << 20 };
-        Self { address: address.clone(), memory, queues: 1, depth: 32, bare: false }
+        Self { address: address.clone(), memory, queues: 1, depth: 32, purpose: Purpose::Session }
     }
 
     /// What several commands want of one controller.
@@ -52,6 +71,20 @@ impl Target {
         };
         self.queues = self.queues.max(other.queues);
         self.depth = self.depth.max(other.depth);
+        self.purpose = match (self.purpose, other.purpose) {
+            (Purpose::Look, purpose) | (purpose, Purpose::Look) => purpose,
+            (one, other) if one == other => one,
+            _ => Purpose::Both,
+        };
+    }
+
+    /// The memory it gets.
+    const fn memory(&self) -> Memory {
+        match self.purpose {
+            Purpose::Look => Memory::None,
+            Purpose::Guest => Memory::Linear(self.memory),
+            Purpose::Session | Purpose::Both => Memory::Own(self.memory),
+        }
     }
 }
 
@@ -212,6 +245,21 @@ impl Output {
         anstream::eprintln!("{note}note:{note:#} {text}");
     }
 
+    /// Waits until there is something to read, or the end of it; `false` if a signal came first.
+    pub(crate) fn wait_for(&self, from: BorrowedFd<'_>) -> io::Result<bool> {
+        loop {
+            if self.is_interrupted() {
+                return Ok(false);
+            }
+            let mut ready = [PollFd::from_borrowed_fd(from, PollFlags::IN)];
+            match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: LOOK })) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(true),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     /// Lets the user confirm what cannot be undone, unless that was done by `--yes` already.
     pub(crate) fn confirm(&self, yes: bool, what: &str) -> Result<(), CommandError> {
         if yes {
@@ -223,11 +271,14 @@ impl Output {
             )));
         }
         anstream::eprint!("{what}. Go on? [y/N] ");
+        let wrong = |error| CommandError::File("standard input".into(), error);
         let mut answer = String::new();
-        io::stdin()
-            .read_line(&mut answer)
-            .map_err(|error| CommandError::File("standard input".into(), error))?;
+        if self.wait_for(io::stdin().as_fd()).map_err(wrong)? {
+            io::stdin().read_line(&mut answer).map_err(wrong)?;
+        }
         match answer.trim() {
+            // Whoever ends the program did not mean the answer, in whichever order the two came.
+            _ if self.is_interrupted() => Err(CommandError::Interrupted),
             "y" | "Y" | "yes" => Ok(()),
             _ => Err(CommandError::Input("not confirmed; nothing was changed".into())),
         }
@@ -319,7 +370,7 @@ impl<'d> Sessions<'d> {
         if !choice.is_list() {
             return action.run(self, output);
         }
-        for target in action.targets().iter().filter(|target| !target.bare) {
+        for target in action.targets().iter().filter(|target| target.purpose == Purpose::Session) {
             quirks::show(self.at(&target.address)?, output)?;
         }
         Ok(())
@@ -371,9 +422,16 @@ pub(crate) fn with_sessions(
     output: &Output,
     work: impl FnOnce(&mut Sessions<'_>) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
+    if let Some(target) = targets.iter().find(|target| target.purpose == Purpose::Both) {
+        return Err(CommandError::Input(format!(
+            "{} is to be driven by a guest and by commands of the same script, which would stop each other; give one of \
+             them a script of its own",
+            target.address
+        )));
+    }
     let request = |target: &Target| Request {
         address: target.address.clone(),
-        memory: if target.bare { Memory::Linear(target.memory) } else { Memory::Own(target.memory) },
+        memory: target.memory(),
         managing: false,
         queues: target.queues,
     };
@@ -389,7 +447,7 @@ pub(crate) fn with_sessions(
     };
     let mut opened = Ok(());
     for ((device, storage), target) in devices.all().iter().zip(&mut storage).zip(targets) {
-        if target.bare {
+        if target.purpose != Purpose::Session {
             continue;
         }
         match Session::open(device, storage, connect.timeout()) {

@@ -48,7 +48,7 @@ pub enum Command {
     /// Show and set features.
     #[command(subcommand)]
     Features(FeaturesCommand),
-    /// Show controller properties, without touching the controller.
+    /// Show controller properties, without bringing the controller up.
     Registers(Box<RegistersArgs>),
     /// Controller Data Queues: make, watch, delete.
     #[command(subcommand)]

@@ -9,7 +9,7 @@ use clap::Args;
 use nvme_core::wire::NamespaceId;
 use nvme_core::wire::identify::NamespaceIdentity;
 
-use super::action::{CommandError, Target};
+use super::action::{CommandError, Purpose, Target};
 use super::values;
 use crate::address::Address;
 use crate::backend::{Device, Pump, Wake};
@@ -53,7 +53,7 @@ impl LoadArgs {
         let address = self.guest.as_ref()?;
         let buffers = usize::from(QUEUES) * usize::from(DEPTH) * COMMAND as usize;
         let memory = Capacity { queues: 2 << 20, data: 2 * buffers, controller_data: 4096 };
-        Some(Target { memory, queues: QUEUES, bare: true, ..Target::new(address) })
+        Some(Target { memory, queues: QUEUES, purpose: Purpose::Guest, ..Target::new(address) })
     }
 }
 

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `nvme-lm registers`: controller properties, read without touching the controller.
+//! `nvme-lm registers`: controller properties, read without bringing the controller up.
 
 use clap::Args;
 use nvme_core::register::{Offset, RegisterIo};
 
 use super::view::style;
 use crate::address::Address;
-use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
+use crate::cli::action::{Action, CommandError, Output, Purpose, Sessions, Target};
 use crate::cli::connect::ConnectArgs;
 use crate::describe;
 
-const HELP: &str = "The controller is left as it is: neither enabled nor disabled.
+const HELP: &str = "\
+An embedded controller and one behind a socket are left as they are. A PCI function is reset by the kernel when it is opened
+and when it is closed, so what is shown of one is its state after a reset.
 
 Example: nvme-lm registers embedded:demo";
 
@@ -30,7 +32,7 @@ pub struct RegistersArgs {
 
 impl Action for RegistersArgs {
     fn targets(&self) -> Vec<Target> {
-        vec![Target { bare: true, queues: 0, ..Target::new(&self.address) }]
+        vec![Target { purpose: Purpose::Look, queues: 0, ..Target::new(&self.address) }]
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {

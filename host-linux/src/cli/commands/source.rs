@@ -8,13 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cli::action::{CommandError, Output};
 use crate::cli::values;
-
-/// How often somebody who waits for input looks whether he is to go on, in nanoseconds.
-const LOOK: i64 = 100_000_000;
 
 /// Bytes that need no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -119,14 +115,8 @@ fn spool(from: &File, limit: Option<u64>, output: &Output) -> io::Result<Option<
     let mut left = limit.unwrap_or(u64::MAX);
     let mut bytes = vec![0; 1 << 16];
     while left > 0 {
-        if output.is_interrupted() {
+        if !output.wait_for(from.as_fd())? {
             return Ok(None);
-        }
-        let mut ready = [PollFd::from_borrowed_fd(from.as_fd(), PollFlags::IN)];
-        match poll(&mut ready, Some(&Timespec { tv_sec: 0, tv_nsec: LOOK })) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => continue,
-            Ok(_) => {}
-            Err(error) => return Err(error.into()),
         }
         let most = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
         let count = (&mut &*from).read(&mut bytes[..most])?;

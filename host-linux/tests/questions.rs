@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Questions on a terminal: what the answer does, and what a signal does before it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+/// The two ends of a terminal: ours, and the one that a program gets.
+fn terminal() -> (File, File) {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("a terminal");
+    let name = ptsname(&ours, Vec::new()).expect("a name");
+    let theirs = rustix::fs::open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty());
+    (File::from(ours), File::from(theirs.expect("its other end")))
+}
+
+#[test]
+fn nothing_is_done_without_a_yes_and_nothing_after_a_signal() {
+    const RESET: &str = "reset embedded:demo";
+    const SET: &str = "features set embedded:demo --feature 4 --value 350";
+    // Command, signal before the answer, answer, exit status, what it says.
+    let rows = [
+        (RESET, None, "y\n", 0, "controller reset, ready"),
+        (RESET, None, "n\n", 2, "not confirmed; nothing was changed"),
+        (RESET, None, "\x04", 2, "not confirmed; nothing was changed"),
+        (RESET, Some(Signal::INT), "", 130, "ended by a signal"),
+        (RESET, Some(Signal::INT), "y\n", 130, "ended by a signal"),
+        (RESET, Some(Signal::TERM), "y\n", 130, "ended by a signal"),
+        (SET, None, "yes\n", 0, "feature 0x04 set"),
+        (SET, Some(Signal::INT), "y\n", 130, "ended by a signal"),
+    ];
+    for (line, signal, answer, status, words) in rows {
+        let name = format!("{line}, {signal:?}, {answer:?}");
+        let (mut ours, theirs) = terminal();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
+            .args(line.split(' '))
+            .stdin(theirs)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nvme-lm starts");
+        let mut stderr = child.stderr.take().expect("a pipe");
+        let mut said = Vec::new();
+        while !said.ends_with(b"[y/N] ") {
+            let mut byte = [0];
+            assert_eq!(stderr.read(&mut byte).expect("text"), 1, "{name}: no question");
+            said.push(byte[0]);
+        }
+        if let Some(signal) = signal {
+            kill_process(Pid::from_child(&child), signal).expect("a signal");
+        }
+        ours.write_all(answer.as_bytes()).expect("an answer");
+        let output = child.wait_with_output().expect("it ends");
+        let mut rest = String::new();
+        stderr.read_to_string(&mut rest).expect("text");
+        rest.push_str(&String::from_utf8_lossy(&output.stdout));
+        assert_eq!(output.status.code(), Some(status), "{name}: {rest}");
+        assert!(rest.contains(words), "{name}: {rest}");
+    }
+}
