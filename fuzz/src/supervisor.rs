@@ -14,11 +14,12 @@ use nvme_core::wire::admin::{Identify, IdentifyStructure};
 use nvme_core::wire::identify::PAGE_BYTES;
 use nvme_core::wire::nvm::{Flush, Read, Write};
 use nvme_core::wire::{Command, Lba, NamespaceId, QueueId};
-use nvme_host_linux::memory::{AddressSpace, Capacity};
+use nvme_host_linux::memory::Capacity;
 use nvme_tests::checked::{CheckedSpace, attach, violations};
 
 use crate::Input;
 use crate::driver::Device;
+use crate::sys::with_space;
 
 const TIMEOUT: Duration = Duration::from_millis(5);
 /// How far time goes on at each poll while the host is at work.
@@ -63,18 +64,19 @@ pub fn run(bytes: &[u8]) {
 /// Runs the supervisor to its end and says what happened on the way.
 pub(crate) fn play(bytes: &[u8]) -> Figures {
     let capacity = Capacity { queues: 640 << 10, data: 640 << 10, controller_data: 64 << 10 };
-    let space = AddressSpace::new("supervisor", capacity).expect("memory");
-    let mut regions: Vec<RegionSlot> = (0..64).map(|_| RegionSlot::new()).collect();
-    let mut found = [None; 4];
-    let arena = CheckingArena::new(&space, &mut regions, &mut found).with_quarantine(6);
-    let device = Device::new(&arena, Input::new(bytes));
-    let mut admin_slots: Vec<AdminSlot> = (0..8).map(|_| AdminSlot::new()).collect();
-    let mut io_slots: Vec<IoSlot<usize>> = (0..2 * SLOTS).map(|_| IoSlot::new()).collect();
-    let link = Link::new();
-    let figures = keep(&arena, &device, &link, &mut admin_slots, &mut io_slots);
-    let found = violations(&arena);
-    assert!(found.is_empty(), "{found:?}");
-    figures
+    with_space("supervisor", capacity, |space| {
+        let mut regions: Vec<RegionSlot> = (0..64).map(|_| RegionSlot::new()).collect();
+        let mut found = [None; 4];
+        let arena = CheckingArena::new(space, &mut regions, &mut found).with_quarantine(6);
+        let device = Device::new(&arena, Input::new(bytes));
+        let mut admin_slots: Vec<AdminSlot> = (0..8).map(|_| AdminSlot::new()).collect();
+        let mut io_slots: Vec<IoSlot<usize>> = (0..2 * SLOTS).map(|_| IoSlot::new()).collect();
+        let link = Link::new();
+        let figures = keep(&arena, &device, &link, &mut admin_slots, &mut io_slots);
+        let found = violations(&arena);
+        assert!(found.is_empty(), "{found:?}");
+        figures
+    })
 }
 
 /// The steps that the input chooses.

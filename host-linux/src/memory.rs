@@ -174,6 +174,9 @@ const MOST_PAGES: u64 = 1 << (u32::BITS - RIGHTS_BITS);
 /// another.
 static SPACES: AtomicU64 = AtomicU64::new(0);
 
+/// Memory of spaces that went before some of their regions: whoever has one may look at it for as long as the process lives.
+static KEPT: Mutex<Vec<Arc<SharedMapping>>> = Mutex::new(Vec::new());
+
 impl AddressSpace {
     /// Makes an address space with nothing mapped; memory is taken from the system as it is used.
     ///
@@ -440,6 +443,11 @@ impl AddressSpace {
         let Some(cpu) = self.cpu_page(&region) else { return };
         let mut state = lock(self.pool(region.pool()));
         let Some(live) = state.live.remove(&cpu) else { return };
+        self.free(&mut state, cpu, &live);
+    }
+
+    /// Unmaps what has just been taken out of the list of live regions, and gives its pages to the next.
+    fn free(&self, state: &mut PoolState, cpu: u32, live: &Live) {
         for page in &live.bus {
             self.table[*page as usize].store(0, Ordering::Release);
         }
@@ -450,6 +458,16 @@ impl AddressSpace {
             live.bus.iter().chain(live.guard.iter()).for_each(|page| pages.give_back(*page));
         }
         (cpu..cpu + live.cpu_pages).for_each(|page| state.cpu.give_back(page));
+    }
+
+    /// Takes every region back.
+    pub(crate) fn give_all_back(&self) {
+        for pool in &self.pools {
+            let mut state = lock(pool);
+            while let Some((cpu, live)) = state.live.pop_first() {
+                self.free(&mut state, cpu, &live);
+            }
+        }
     }
 
     /// Held by an access of a device from translation to the end: what it translated stays its owner's meanwhile.
@@ -520,7 +538,7 @@ impl Drop for AddressSpace {
             return;
         }
         live.sort_unstable();
-        std::mem::forget(Arc::clone(&self.mapping));
+        lock(&KEPT).push(Arc::clone(&self.mapping));
         let ends = live.iter().map(|(_, end)| *end);
         let starts = live.iter().map(|(first, _)| *first).chain([self.reverse.len() as u32]);
         for (from, to) in [0].into_iter().chain(ends).zip(starts) {

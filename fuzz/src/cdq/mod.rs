@@ -19,6 +19,7 @@ use nvme_core::wire::{BusAddr, CdqEvent, CdqId, ControllerId, Lba, ManagerId, Na
 use nvme_host_linux::memory::{AddressSpace, Capacity};
 
 use crate::Input;
+use crate::sys::with_space;
 use sys::{Answer, Port};
 
 const BLOCKS: u64 = 64;
@@ -123,12 +124,13 @@ fn entry(input: &mut Input<'_>) -> [u8; 32] {
 /// A property does not hold.
 pub fn run(bytes: &[u8]) {
     let capacity = Capacity { queues: 4096, data: 4096, controller_data: 12 * 4096 };
-    let space = AddressSpace::new("cdq", capacity).expect("memory");
-    let (mut slots, mut violations) = ([const { RegionSlot::new() }; 8], [None; 4]);
-    let arena = CheckingArena::new(&space, &mut slots, &mut violations);
-    act(&arena, &mut Input::new(bytes));
-    let found = arena.inspect();
-    assert_eq!(found, 0, "{:?}", arena.violation(0));
+    with_space("cdq", capacity, |space| {
+        let (mut slots, mut violations) = ([const { RegionSlot::new() }; 8], [None; 4]);
+        let arena = CheckingArena::new(space, &mut slots, &mut violations);
+        act(&arena, &mut Input::new(bytes));
+        let found = arena.inspect();
+        assert_eq!(found, 0, "{:?}", arena.violation(0));
+    });
 }
 
 fn act(arena: &Arena<'_>, input: &mut Input<'_>) {

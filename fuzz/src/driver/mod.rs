@@ -19,12 +19,13 @@ use nvme_core::time::{Instant, Step};
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
 use nvme_core::wire::nvm::{Flush, Read, Write};
 use nvme_core::wire::{Command, ControllerId, Lba, ManagerId, NamespaceId, QueueId, TrackedId};
-use nvme_host_linux::memory::{AddressSpace, Capacity};
+use nvme_host_linux::memory::Capacity;
 use nvme_tests::checked::{CheckedSpace, attach, violations};
 
 pub(crate) use device::Device;
 
 use crate::Input;
+use crate::sys::with_space;
 
 const TIMEOUT: Duration = Duration::from_millis(5);
 const SLOTS: usize = 5;
@@ -86,18 +87,19 @@ pub fn run(bytes: &[u8]) {
 /// Runs the driver through lives of a controller and says how far it came.
 pub(crate) fn play(bytes: &[u8]) -> Figures {
     let capacity = Capacity { queues: 640 << 10, data: 640 << 10, controller_data: 64 << 10 };
-    let space = AddressSpace::new("driver", capacity).expect("memory");
-    let mut slots: Vec<RegionSlot> = (0..64).map(|_| RegionSlot::new()).collect();
-    let mut room = [None; 4];
-    let arena = CheckingArena::new(&space, &mut slots, &mut room).with_quarantine(6);
-    let device = Device::new(&arena, Input::new(bytes));
-    let mut admin_slots: Vec<AdminSlot> = (0..8).map(|_| AdminSlot::new()).collect();
-    let mut io_slots: Vec<IoSlot<usize>> = (0..SLOTS).map(|_| IoSlot::new()).collect();
-    let link = Link::new();
-    let figures = lives(&arena, &device, &link, &mut admin_slots, &mut io_slots);
-    let found = violations(&arena);
-    assert!(found.is_empty(), "{found:?}");
-    figures
+    with_space("driver", capacity, |space| {
+        let mut slots: Vec<RegionSlot> = (0..64).map(|_| RegionSlot::new()).collect();
+        let mut room = [None; 4];
+        let arena = CheckingArena::new(space, &mut slots, &mut room).with_quarantine(6);
+        let device = Device::new(&arena, Input::new(bytes));
+        let mut admin_slots: Vec<AdminSlot> = (0..8).map(|_| AdminSlot::new()).collect();
+        let mut io_slots: Vec<IoSlot<usize>> = (0..SLOTS).map(|_| IoSlot::new()).collect();
+        let link = Link::new();
+        let figures = lives(&arena, &device, &link, &mut admin_slots, &mut io_slots);
+        let found = violations(&arena);
+        assert!(found.is_empty(), "{found:?}");
+        figures
+    })
 }
 
 /// Polls a machine to its end; `false` if it failed.

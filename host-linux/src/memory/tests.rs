@@ -293,6 +293,31 @@ fn windows_of_a_region_lead_to_its_bytes() {
     }
 }
 
+#[test]
+fn everything_can_be_taken_back_at_once() {
+    for (name, space) in
+        [("paged", space()), ("linear", AddressSpace::linear("test", CAPACITY).expect("space"))]
+    {
+        let pages = |pool| {
+            (0..).take_while(|_| space.allocate(pool, PAGE, PAGE, Direction::Bidirectional).is_ok()).count()
+        };
+        let scattered = space.allocate_scattered(Pool::Data, 2 * PAGE, Direction::Bidirectional).expect(name);
+        let bus = space.bus_address(&scattered, PAGE).expect(name);
+        for pool in [Pool::Queues, Pool::Data, Pool::ControllerData] {
+            pages(pool);
+        }
+        assert!(HostMemory::read(&space, bus, &mut [0]).is_ok(), "{name}");
+        space.give_all_back();
+        assert!(HostMemory::read(&space, bus, &mut [0]).is_err(), "{name}: still mapped");
+        for pool in [Pool::Queues, Pool::Data, Pool::ControllerData] {
+            assert_eq!(space.usage(pool), PoolUsage::default(), "{name}");
+        }
+        let first = pages(Pool::Data);
+        space.give_all_back();
+        assert_eq!((first > 2, pages(Pool::Data)), (true, first), "{name}: all of it came back");
+    }
+}
+
 proptest! {
     #[test]
     fn live_regions_never_overlap_and_everything_comes_back(

@@ -25,10 +25,22 @@ pub(crate) fn describe(
     unsafe { DmaRegion::from_raw_parts(cpu, bus, len, pool, direction, layout) }
 }
 
+impl AddressSpace {
+    /// Takes back every region that was not released, such as those of a controller whose end was never seen; without
+    /// this they stay mapped when the space is dropped, for as long as the process lives. Bounded.
+    ///
+    /// # Safety
+    /// No driver and no device looks at a region of this space any more: what [`DmaArena::release`] asks of one, for
+    /// all of them.
+    pub unsafe fn release_all(&self) {
+        self.give_all_back();
+    }
+}
+
 // SAFETY: each allocation takes pages that no other live one has and maps exactly those, with the direction's rights
 // (guaranteed by `AddressSpace::take` under its lock), and takes back only what is in its list of live ones. The
-// mapping lives as long as the address space, and for ever if that is dropped with live regions. Processor threads are coherent, so ordering alone, which the fences
-// give, makes writes visible.
+// mapping lives as long as the address space, and for ever if that is dropped with live regions. Processor threads are
+// coherent, so ordering alone, which the fences give, makes writes visible.
 unsafe impl DmaArena for AddressSpace {
     fn allocate(
         &self,
