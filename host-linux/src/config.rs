@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a migration run is asked to do, and the limits of each number.
 
+use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::address::Address;
 use crate::backend::OpenOptions;
 use crate::faults::FaultOption;
 use crate::guest::Pattern;
+use crate::platform::Hooks;
 use crate::quirks::QuirkChoice;
 use crate::virtualization::Resources;
 
@@ -30,7 +32,7 @@ pub const MAX_ROUNDS_LIMITS: RangeInclusive<u64> = 1..=1000;
 pub const STOP_TIME_LIMITS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
 /// How long the guest runs before and after.
 pub const RUN_TIME_LIMITS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
-/// Time-out of every command.
+/// Time-out of every command, of a controller or of the shell.
 pub const COMMAND_TIMEOUT_LIMITS: RangeInclusive<Duration> =
     Duration::from_millis(10)..=Duration::from_secs(3600);
 /// Bytes in one command of the guest.
@@ -185,6 +187,8 @@ pub struct MigrateConfig {
     pub faults: Vec<FaultOption>,
     /// Shell command to run while nothing runs: the destination holds everything and is not resumed yet.
     pub at_stop: Option<String>,
+    /// How long each shell command may take.
+    pub shell_timeout: Duration,
 }
 
 impl Default for MigrateConfig {
@@ -220,11 +224,22 @@ impl Default for MigrateConfig {
             command_timeout: None,
             faults: Vec::new(),
             at_stop: None,
+            shell_timeout: Hooks::LIMIT,
         }
     }
 }
 
 impl Between {
+    /// What shell commands are told of both sides: the address of the controller that is migrated, or its identifier if
+    /// somebody else drives it.
+    #[must_use]
+    pub fn sides(&self) -> [OsString; 2] {
+        [&self.source, &self.destination].map(|side| match side {
+            Tracked::Ours(address) => address.to_string().into(),
+            Tracked::Theirs(id) => id.get().to_string().into(),
+        })
+    }
+
     /// The controllers whose namespaces lose what they hold, unless that goes with this process anyway: the destination if data is
     /// copied, and the source if this program's guest writes there.
     #[must_use]

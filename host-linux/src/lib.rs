@@ -32,6 +32,7 @@
 //! | [`driver`], [`session`] | bringing controllers up and down; one in use, asked one command after another |
 //! | [`endpoint`], [`platform`], [`journal`] | the guest's registers, held and replayed; the switch; which image to trust |
 //! | [`guest`] | the workload and the record of what each block must hold |
+//! | [`shell`] | shell commands with a limit |
 //! | [`mover`] | blocks from one side to the other, by the protocol |
 //! | [`migrate`], [`report`], [`config`], [`images`] | one run: what is asked, what is checked first, what came out |
 //! | [`describe`] | NVMe bytes as named, decoded fields: for people, as JSON, and compared |
@@ -65,6 +66,7 @@ pub mod platform;
 pub mod quirks;
 pub mod report;
 pub mod session;
+pub mod shell;
 pub mod storage;
 mod stream;
 pub mod sync;

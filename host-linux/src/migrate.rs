@@ -337,12 +337,12 @@ fn judge(
             Verdict::Verified,
             "verified: both namespaces were equal at the switch, and the guest read back all it wrote".into(),
         ),
-        Some(Failure::Cancelled) if transfer.interrupted_in.is_some() => {
+        Some(failure)
+            if transfer.interrupted_in.is_some()
+                && (transfer.was_interrupted_at_stop || *failure == Failure::Cancelled) =>
+        {
             let step = transfer.interrupted_in.map_or("?", |step| step.name());
-            (
-                Verdict::Interrupted,
-                format!("cancelled by a signal in {step}; the guest ran on at the source, verified"),
-            )
+            (Verdict::Interrupted, format!("cancelled by a signal in {step}; {runs_on}"))
         }
         Some(Failure::Cancelled) => {
             let step = transfer.cancelled_after.map_or("?", |step| step.name());
@@ -353,10 +353,7 @@ fn judge(
         }
         Some(Failure::NotConverged { dirty_blocks }) => (
             Verdict::NotConverged,
-            format!(
-                "cancelled: not converged within the limits, {dirty_blocks} blocks left; the guest runs on at the \
-                 source, verified"
-            ),
+            format!("cancelled: not converged within the limits, {dirty_blocks} blocks left; {runs_on}"),
         ),
         Some(failure) => failed(format!(
             "{}; rolled back, {runs_on}",

@@ -12,18 +12,18 @@
 //! managing controller was reset, can fetch nothing then. It may take that for fatal; so a controller that does not take
 //! commands when the guest is to go on with it is reset by the guest first, which then repeats what was not completed.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nvme_core::migration::Platform;
 use nvme_core::wire::ControllerId;
 
 use crate::endpoint::{AccessError, Attachment, BusMaster, Endpoint};
 use crate::journal::{Journal, Side};
+use crate::shell::{self, ShellError};
 use crate::sync::RunToken;
 use crate::witness::Witness;
 
@@ -34,10 +34,8 @@ pub enum PlatformError {
     Registers(AccessError),
     /// The journal cannot be written.
     Journal(io::ErrorKind),
-    /// The command to run at stop could not be started.
-    AtStop(io::ErrorKind),
-    /// The command run at stop ended with this status; none if a signal ended it.
-    AtStopStatus(Option<i32>),
+    /// A shell command did not do its part.
+    Shell(Hook, ShellError),
     /// A block that differs between the sides, of so many.
     Different {
         /// The first.
@@ -47,6 +45,16 @@ pub enum PlatformError {
     },
     /// The sides could not be compared.
     Compare(crate::mover::MoverError),
+    /// They were not compared to the end, because the program is to end.
+    Interrupted,
+}
+
+impl PlatformError {
+    /// Whether nothing is wrong but that the program is to end.
+    #[must_use]
+    pub const fn is_interruption(&self) -> bool {
+        matches!(self, Self::Interrupted | Self::Shell(_, ShellError::Interrupted))
+    }
 }
 
 impl fmt::Display for PlatformError {
@@ -54,15 +62,12 @@ impl fmt::Display for PlatformError {
         match self {
             Self::Registers(error) => write!(f, "registers: {error}"),
             Self::Journal(kind) => write!(f, "the journal cannot be written: {kind}"),
-            Self::AtStop(kind) => write!(f, "the command to run at stop cannot be started: {kind}"),
-            Self::AtStopStatus(Some(status)) => {
-                write!(f, "the command run at stop failed with status {status}")
-            }
+            Self::Shell(hook, error) => write!(f, "the command {hook} {error}"),
             Self::Different { first, blocks } => {
                 write!(f, "{blocks} blocks differ between source and destination, the first is {first}")
             }
             Self::Compare(error) => write!(f, "the sides could not be compared: {error}"),
-            Self::AtStopStatus(None) => f.write_str("the command run at stop was ended by a signal"),
+            Self::Interrupted => f.write_str("the comparison ended because the program is to end"),
         }
     }
 }
@@ -75,15 +80,74 @@ impl From<AccessError> for PlatformError {
     }
 }
 
-/// The switch of one guest between two embedded controllers.
+/// When a shell command is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// While nothing runs: the destination holds everything and is not resumed yet.
+    AtStop,
+    /// To take memory away from the source's controller.
+    Fence,
+    /// To give it back.
+    Unfence,
+    /// To take memory away from the destination's controller, which is not to run.
+    DestinationFence,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtStop => "run at stop",
+            Self::Fence => "that takes memory away from the source",
+            Self::Unfence => "that gives memory back to the source",
+            Self::DestinationFence => "that takes memory away from the destination",
+        })
+    }
+}
+
+/// Shell commands of a migration. Those that take memory away or give it back are for controllers whose owners have to do
+/// that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    /// Run at stop; if it fails the migration goes back.
+    pub at_stop: Option<String>,
+    /// Takes memory away from the source's controller.
+    pub fence: Option<String>,
+    /// Gives it back.
+    pub unfence: Option<String>,
+    /// Takes memory away from the destination's controller when that is not to run.
+    pub destination_fence: Option<String>,
+    /// What the variables `NVME_LM_SOURCE` and `NVME_LM_DESTINATION` hold; with a journal the images that it names.
+    pub sides: Option<[OsString; 2]>,
+    /// How long each may take.
+    pub limit: Duration,
+}
+
+impl Hooks {
+    /// How long a command may take if nothing else is asked for.
+    pub const LIMIT: Duration = Duration::from_secs(60);
+}
+
+impl Default for Hooks {
+    /// None.
+    fn default() -> Self {
+        Self {
+            at_stop: None,
+            fence: None,
+            unfence: None,
+            destination_fence: None,
+            sides: None,
+            limit: Self::LIMIT,
+        }
+    }
+}
+
+/// The switch of one guest between two controllers.
 #[derive(Debug)]
 pub struct HostPlatform<R> {
     endpoint: Arc<Endpoint<R>>,
     token: Arc<RunToken>,
     journal: Option<Journal>,
-    at_stop: Option<String>,
-    /// Shell commands that take memory away from the source's controller, give it back, and take it from the destination's.
-    fences: [Option<String>; 3],
+    hooks: Hooks,
     witness: Option<Arc<Witness>>,
     error: Option<PlatformError>,
 }
@@ -95,18 +159,10 @@ impl<R: BusMaster> HostPlatform<R> {
         endpoint: Arc<Endpoint<R>>,
         token: Arc<RunToken>,
         journal: Option<Journal>,
-        at_stop: Option<String>,
+        hooks: Hooks,
         witness: Option<Arc<Witness>>,
     ) -> Self {
-        let fences = [None, None, None];
-        Self { endpoint, token, journal, at_stop, fences, witness, error: None }
-    }
-
-    /// With shell commands that take memory away from the source's controller, give it back, and take it from the
-    /// destination's when that is not to run: where their owners have to do that.
-    #[must_use]
-    pub fn with_fences(self, fences: [Option<String>; 3]) -> Self {
-        Self { fences, ..self }
+        Self { endpoint, token, journal, hooks, witness, error: None }
     }
 
     /// Where the guest runs.
@@ -187,24 +243,50 @@ impl<R: BusMaster> HostPlatform<R> {
         self.destination_resumed(destination)
     }
 
-    fn run_at_stop(&self) -> Result<(), PlatformError> {
-        self.run_command(self.at_stop.as_deref())
+    fn run_hook(&self, hook: Hook, is_interrupted: &dyn Fn() -> bool) -> Result<(), PlatformError> {
+        let hooks = &self.hooks;
+        let text = match hook {
+            Hook::AtStop => &hooks.at_stop,
+            Hook::Fence => &hooks.fence,
+            Hook::Unfence => &hooks.unfence,
+            Hook::DestinationFence => &hooks.destination_fence,
+        };
+        let Some(text) = text else { return Ok(()) };
+        let sides: Option<[&OsStr; 2]> = match &self.journal {
+            Some(journal) => {
+                let record = journal.record();
+                Some([record.source.as_os_str(), record.destination.as_os_str()])
+            }
+            None => hooks.sides.as_ref().map(|sides| sides.each_ref().map(OsString::as_os_str)),
+        };
+        let names = ["NVME_LM_SOURCE", "NVME_LM_DESTINATION"];
+        let environment: Vec<_> = names.into_iter().zip(sides.into_iter().flatten()).collect();
+        shell::run(text, &environment, hooks.limit, is_interrupted)
+            .map_err(|error| PlatformError::Shell(hook, error))
     }
 
-    fn run_command(&self, text: Option<&str>) -> Result<(), PlatformError> {
-        let Some(text) = text else { return Ok(()) };
-        let failed = |error: io::Error| PlatformError::AtStop(error.kind());
-        // Standard output may carry the report.
-        let output = io::stderr().as_fd().try_clone_to_owned().map_err(failed)?;
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(text).stdin(Stdio::null()).stdout(Stdio::from(output));
-        if let Some(journal) = &self.journal {
-            let record = journal.record();
-            command.env("NVME_LM_SOURCE", &record.source).env("NVME_LM_DESTINATION", &record.destination);
-        }
-        // What interrupts this program from its terminal is no business of the command's.
-        let status = command.process_group(0).status().map_err(failed)?;
-        if status.success() { Ok(()) } else { Err(PlatformError::AtStopStatus(status.code())) }
+    /// As [`fence_source`](Platform::fence_source), given up once `is_interrupted`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn fence_source_unless(&mut self, is_interrupted: &dyn Fn() -> bool) -> Result<(), PlatformError> {
+        // Its controller may report a fatal status if it is released now, which is no business of the guest's.
+        self.token.pause();
+        let fenced = self.run_hook(Hook::Fence, is_interrupted);
+        self.note(fenced)?;
+        self.set_bus_master(Attachment::Source, false)
+    }
+
+    /// As [`before_resume`](Platform::before_resume), given up once `is_interrupted`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn before_resume_unless(&mut self, is_interrupted: &dyn Fn() -> bool) -> Result<(), PlatformError> {
+        self.token.pause();
+        let result = self.run_hook(Hook::AtStop, is_interrupted).and_then(|()| self.prepare());
+        self.note(result)?;
+        self.witness.iter().for_each(|witness| witness.arm());
+        self.set_bus_master(Attachment::Destination, true)
     }
 }
 
@@ -217,15 +299,12 @@ impl<R: BusMaster> Platform for HostPlatform<R> {
     }
 
     fn fence_source(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
-        // Its controller may report a fatal status if it is released now, which is no business of the guest's.
-        self.token.pause();
-        let fenced = self.run_command(self.fences[0].as_deref());
-        self.note(fenced)?;
-        self.set_bus_master(Attachment::Source, false)
+        self.fence_source_unless(&|| false)
     }
 
     fn unfence_source(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
-        let unfenced = self.run_command(self.fences[1].as_deref());
+        // It goes back, which an interruption asks for.
+        let unfenced = self.run_hook(Hook::Unfence, &|| false);
         self.note(unfenced)?;
         self.set_bus_master(Attachment::Source, true)
     }
@@ -236,11 +315,7 @@ impl<R: BusMaster> Platform for HostPlatform<R> {
     }
 
     fn before_resume(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
-        self.token.pause();
-        let result = self.run_at_stop().and_then(|()| self.prepare());
-        self.note(result)?;
-        self.witness.iter().for_each(|witness| witness.arm());
-        self.set_bus_master(Attachment::Destination, true)
+        self.before_resume_unless(&|| false)
     }
 
     fn destination_resumed(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
@@ -264,7 +339,7 @@ impl<R: BusMaster> Platform for HostPlatform<R> {
     }
 
     fn destination_forgotten(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
-        let commanded = self.run_command(self.fences[2].as_deref());
+        let commanded = self.run_hook(Hook::DestinationFence, &|| false);
         let commanded = self.note(commanded);
         let fenced = self.set_bus_master(Attachment::Destination, false).and(commanded);
         let disabled = self.endpoint.disable(Attachment::Destination).map_err(PlatformError::from);
@@ -356,7 +431,7 @@ mod tests {
             Arc::clone(&endpoint),
             Arc::clone(&token),
             Some(journal),
-            at_stop.map(String::from),
+            Hooks { at_stop: at_stop.map(String::from), ..Hooks::default() },
             Some(Arc::clone(&witness)),
         );
         Bench { dir, journal: path, shared, endpoint, token, platform, witness }
@@ -562,8 +637,8 @@ mod tests {
     fn the_command_at_stop_sees_both_images_and_may_refuse() {
         let table = [
             ("equal", "cmp \"$NVME_LM_SOURCE\" \"$NVME_LM_DESTINATION\"", Ok(())),
-            ("status", "exit 7", Err(PlatformError::AtStopStatus(Some(7)))),
-            ("signal", "kill -9 $$", Err(PlatformError::AtStopStatus(None))),
+            ("status", "exit 7", Err(PlatformError::Shell(Hook::AtStop, ShellError::Status(Some(7))))),
+            ("signal", "kill -9 $$", Err(PlatformError::Shell(Hook::AtStop, ShellError::Status(None)))),
         ];
         for (name, text, expected) in table {
             let mut bench = bench(Some(text));

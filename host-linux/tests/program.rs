@@ -99,12 +99,24 @@ fn begin(directory: &Path, options: &[&str]) -> Child {
     child
 }
 
-fn wait_for(path: &Path) {
+/// What a run that has begun is waited for to reach.
+#[derive(Clone, Copy)]
+enum Mark {
+    Begun,
+    AtStop,
+    Switched,
+}
+
+fn wait_until(what: &str, is_true: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
-    while !path.exists() {
-        assert!(Instant::now() < until, "{} does not appear", path.display());
+    while !is_true() {
+        assert!(Instant::now() < until, "{what} is waited for in vain");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+fn wait_for(path: &Path) {
+    wait_until(&path.display().to_string(), || path.exists());
 }
 
 fn send(signal: &str, child: &Child) {
@@ -117,16 +129,16 @@ const AT_STOP: &str = "touch stopped; while [ ! -e go ]; do sleep 0.01; done";
 #[test]
 fn r8_a_signal_cancels_what_can_be_cancelled_and_shortens_the_rest() {
     let long = ["--run-before", "0ms", "--run-after", "3600s"];
-    // Name, options, signal, whether to wait for the command at stop, exit status, verdict, side, image.
-    type Row<'a> = (&'a str, Vec<&'a str>, &'a str, bool, i32, Verdict, Side, &'a str);
+    // Name, options, signal, what to wait for first, exit status, verdict, side, image.
+    type Row<'a> = (&'a str, Vec<&'a str>, &'a str, Mark, i32, Verdict, Side, &'a str);
     // It waits after the first round.
     let slow = ["--stall-commands", "1000000000"];
-    let table: [Row<'_>; 4] = [
+    let table: [Row<'_>; 5] = [
         (
             "before",
             vec!["--run-before", "3600s", "--run-after", "3600s"],
             "INT",
-            false,
+            Mark::Begun,
             130,
             Verdict::Interrupted,
             Side::Source,
@@ -136,7 +148,7 @@ fn r8_a_signal_cancels_what_can_be_cancelled_and_shortens_the_rest() {
             "copying",
             [&long[..], &slow].concat(),
             "INT",
-            false,
+            Mark::Begun,
             130,
             Verdict::Interrupted,
             Side::Source,
@@ -146,7 +158,17 @@ fn r8_a_signal_cancels_what_can_be_cancelled_and_shortens_the_rest() {
             "copying, to be terminated",
             [&long[..], &slow].concat(),
             "TERM",
-            false,
+            Mark::Begun,
+            130,
+            Verdict::Interrupted,
+            Side::Source,
+            "a.img",
+        ),
+        (
+            "at stop",
+            [&long[..], &["--at-stop", AT_STOP]].concat(),
+            "TERM",
+            Mark::AtStop,
             130,
             Verdict::Interrupted,
             Side::Source,
@@ -154,23 +176,27 @@ fn r8_a_signal_cancels_what_can_be_cancelled_and_shortens_the_rest() {
         ),
         (
             "too late",
-            [&long[..], &["--at-stop", AT_STOP]].concat(),
+            vec!["--run-before", "0ms", "--run-after", "3600s"],
             "TERM",
-            true,
+            Mark::Switched,
             0,
             Verdict::Verified,
             Side::Destination,
             "b.img",
         ),
     ];
-    for (name, options, signal, at_stop, status, verdict, side, image) in table {
+    for (name, options, signal, mark, status, verdict, side, image) in table {
         let dir = tempfile::tempdir().expect("directory");
         let child = begin(dir.path(), &options);
-        if at_stop {
-            wait_for(&dir.path().join("stopped"));
+        match mark {
+            Mark::Begun => {}
+            Mark::AtStop => wait_for(&dir.path().join("stopped")),
+            Mark::Switched => wait_until("the switch", || {
+                Journal::read(&dir.path().join("b.img.journal"))
+                    .is_ok_and(|record| record.authoritative == Side::Destination)
+            }),
         }
         send(signal, &child);
-        fs::write(dir.path().join("go"), "").expect("go");
         let output = child.wait_with_output().expect("output");
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(status), "{name}: {said}{}", text(&output.stdout));
@@ -189,14 +215,11 @@ fn r10_a_second_signal_ends_the_program_at_once_with_a_journal_that_is_right() {
     let dir = tempfile::tempdir().expect("directory");
     let mut child = begin(dir.path(), &["--at-stop", AT_STOP]);
     wait_for(&dir.path().join("stopped"));
-    // Two signals may count as one if they come together.
-    let status = loop {
-        send("INT", &child);
-        std::thread::sleep(Duration::from_millis(20));
-        if let Some(status) = child.try_wait().expect("status") {
-            break status;
-        }
-    };
+    // The first has it go back, so both come while it cannot do that: it stands still and finds them waiting.
+    for signal in ["STOP", "INT", "TERM", "CONT"] {
+        send(signal, &child);
+    }
+    let status = child.wait().expect("status");
     fs::write(dir.path().join("go"), "").expect("go");
     assert_eq!(status.code(), Some(130));
     let output = child.wait_with_output().expect("output");

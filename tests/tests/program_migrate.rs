@@ -3,7 +3,8 @@
 //! both kinds in one migration.
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nvme_controller::SecondaryConfig;
 use nvme_host_linux::report::{Report, Verdict};
@@ -14,12 +15,35 @@ use nvme_tests::vfio_user::{Serving, migration_side};
 /// Blocks of 4 KiB of each namespace: 8 MiB.
 const BLOCKS: u64 = 2048;
 const SIZE: &str = "size=8M";
+/// How long anything may take on a busy computer.
+const LIMIT: Duration = Duration::from_secs(120);
 
-fn run(arguments: &[String]) -> Output {
+fn command_for(arguments: &[String]) -> Command {
     let mut command = Command::new(nvme_lm());
     command.arg("migrate").args(["--no-progress", "--run-before", "0ms", "--run-after", "0ms"]);
     command.args(["--run-commands", "200", "--queue-depth", "16", "--json", "-"]).args(arguments);
-    command.stdin(Stdio::null()).output().expect("nvme-lm starts")
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(arguments: &[String]) -> Output {
+    command_for(arguments).output().expect("nvme-lm starts")
+}
+
+/// Waits for something that a running program brings about.
+fn wait_until(child: &mut Child, what: &str, is_true: impl Fn() -> bool) {
+    let until = Instant::now() + LIMIT;
+    while !is_true() {
+        let ended = child.try_wait().expect("a child");
+        assert!(ended.is_none() || is_true(), "{what}: it ended before: {ended:?}");
+        assert!(Instant::now() < until, "{what}: waited for in vain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn send(signal: &str, child: &Child) {
+    let kill = format!("kill -{signal} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh").success());
 }
 
 /// The report of a run with exit status 0.
@@ -133,13 +157,84 @@ fn the_controller_of_somebody_else_migrates_by_its_managers_alone() {
     assert!(text.contains("failed with status 7") && text.contains("source"), "{text}");
 }
 
+/// Options of a migration between controllers of somebody else, in which the hook called `name` runs `command` and the others
+/// leave a file with their name.
+fn hooked(folder: &Path, name: &str, command: &str) -> Vec<String> {
+    let managers =
+        "--source-manager embedded:a/1 --source-controller 2 --dest-manager embedded:b/1 --dest-controller 2";
+    let rest = "--embedded a,size=8M --embedded b,size=8M";
+    let mut arguments: Vec<String> = [managers, rest].join(" ").split(' ').map(str::to_owned).collect();
+    for hook in ["at-stop", "fence", "unfence", "dest-fence"] {
+        let leave = format!("echo $NVME_LM_SOURCE $NVME_LM_DESTINATION > '{}'", folder.join(hook).display());
+        arguments.extend([format!("--{hook}"), if hook == name { command.into() } else { leave }]);
+    }
+    arguments
+}
+
+#[test]
+fn shell_commands_are_given_up_after_their_limit() {
+    // Name, what takes too long, what fails so that it goes back, hooks that ran to their end, words.
+    type Row<'a> = (&'a str, &'a str, bool, &'a [&'a str], &'a str);
+    let rows: [Row<'_>; 4] = [
+        ("the fence", "fence", false, &["unfence", "dest-fence"], "away from the source took longer"),
+        ("at stop", "at-stop", false, &["fence", "unfence", "dest-fence"], "at stop took longer"),
+        ("the way back", "unfence", true, &["fence", "dest-fence"], "back to the source took longer"),
+        ("the other fence", "dest-fence", true, &["fence"], "from the destination took longer"),
+    ];
+    for (name, hook, fails, ran, words) in rows {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut arguments = hooked(folder.path(), hook, "sleep 3600");
+        arguments.extend(["--shell-timeout", "100ms"].map(str::to_owned));
+        if fails {
+            let at = arguments.iter().position(|argument| argument == "--at-stop").expect("there");
+            arguments[at + 1] = "exit 9".into();
+        }
+        let output = run(&arguments);
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{name}: {said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert!(fails || said.contains(words), "{name}: {said}");
+        for one in ran {
+            let sides = std::fs::read_to_string(folder.path().join(one));
+            assert_eq!(sides.expect(name), "2 2\n", "{name}: {one}");
+        }
+    }
+}
+
+#[test]
+fn a_signal_ends_a_shell_command_while_nothing_runs_and_goes_back() {
+    for (hook, signal) in [("fence", "INT"), ("at-stop", "TERM")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let begun = folder.path().join("begun");
+        let command = format!("echo > '{}'; sleep 3600 & wait", begun.display());
+        let arguments = hooked(folder.path(), hook, &command);
+        let mut child = command_for(&arguments).spawn().expect("nvme-lm starts");
+        wait_until(&mut child, hook, || begun.exists());
+        send(signal, &child);
+        let output = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{hook}: {said}");
+        let report: Report = serde_json::from_slice(&output.stdout).expect("a report");
+        assert_eq!(report.verdict, Verdict::Interrupted, "{hook}: {}", report.statement);
+        assert!(report.statement.contains("signal in resume-destination"), "{hook}: {}", report.statement);
+        assert!(report.statement.contains("not verified"), "{hook}: {}", report.statement);
+        for one in ["unfence", "dest-fence"] {
+            assert!(folder.path().join(one).exists(), "{hook}: no {one}");
+        }
+    }
+}
+
 #[test]
 fn what_does_not_fit_is_refused_before_anything_is_changed() {
     let good =
         "--source-manager embedded:a/1 --source embedded:a/2 --dest-manager embedded:b/1 --dest embedded:b/7";
     let table = [
         ("no migration at the source", good.replace("a/1", "a/3x"), 2, "at byte"),
-        ("twice the same controller", good.replace("b/7", "b/1"), 1, "named twice"),
+        ("twice the same controller", good.replace("b/7", "b/1"), 2, "named twice"),
         ("sizes differ", format!("{good} --embedded a,size=8M"), 2, "must be alike"),
         ("no namespace", format!("{good} --namespace 9"), 2, "no active namespace 9"),
         (
@@ -196,7 +291,7 @@ fn what_does_not_fit_is_refused_before_anything_is_changed() {
         ("nor to an image", format!("{good} --embedded b,image=nothing"), 2, "at embedded:b/1: nobody"),
         ("with a size", format!("{good} --size 8M"), 2, "cannot be used with"),
         ("with a fault rule", format!("{good} --fault drop"), 2, "cannot be used with"),
-        ("a subsystem that nobody names", format!("{good} --embedded c"), 1, "no address names"),
+        ("a subsystem that nobody names", format!("{good} --embedded c"), 2, "no address names"),
         ("an I/O size below a block", format!("{good} --io-size 512"), 2, "not a multiple"),
         ("a socket that is not there", good.replace("embedded:b/7", "vfio-user:/nowhere"), 1, "connecting"),
     ];

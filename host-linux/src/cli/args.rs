@@ -164,8 +164,8 @@ source until the destination has acknowledged its resume, the destination afterw
 Exit status:
   0  migrated and verified
   1  verification failed, or the migration failed
-  2  bad input; no file was changed
-  3  cancelled as asked; the guest runs on the source, verified
+  2  bad input; nothing was changed
+  3  cancelled as asked (--cancel-after); the guest runs on the source, verified. Or a controller cannot do what the migration needs, and nothing was changed: then there is no report, and a message names the field that says so
   4  cancelled because convergence was not reached (--strict); the guest runs on the source, verified
   130  cancelled by SIGINT or SIGTERM; the guest runs on the source, verified. After the point of no return a signal \
 cancels nothing and only shortens the run. A second one ends the program at once; the journal stays right";
@@ -262,10 +262,14 @@ pub struct MigrateArgs {
     #[arg(long, hide_short_help = true, help_heading = "Migration")]
     strict: bool,
     /// Shell command to run at stop: the source is suspended, the destination holds everything and is not resumed.
-    /// NVME_LM_SOURCE and NVME_LM_DESTINATION name the images. If it fails the migration is rolled back. The stop
-    /// time includes it.
+    /// NVME_LM_SOURCE and NVME_LM_DESTINATION name the images, or the controllers that were given; in memory they are
+    /// not set. If it fails the migration is rolled back. The stop time includes it.
     #[arg(long, hide_short_help = true, value_name = "COMMAND", help_heading = "Migration")]
     at_stop: Option<String>,
+    /// How long --at-stop, --fence, --unfence and --dest-fence may take each; what takes longer is killed with all it has
+    /// started, and has failed.
+    #[arg(long, hide_short_help = true, value_name = "TIME", default_value = "60s", value_parser = values::command_timeout, help_heading = "Migration")]
+    shell_timeout: Duration,
     /// Let controllers misbehave: [source:|destination:]ACTION[=VALUE][,CONDITION=VALUE]..., for example
     /// `drop,opcode=42,times=1`; of the source if no side is named. `nvme-lm faults` lists actions and conditions. May
     /// be given several times.
@@ -352,6 +356,7 @@ impl MigrateArgs {
             command_timeout: self.command_timeout,
             faults: self.faults.clone(),
             at_stop: self.at_stop.clone(),
+            shell_timeout: self.shell_timeout,
         }
     }
 }

@@ -241,9 +241,10 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
     let report = match result {
         Ok(report) => report,
         Err(error) => {
-            let status = match error {
+            let status = match &error {
                 RunError::Unsupported(_) => UNSUPPORTED,
                 RunError::Input(_) => BAD_INPUT,
+                RunError::Open(error) if error.is_bad_request() => BAD_INPUT,
                 _ => FAILED,
             };
             return complain(status, &error.to_string());

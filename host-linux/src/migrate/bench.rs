@@ -21,7 +21,7 @@ use crate::images::{Inputs, fill};
 use crate::journal::{Journal, Side};
 use crate::memory::{AddressSpace, Capacity, PAGE};
 use crate::mover::{IO_TIMEOUT, PIECE_BYTES, PIECES};
-use crate::platform::HostPlatform;
+use crate::platform::{Hooks, HostPlatform};
 use crate::report::{EnabledReport, FaultReport};
 use crate::sync::{RunToken, Signal};
 use crate::virtualization::Resources;
@@ -333,7 +333,7 @@ impl Bench {
             Arc::clone(&endpoint),
             Arc::clone(&token),
             journal,
-            config.at_stop.clone(),
+            hooks(config),
             Some(Arc::clone(&witness)),
         );
         let journal = inputs.journal.as_ref().map(|paths| paths.journal.clone());
@@ -422,6 +422,11 @@ pub(super) fn fault_reports(faults: &[(Side, Arc<[FaultSlot]>)]) -> Vec<FaultRep
         fired: slot.fired(),
     };
     faults.iter().flat_map(|(side, slots)| slots.iter().map(|slot| report(*side, slot))).collect()
+}
+
+/// The shell commands of any migration.
+pub(super) fn hooks(config: &MigrateConfig) -> Hooks {
+    Hooks { at_stop: config.at_stop.clone(), limit: config.shell_timeout, ..Hooks::default() }
 }
 
 /// The rules of one side.

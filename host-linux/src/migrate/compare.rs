@@ -61,14 +61,21 @@ impl<'d, 's> Comparer<'d, 's> {
         self.sides.map(|side| (side.pair, side.idle))
     }
 
-    /// Reads everything on both sides and says what differs. Takes as long as that takes; each command is given up after the
-    /// time-out.
-    pub(super) fn run(&mut self, clock: Clock<'_>) -> Result<ComparisonReport, MoverError> {
+    /// Reads everything on both sides and says what differs; `None` once `is_interrupted`. Takes as long as that takes; each
+    /// command is given up after the time-out.
+    pub(super) fn run(
+        &mut self,
+        clock: Clock<'_>,
+        is_interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<ComparisonReport>, MoverError> {
         let mut report = ComparisonReport { blocks: self.blocks, ..ComparisonReport::default() };
         let most = (self.bytes / self.block_bytes) as u64;
         let mut content = [vec![0; self.bytes * PIECES], vec![0; self.bytes * PIECES]];
         let mut start = 0;
         while start < self.blocks {
+            if is_interrupted() {
+                return Ok(None);
+            }
             let window = (most * PIECES as u64).min(self.blocks - start);
             let piece = |at: usize| {
                 let from = at as u64 * most;
@@ -110,7 +117,7 @@ impl<'d, 's> Comparer<'d, 's> {
             }
             start += window;
         }
-        Ok(report)
+        Ok(Some(report))
     }
 }
 

@@ -11,7 +11,7 @@ use nvme_core::wire::admin::{Identify, IdentifyStructure};
 use nvme_core::wire::{AdminOpcode, ControllerId};
 
 use super::RunError;
-use super::bench::{Behind, Bench, Limits, Party, capacities};
+use super::bench::{Behind, Bench, Limits, Party, capacities, hooks};
 use crate::address::Address;
 use crate::announced::{Feature, require};
 use crate::backend::{AbsentController, Device, Devices, Memory, Pump, Registers, Request};
@@ -21,7 +21,7 @@ use crate::endpoint::{Attachment, Endpoint};
 use crate::guest::{Guest, GuestSetup, InitialContent, Wiring, WorkloadOptions};
 use crate::images::Inputs;
 use crate::memory::{AddressSpace, Capacity, PAGE};
-use crate::platform::HostPlatform;
+use crate::platform::{Hooks, HostPlatform};
 use crate::session::{Session, Storage};
 use crate::sync::{RunToken, Signal};
 use crate::vfio::Sysfs;
@@ -315,9 +315,14 @@ pub(super) fn start(
             (None, Arc::new(memory.map_err(|error| RunError::Io("memory", error))?))
         }
     };
-    let platform =
-        HostPlatform::new(Arc::clone(&endpoint), Arc::clone(&token), None, config.at_stop.clone(), None)
-            .with_fences([between.fence.clone(), between.unfence.clone(), between.destination_fence.clone()]);
+    let hooks = Hooks {
+        fence: between.fence.clone(),
+        unfence: between.unfence.clone(),
+        destination_fence: between.destination_fence.clone(),
+        sides: Some(between.sides()),
+        ..hooks(&config)
+    };
+    let platform = HostPlatform::new(Arc::clone(&endpoint), Arc::clone(&token), None, hooks, None);
     let bench = Bench {
         behind: Behind::Opened { pumps, devices },
         source,

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs that go wrong at the switch, and runs that take longer there than any time-out.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nvme_core::admin::AdminSlot;
+use nvme_core::controller::Link;
+use nvme_core::io::IoSlot;
 use nvme_core::migration::Timeouts;
 use nvme_core::register::{Offset, RegisterIo};
 
 use super::*;
+use crate::driver::{Clock, Kept, Waiter};
 use crate::report::{EnabledReport, LeftoverReport};
 
 fn config(at_stop: String) -> MigrateConfig {
@@ -135,4 +140,62 @@ fn r10_a_source_that_cannot_be_resumed_runs_on_after_the_reset_of_its_manager() 
     assert_eq!(report.guest_runs_on, Side::Source);
     assert_eq!(report.guest.error, None, "{}", report.statement);
     assert!(report.guest.commands_after >= 50 && report.guest.verified_after > 0, "{:?}", report.guest);
+}
+
+#[test]
+fn a_comparison_ends_between_two_windows_if_the_run_is_to_end() {
+    // A guest that only reads, so that nothing changes.
+    let config = MigrateConfig { read_percent: 100, at_stop: None, ..config(String::new()) };
+    let inputs = Inputs::open(&config, None).expect("inputs");
+    let bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
+    // Name, calls until it is to end, whether it comes to its end.
+    for (name, calls, whole) in [("at once", 0, false), ("later", 2, false), ("never", u32::MAX, true)] {
+        let waiter = Waiter::new(Clock::new(), &*bench.managers);
+        let links = [Link::new(), Link::new()];
+        let admin = || (0..16).map(|_| AdminSlot::new()).collect::<Vec<_>>();
+        let io = || vec![(0..compare::PIECES).map(|_| IoSlot::new()).collect::<Vec<_>>()];
+        let (mut admin, mut io) = ([admin(), admin()], [io(), io()]);
+        let [one, other] = &mut admin;
+        let [one_io, other_io] = &mut io;
+        let (source, mut pairs) =
+            transfer::bring_up_manager(&bench.source, &links[0], one, one_io, waiter).expect("source");
+        let (destination, more) =
+            transfer::bring_up_manager(&bench.destination, &links[1], other, other_io, waiter)
+                .expect("destination");
+        pairs.extend(more);
+        let Ok([one, other]) = <[_; 2]>::try_from(pairs) else { panic!("{name}: two pairs") };
+        let arenas = [&*bench.source.memory, &*bench.destination.memory];
+        let shape = (inputs.size / 4096, 4096);
+        let mut comparer = compare::Comparer::new(
+            [(one, arenas[0]), (other, arenas[1])],
+            bench.namespace,
+            shape,
+            Duration::from_secs(60),
+        )
+        .expect("comparer");
+        let asked = Cell::new(0);
+        let report = comparer.run(Clock::new(), &|| asked.replace(asked.get() + 1) >= calls).expect(name);
+        assert_eq!(report.is_some(), whole, "{name}");
+        if let Some(report) = report {
+            // The source is filled, the destination is empty.
+            assert_eq!(
+                (report.blocks, report.wrong, report.first_wrong),
+                (shape.0, shape.0, Some(0)),
+                "{name}"
+            );
+        } else {
+            assert_eq!(asked.get(), calls + 1, "{name}: it was not asked again");
+        }
+        let [(one, buffers), (other, more)] = comparer.into_parts();
+        for (manager, pair, buffers) in [(source, one, buffers), (destination, other, more)] {
+            let kept = Kept { buffers, ..Kept::default() };
+            transfer::end_manager(manager, vec![pair], kept, transfer::Ending::Orderly, waiter, |_| {})
+                .expect(name);
+        }
+        for arena in arenas {
+            assert_eq!(arena.usage(Pool::Data).bytes, 0, "{name}");
+        }
+    }
+    bench.guest.expect("a guest").finish().expect("the guest");
+    bench.behind.end();
 }

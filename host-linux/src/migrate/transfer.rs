@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The migration itself: both managing controllers, the mover, and the step machine that uses them.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub(super) struct Transfer {
     pub(super) cancelled_after: Option<MigrationStep>,
     /// Where an interruption cancelled it.
     pub(super) interrupted_in: Option<MigrationStep>,
+    /// That was in a call of the platform, which failed for it.
+    pub(super) was_interrupted_at_stop: bool,
     pub(super) summary: Summary,
     pub(super) rounds: Vec<Round>,
     pub(super) duration: Duration,
@@ -66,7 +69,7 @@ pub(super) struct Transfer {
 }
 
 /// A managing controller in use.
-struct Manager<'d, 's> {
+pub(super) struct Manager<'d, 's> {
     controller: Controller<'d, 's, Registers>,
     arena: &'d AddressSpace,
 }
@@ -74,7 +77,7 @@ struct Manager<'d, 's> {
 /// An I/O queue pair of a managing controller.
 pub(super) type Pair<'d, 's> = QueuePair<'d, 's, Registers, Tag>;
 
-fn bring_up_manager<'d, 's>(
+pub(super) fn bring_up_manager<'d, 's>(
     party: &'d Party,
     link: &'d Link,
     slots: &'s mut [AdminSlot],
@@ -100,7 +103,7 @@ fn bring_up_manager<'d, 's>(
 
 /// How a managing controller is taken down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+pub(super) enum Ending {
     /// Its queues are deleted, and it is shut down.
     Orderly,
     /// It is reset at once: it does not do what it should, and the guest waits for that.
@@ -109,7 +112,7 @@ enum Ending {
 
 /// Takes a managing controller down, with its queue pairs and what was kept for it; calls `then` with the evidence that it
 /// is disabled, if it is.
-fn end_manager(
+pub(super) fn end_manager(
     mut manager: Manager<'_, '_>,
     pairs: Vec<Pair<'_, '_>>,
     kept: Kept,
@@ -197,18 +200,47 @@ struct Timed<'p, 'd, 's> {
     spent: Duration,
     /// In calls while the guest stands still.
     stopped: Duration,
+    /// Whether the program is to end.
+    is_interrupted: &'p dyn Fn() -> bool,
+    /// A call was given up for that.
+    was_interrupted: bool,
 }
 
 impl Timed<'_, '_, '_> {
-    fn call<T>(&mut self, stopped: bool, call: impl FnOnce(&mut HostPlatform<Registers>) -> T) -> T {
+    fn call(
+        &mut self,
+        stopped: bool,
+        call: impl FnOnce(&mut HostPlatform<Registers>) -> Result<(), PlatformError>,
+    ) -> Result<(), PlatformError> {
         let begun = std::time::Instant::now();
         let result = call(self.platform);
-        let spent = begun.elapsed();
-        self.spent += spent;
-        if stopped {
-            self.stopped += spent;
-        }
+        self.spent(begun.elapsed(), stopped);
+        self.was_interrupted |= result.is_err_and(|error| error.is_interruption());
         result
+    }
+
+    fn spent(&mut self, time: Duration, stopped: bool) {
+        self.spent += time;
+        if stopped {
+            self.stopped += time;
+        }
+    }
+
+    /// Compares both sides, if that is asked for.
+    fn compare(&mut self) -> Result<(), PlatformError> {
+        let Some(comparer) = &mut self.comparer else { return Ok(()) };
+        let begun = std::time::Instant::now();
+        let compared = comparer.run(Clock::new(), self.is_interrupted);
+        self.spent(begun.elapsed(), true);
+        let Some(report) = compared.map_err(PlatformError::Compare)? else {
+            self.was_interrupted = true;
+            return Err(PlatformError::Interrupted);
+        };
+        self.comparison = Some(report);
+        match report.first_wrong {
+            Some(first) => Err(PlatformError::Different { first, blocks: report.wrong }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -219,8 +251,9 @@ impl Platform for Timed<'_, '_, '_> {
         self.call(true, |platform| platform.source_suspended(source))
     }
 
-    fn fence_source(&mut self, source: ControllerId) -> Result<(), PlatformError> {
-        self.call(true, |platform| platform.fence_source(source))
+    fn fence_source(&mut self, _source: ControllerId) -> Result<(), PlatformError> {
+        let is_interrupted = self.is_interrupted;
+        self.call(true, |platform| platform.fence_source_unless(is_interrupted))
     }
 
     fn unfence_source(&mut self, source: ControllerId) -> Result<(), PlatformError> {
@@ -231,19 +264,10 @@ impl Platform for Timed<'_, '_, '_> {
         self.call(true, |platform| platform.restore_properties(destination))
     }
 
-    fn before_resume(&mut self, destination: ControllerId) -> Result<(), PlatformError> {
-        if let Some(comparer) = &mut self.comparer {
-            let begun = std::time::Instant::now();
-            let compared = comparer.run(Clock::new());
-            self.spent += begun.elapsed();
-            self.stopped += begun.elapsed();
-            let report = compared.map_err(PlatformError::Compare)?;
-            self.comparison = Some(report);
-            if let (Some(first), blocks) = (report.first_wrong, report.wrong) {
-                return Err(PlatformError::Different { first, blocks });
-            }
-        }
-        self.call(true, |platform| platform.before_resume(destination))
+    fn before_resume(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
+        self.compare()?;
+        let is_interrupted = self.is_interrupted;
+        self.call(true, |platform| platform.before_resume_unless(is_interrupted))
     }
 
     fn destination_resumed(&mut self, destination: ControllerId) -> Result<(), PlatformError> {
@@ -347,12 +371,16 @@ impl Bench {
         );
 
         let begun = std::time::Instant::now();
+        let observer = RefCell::new(observer);
+        let is_interrupted = || observer.borrow().is_interrupted();
         let mut platform = Timed {
             platform: &mut self.platform,
             comparer,
             comparison: None,
             spent: Duration::ZERO,
             stopped: Duration::ZERO,
+            is_interrupted: &is_interrupted,
+            was_interrupted: false,
         };
         let mut observed = Instant::ZERO;
         let mut last_step = migrator.step();
@@ -376,11 +404,11 @@ impl Bench {
                 cancelled_after = Some(asked);
                 let _ = migrator.cancel();
             }
+            if interrupted_in.is_none() && platform.was_interrupted {
+                interrupted_in = Some(last_step);
+            }
             last_step = current;
-            if interrupted_in.is_none()
-                && observer.is_interrupted()
-                && migrator.cancel() == Cancellation::Accepted
-            {
+            if interrupted_in.is_none() && is_interrupted() && migrator.cancel() == Cancellation::Accepted {
                 interrupted_in = Some(current);
             }
             let rounds_made = migrator.summary().rounds;
@@ -388,7 +416,7 @@ impl Bench {
                 stalls = rounds_made;
                 let begun = std::time::Instant::now();
                 if let Some(guest) = &self.guest {
-                    let_run(guest, Duration::ZERO, config.stall_commands, observer);
+                    let_run(guest, Duration::ZERO, config.stall_commands, &**observer.borrow());
                 }
                 // What nobody looked after must not be given up for it.
                 waiter.clock = waiter.clock.behind(begun.elapsed());
@@ -399,7 +427,7 @@ impl Bench {
             if now.since(observed) >= OBSERVE || step == Step::Done {
                 observed = now;
                 let progress = migrator.progress();
-                observer.update(&Status {
+                observer.borrow_mut().update(&Status {
                     step: current.name().into(),
                     moved_bytes: progress.moved_bytes,
                     total_bytes: progress.moved_bytes + progress.remaining_blocks * u64::from(block_size),
@@ -415,6 +443,7 @@ impl Bench {
         }
         let duration = begun.elapsed();
         let stopped = platform.stopped;
+        let was_interrupted_at_stop = platform.was_interrupted;
         let comparison = platform.comparison;
         let comparer = platform.comparer.take();
         let Some(outcome) = migrator.outcome().copied() else {
@@ -496,6 +525,7 @@ impl Bench {
             step,
             cancelled_after,
             interrupted_in,
+            was_interrupted_at_stop,
             summary,
             rounds: rounds.into_iter().take(summary.rounds as usize).collect(),
             duration,
