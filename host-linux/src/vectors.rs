@@ -27,12 +27,18 @@ impl Vectors {
     pub fn take(&self, vector: u16) -> u64 {
         let mut count = [0; 8];
         // Whoever signals has the same file and may have made its readers wait: this one does not, whatever the file says.
-        let read = |fd| preadv2(fd, &mut [IoSliceMut::new(&mut count)], u64::MAX, ReadWriteFlags::NOWAIT);
-        match self.descriptors.get(usize::from(vector)).map(read) {
-            Some(Ok(8)) => u64::from_ne_bytes(count),
-            // Nothing to read means that it was not signalled.
-            _ => 0,
-        }
+        let mut read = |fd| preadv2(fd, &mut [IoSliceMut::new(&mut count)], u64::MAX, ReadWriteFlags::NOWAIT);
+        let Some(descriptor) = self.descriptors.get(usize::from(vector)) else { return 0 };
+        let found = match read(descriptor) {
+            // A kernel before 5.8: one that was signalled can be read at once, unless whoever else has it reads it just then.
+            Err(Errno::OPNOTSUPP) => {
+                let signalled = wait(&mut [PollFd::new(descriptor, PollFlags::IN)], Duration::ZERO);
+                if signalled.unwrap_or(false) { rustix::io::read(descriptor, &mut count) } else { Ok(0) }
+            }
+            found => found,
+        };
+        // Nothing to read means that it was not signalled.
+        if found == Ok(count.len()) { u64::from_ne_bytes(count) } else { 0 }
     }
 
     /// Waits until `vector` is signalled, at most `limit`; `false` if it was not, at once for one that is not set up.

@@ -13,7 +13,8 @@ use crate::vfio::bind::{BindError, Done, Plan, System};
 
 pub(super) const BIND_HELP: &str = "\
 A drive that is mounted, is swap space, is part of another device or is open in a process is refused, and so is a \
-physical function with active virtual functions. If one of several functions is refused, none is changed.
+physical function with active virtual functions. If one of several functions is refused at first, none is changed; one that \
+comes into use in between stays as it is.
 
 Example: nvme-lm bind --dry-run 0000:01:00.0
 
@@ -24,7 +25,8 @@ Exit status:
 
 pub(super) const UNBIND_HELP: &str = "\
 A function that a program has open through VFIO is refused, and so is a physical function with active virtual \
-functions. If one of several functions is refused, none is changed.
+functions. If one of several functions is refused at first, none is changed; one that \
+comes into use in between stays as it is.
 
 Example: nvme-lm unbind --dry-run 0000:01:00.0
 
@@ -197,19 +199,35 @@ fn carry_out(system: &System, args: &BindArgs, direction: Direction) -> Vec<Row>
     };
     let plans: Vec<_> = functions.into_iter().map(|function| (function, plan(function))).collect();
     let refused = plans.iter().any(|(_, plan)| plan.is_err());
-    plans
-        .into_iter()
+    let together: Vec<PciAddress> = plans.iter().map(|(function, _)| *function).collect();
+    let rows: Vec<(Row, Option<&Plan>)> = plans
+        .iter()
         .map(|(function, plan)| match plan {
-            Err(error) => Row::wrong(function, &error),
-            Ok(plan) if plan.steps().next().is_none() => Row::planned(&plan, Outcome::NothingToDo),
-            Ok(plan) if refused => Row::planned(&plan, Outcome::NotTried),
-            Ok(plan) if args.dry_run => Row::planned(&plan, Outcome::DryRun),
+            Err(error) => (Row::wrong(*function, error), None),
+            Ok(plan) if plan.steps().next().is_none() => {
+                (Row::planned(plan, Outcome::NothingToDo), Some(plan))
+            }
+            Ok(plan) if refused => (Row::planned(plan, Outcome::NotTried), None),
+            Ok(plan) if args.dry_run => (Row::planned(plan, Outcome::DryRun), Some(plan)),
             Ok(plan) => match plan.carry_out(system) {
-                Ok(done) => Row::done(&plan, done),
-                Err(error) => Row::wrong(function, &error),
+                Ok(done) => (Row::done(plan, done), Some(plan)),
+                Err(error) => (Row::wrong(*function, &error), None),
             },
         })
-        .collect()
+        .collect();
+    let mut all = Vec::new();
+    for (mut row, plan) in rows {
+        // Once all of them have their drivers: neighbours may have been bound together.
+        let plan = plan.filter(|_| direction == Direction::Bind);
+        let besides = if row.outcome == Outcome::DryRun { together.as_slice() } else { &[] };
+        match plan.map(|plan| plan.in_the_way(system, besides)) {
+            None | Some(Ok(None)) => {}
+            Some(Ok(Some(warning))) => row.warnings.push(warning),
+            Some(Err(error)) => row.warnings.push(error.to_string()),
+        }
+        all.push(row);
+    }
+    all
 }
 
 #[cfg(test)]

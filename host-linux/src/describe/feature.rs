@@ -201,10 +201,16 @@ const TEMPERATURE: &[Bits] = &[
 /// Asynchronous Event Configuration: the critical warnings and the optional events.
 const EVENTS: &[Bits] = &{
     const WARNING_COUNT: usize = WARNINGS.len();
-    let mut all = [WARNINGS[0]; WARNING_COUNT + OAES.len()];
+    // The field of Identify that says which events there are has no bit for this one, after its first two.
+    const TELEMETRY: usize = WARNING_COUNT + 2;
+    let mut all = [bit(10, "TLN", "Telemetry Log Notices"); WARNING_COUNT + 1 + OAES.len()];
     let mut index = 0;
     while index < all.len() {
-        all[index] = if index < WARNING_COUNT { WARNINGS[index] } else { OAES[index - WARNING_COUNT] };
+        if index < WARNING_COUNT {
+            all[index] = WARNINGS[index];
+        } else if index != TELEMETRY {
+            all[index] = OAES[index - WARNING_COUNT - (index > TELEMETRY) as usize];
+        }
         index += 1;
     }
     all

@@ -197,8 +197,15 @@ pub(super) static NVM_NAMESPACE: Table = Table {
             bit(0, "PIC16BPISTS", "16b guard: storage tag supported"),
             bit(1, "PIC16BPISTM", "16b guard: storage tag mask restricted"),
             bit(2, "STCRS", "Storage Tag Check Read Support"),
+            bit(3, "QPIFS", "Qualified Protection Information Format Support"),
         ]),
-        hex(9, 1, "PIFA", "Protection Information Format Attribute"),
+        hex(9, 1, "PIFA", "Protection Information Format Attribute").of(&[bits(
+            2,
+            0,
+            "STMLA",
+            "Storage Tag Masking Level Attribute",
+        )
+        .means(|value| choice(value, &["bit granularity", "byte granularity", "not maskable"]))]),
         count(268, 4, "NPDGL", "Namespace Preferred Deallocate Granularity Large in blocks"),
         count(272, 4, "NPRG", "Namespace Preferred Read Granularity in blocks"),
         count(276, 4, "NPRA", "Namespace Preferred Read Alignment in blocks"),
@@ -222,16 +229,18 @@ static EXTENDED_FORMAT: Table = Table {
     rows: &[hex(0, 4, "ELBAF", "Extended LBA Format").of(&[
         bits(6, 0, "STS", "Storage Tag Size in bits"),
         bits(8, 7, "PIF", "Protection Information Format").means(guard),
+        bits(12, 9, "QPIF", "Qualified Protection Information Format").means(guard),
     ])],
     groups: &[],
     meaning: |scope| {
         let format = scope.number(0, 4);
-        format!("{}, storage tag of {}", guard(format >> 7 & 3), plural(format & 0x7F, "bit"))
+        let guard = guard(if format >> 7 & 3 == 3 { format >> 9 & 15 } else { format >> 7 & 3 });
+        format!("{guard}, storage tag of {}", plural(format & 0x7F, "bit"))
     },
 };
 
 fn guard(value: u128) -> String {
-    choice(value, &["16b guard", "32b guard", "64b guard", "qualified by PIFA"])
+    choice(value, &["16b guard", "32b guard", "64b guard", "qualified by QPIF"])
 }
 
 pub(super) static INDEPENDENT: Table = Table {

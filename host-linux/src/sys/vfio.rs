@@ -83,11 +83,12 @@ fn call_number(file: BorrowedFd<'_>, opcode: Opcode, number: u32) -> io::Result<
     unsafe { call(file, opcode, std::ptr::without_provenance_mut(number as usize)) }
 }
 
-/// A request that takes a structure of plain numbers whose first says its length, or that of the part in use, and in which
-/// the kernel follows no address, unless to hold the memory behind it.
+/// A request that takes a structure of plain numbers, or one number, of which the kernel touches no more than its type has,
+/// and in which it follows no address but to hold the memory behind it, or to fault.
 pub(super) fn call_structure<T>(file: BorrowedFd<'_>, opcode: Opcode, structure: &mut T) -> io::Result<i32> {
-    // SAFETY: the structure is borrowed for the call, and the kernel touches no more of it than the first number says,
-    // which callers set to its length at most.
+    // SAFETY: the structure is borrowed for the call, and the kernel touches no more of it than its type has (guaranteed by
+    // the functions of this module and of iommufd's, which name each request together with its structure and set the length
+    // in it where there is one).
     unsafe { call(file, opcode, std::ptr::from_mut(structure).cast()) }
 }
 

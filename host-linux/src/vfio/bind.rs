@@ -3,8 +3,9 @@
 //! `Documentation/ABI/testing/sysfs-bus-pci`.
 //!
 //! A [`Plan`] is made first: it says what would be written where, or why the function had better keep its driver. Carrying
-//! it out looks again, and holds the controller's block devices until the driver is gone, so that nobody can begin to use
-//! them in between.
+//! it out looks again, and holds the controller's block devices until the driver is gone, so that nothing can be mounted in
+//! between. It cannot keep a process from opening them without asking for exclusive use, nor see users inside the
+//! kernel that do not (a target of NVMe over Fabrics).
 //!
 //! ```no_run
 //! use nvme_host_linux::vfio::bind::{Plan, System};
@@ -45,6 +46,13 @@ use users::Users;
 const CLASSES_NVME: [u32; 2] = [0x01_08_02, 0x01_08_03];
 /// The driver that gives functions to programs.
 const VFIO_PCI: &str = "vfio-pci";
+/// The kernel's own.
+const KERNEL_DRIVER: &str = "nvme";
+
+/// Whether a driver leaves the function to programs: one of VFIO, of UIO, or none at all that does anything.
+fn is_taken_by_programs(driver: &str) -> bool {
+    is_vfio(driver) || driver.split(['-', '_']).any(|word| word == "uio") || driver == "pci-stub"
+}
 
 /// What the kernel does when asked.
 trait Access {
@@ -178,10 +186,13 @@ impl System {
         }
     }
 
-    /// Refuses a function that a program has through VFIO.
+    /// Refuses a function that a program has through VFIO or UIO.
     fn closed(&self, found: &PciFunction) -> Result<(), BindError> {
         let function = found.address;
         let mut files: BTreeSet<PathBuf> = self.device_file(found).into_iter().collect();
+        let mapped = self.sysfs.uio_files(function);
+        let mapped = mapped.map_err(|error| read("looking for files of UIO", &error))?;
+        files.extend(mapped.iter().map(|name| self.dev.join(name)));
         let group = found.group.map(|group| self.dev.join(format!("vfio/{group}")));
         files.extend(group.clone());
         let mut open = None;
@@ -252,9 +263,13 @@ impl Plan {
         if !system.sysfs.root().join("bus/pci/drivers").join(VFIO_PCI).exists() {
             return Err(BindError::NoDriver);
         }
-        let others = found.in_the_way();
-        if !others.is_empty() {
-            plan.warnings.push(super::Error::NotViable { group, others }.to_string());
+        plan.group = Some(group);
+        match found.driver.as_deref() {
+            None | Some(KERNEL_DRIVER) => {}
+            Some(driver) if is_taken_by_programs(driver) => plan.ask(system, &found)?,
+            Some(driver) => {
+                return Err(BindError::OtherDriver { function, driver: driver.to_owned() });
+            }
         }
         for (device, error) in system.unused(function)?.unknown {
             plan.warnings.push(BindError::Unknown(device, error.raw_os_error()).to_string());
@@ -274,10 +289,7 @@ impl Plan {
         let mut plan = Self::empty(system, &found, Direction::Back);
         plan.choose = system.sysfs.driver_override(function).map(|_| system.driver_override(function, ""));
         if let Some(driver) = found.driver.as_ref().filter(|driver| is_vfio(driver)) {
-            match system.closed(&found) {
-                Err(error @ BindError::Unknown(..)) => plan.warnings.push(error.to_string()),
-                closed => closed?,
-            }
+            plan.ask(system, &found)?;
             plan.unbind = Some(system.unbind(function, driver));
         }
         if found.driver.is_none() || plan.unbind.is_some() {
@@ -299,6 +311,27 @@ impl Plan {
             probe: None,
             warnings: Vec::new(),
         }
+    }
+
+    /// Refuses a function that a program has; what this user may not look at is a warning.
+    fn ask(&mut self, system: &System, found: &PciFunction) -> Result<(), BindError> {
+        match system.closed(found) {
+            Err(error @ BindError::Unknown(..)) => self.warnings.push(error.to_string()),
+            closed => closed?,
+        }
+        Ok(())
+    }
+
+    /// What keeps the function's group from being used at the moment: functions that neither a driver of VFIO nor `besides`
+    /// has, which are about to be bound, too.
+    ///
+    /// # Errors
+    /// The function cannot be looked at.
+    pub fn in_the_way(&self, system: &System, besides: &[PciAddress]) -> Result<Option<String>, BindError> {
+        let mut others = system.sysfs.function(self.function)?.in_the_way();
+        others.retain(|(name, _)| name.parse().map_or(true, |other| !besides.contains(&other)));
+        let group = self.group.filter(|_| !others.is_empty());
+        Ok(group.map(|group| super::Error::NotViable { group, others }.to_string()))
     }
 
     /// The function.
@@ -379,8 +412,10 @@ impl Plan {
     fn take_from_driver(&self, system: &System) -> Result<(), BindError> {
         let Some(step) = &self.unbind else { return Ok(()) };
         let found = system.check(self.function)?;
-        if self.direction == Direction::Back {
+        if self.from.as_deref().is_some_and(is_taken_by_programs) {
             system.closed(&found)?;
+        }
+        if self.direction == Direction::Back {
             return system.write(step);
         }
         let users = system.unused(self.function)?;

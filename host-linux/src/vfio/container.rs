@@ -13,6 +13,7 @@ use nvme_core::wire::BusAddr;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use rustix::system::sysinfo;
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::controller::{OpenOptions, VfioController};
 use super::error::Error;
@@ -299,6 +300,9 @@ impl Container {
         let state = &mut *state;
         let limits = state.limits()?;
         let windows = space.windows();
+        if windows.is_empty() {
+            return Err(Error::NotLinear);
+        }
         if let Some(left) = limits.mappings_left.filter(|left| (*left as usize) < windows.len()) {
             return Err(Error::Mappings { needed: windows.len(), left });
         }
@@ -334,10 +338,11 @@ impl State {
     }
 
     fn unmap(&mut self, window: Window) {
-        // The kernel refuses only what was never mapped.
-        let _ = self.interface.unmap(window);
-        let ends = ends(window);
-        self.taken.retain(|taken| *taken != ends);
+        // Addresses that the kernel does not give back stay taken, and are not chosen again.
+        if self.interface.unmap(window).is_ok() {
+            let ends = ends(window);
+            self.taken.retain(|taken| *taken != ends);
+        }
     }
 }
 
@@ -347,10 +352,17 @@ fn ends(window: Window) -> (u64, u64) {
     (first, first.saturating_add(window.len.saturating_sub(1)))
 }
 
+/// Bytes that may be locked, unless that is not limited: by the limit, or by a right of the process.
+fn lock_limit() -> Option<u64> {
+    let unlimited = capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::IPC_LOCK));
+    if unlimited { None } else { getrlimit(Resource::Memlock).current }
+}
+
 /// The kernel says the same for memory that may not be locked and for memory that is not there.
 fn why_not_mapped(error: &io::Error, needed: u64) -> Error {
-    let allowed = getrlimit(Resource::Memlock).current;
+    let allowed = lock_limit();
     match (error.raw_os_error().map(Errno::from_raw_os_error), allowed) {
+        (Some(Errno::NOMEM), None) => Error::NoMemoryLeft { needed },
         (Some(Errno::NOMEM), Some(allowed)) if allowed < needed => Error::MemoryLock { needed, allowed },
         (Some(Errno::NOMEM), Some(allowed)) => Error::MemoryLockWithOthers { needed, allowed },
         _ => Error::io("mapping memory for the IOMMU", error),
@@ -435,14 +447,14 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_mapped_is_explained() {
-        let allowed = getrlimit(Resource::Memlock).current;
+        let allowed = lock_limit();
         let (enomem, fault) = (io::Error::from(Errno::NOMEM), io::Error::from(Errno::FAULT));
         let plain = |error: &io::Error| Error::io("mapping memory for the IOMMU", error);
         assert_eq!(why_not_mapped(&fault, u64::MAX), plain(&fault));
         let of = |needed| match allowed {
             Some(allowed) if allowed < needed => Error::MemoryLock { needed, allowed },
             Some(allowed) => Error::MemoryLockWithOthers { needed, allowed },
-            None => plain(&enomem),
+            None => Error::NoMemoryLeft { needed },
         };
         for needed in [0, u64::MAX] {
             assert_eq!(why_not_mapped(&enomem, needed), of(needed));

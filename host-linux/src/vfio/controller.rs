@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use nvme_core::mmio::MmioError;
 use nvme_core::register::{Offset, RegisterIo};
@@ -173,8 +174,12 @@ impl VfioController {
         let space = region(device.as_fd(), VFIO_PCI_BAR0_REGION_INDEX)?;
         let vectors = AtomicU32::new(count_vectors(device.as_fd())?);
         // An access to registers before memory space is on would end the process.
-        set_command(device.as_fd(), &configuration, true)?;
+        set_command(device.as_fd(), &configuration, false)?;
         let registers = Registers::new(&device, &space, !options.unmapped)?;
+        // Memory that it had in another life may be mapped by now; one that does not let go of it is left to a reset.
+        if is_disabled(&registers, &device) {
+            set_command(device.as_fd(), &configuration, true)?;
+        }
         let resets = info.flags & VFIO_DEVICE_FLAGS_RESET != 0;
         let bus_master = AtomicBool::new(true);
         Ok(Self {
@@ -264,8 +269,8 @@ impl VfioController {
         }
     }
 
-    /// Resets the function; interrupts set up before stay, and it is master of the bus if it was. The controller is disabled then and knows nothing of its
-    /// queues.
+    /// Resets the function; interrupts set up before stay, and it is master of the bus unless that was taken from it by
+    /// [`set_bus_master`](Self::set_bus_master). The controller is disabled then and knows nothing of its queues.
     ///
     /// # Errors
     /// The function has no reset, or the kernel refuses.
@@ -304,6 +309,34 @@ impl Drop for VfioController {
         // Closing the function does what could not be done here.
         let _ = self.detach();
     }
+}
+
+/// Disables a controller that whoever had it before has left enabled, where closing the function does not reset it.
+/// `false` if it does not do so in the time that it states, two minutes at most.
+fn is_disabled(registers: &Registers, device: &OwnedFd) -> bool {
+    const ENABLED: u32 = 1;
+    const PAUSE: Duration = Duration::from_millis(2);
+    let read = |offset| registers.read32(device, offset).unwrap_or(u32::MAX);
+    let timeout = Duration::from_millis(500) * (read(Offset::CAP) >> 24);
+    let configuration = read(Offset::CC);
+    let ready = || read(Offset::CSTS) & ENABLED != 0;
+    if configuration == u32::MAX {
+        // It is not there: nothing reaches memory, and the driver says so.
+        return true;
+    }
+    if configuration & ENABLED != 0
+        && registers.write32(device, Offset::CC, configuration & !ENABLED).is_err()
+    {
+        return false;
+    }
+    let start = Instant::now();
+    while ready() {
+        if start.elapsed() > timeout {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    true
 }
 
 /// Where `len` bytes of configuration space are in the function's descriptor.

@@ -66,6 +66,12 @@ pub enum Error {
         /// Bytes that may be locked together.
         allowed: u64,
     },
+    /// Memory could not be locked although no limit holds for this process: there is none left, for itself or for the
+    /// IOMMU's tables.
+    NoMemoryLeft {
+        /// Bytes that this container has to lock in all.
+        needed: u64,
+    },
     /// More memory than the computer has.
     Memory {
         /// Bytes asked for.
@@ -75,6 +81,8 @@ pub enum Error {
     },
     /// Memory was not had.
     Space(SpaceError),
+    /// An address space that is not linear: it would need a mapping for each page.
+    NotLinear,
     /// The IOMMU has no free addresses for so many bytes in one piece.
     NoAddresses(u64),
     /// Memory lies at bus addresses that the IOMMU does not have, or has given away.
@@ -181,7 +189,7 @@ impl fmt::Display for Error {
             ),
             Self::InUse(path) => write!(
                 f,
-                "{} is in use by another process; end that first (fuser -v {0})",
+                "{} is in use by another process, or by another address space of this one; end that first (fuser -v {0})",
                 path.display()
             ),
             Self::NotViable { group, others } => {
@@ -199,8 +207,9 @@ impl fmt::Display for Error {
             ),
             Self::NoToken(function) => write!(
                 f,
-                "PCI function {function} takes no token, because it has no virtual functions and is none, or vfio-pci was \
-                 loaded without enable_sriov=1; open it without vf_token"
+                "PCI function {function} takes no token, because it has no virtual functions and is none, or its physical \
+                 function is not bound to vfio-pci, or that was loaded without enable_sriov=1; open it without vf_token, or bind \
+                 the physical function"
             ),
             Self::TokenNotTaken(function) => write!(
                 f,
@@ -210,7 +219,13 @@ impl fmt::Display for Error {
             Self::MemoryLockWithOthers { needed, allowed } => write!(
                 f,
                 "{needed} bytes of memory have to be locked; {allowed} are allowed together with what this process (by \
-                 iommufd: any process of this user) has locked already; raise the limit (ulimit -l), or use less memory (or the system has none left)"
+                 iommufd: any process of this user) has locked already; raise the limit (ulimit -l), or use less memory \
+                 (or the system has none left)"
+            ),
+            Self::NoMemoryLeft { needed } => write!(
+                f,
+                "{needed} bytes of memory have to be locked, and the system has no such memory left; use less, or end other \
+                 programs"
             ),
             Self::Memory { needed, present } => {
                 write!(f, "{needed} bytes of memory asked for; the computer has {present}; use less memory")
@@ -222,6 +237,9 @@ impl fmt::Display for Error {
                  less memory",
                 needed.div_ceil(1024)
             ),
+            Self::NotLinear => {
+                f.write_str("the address space is scattered over the bus; give the container a linear one")
+            }
             Self::NoAddresses(bytes) => {
                 write!(f, "the IOMMU has no {bytes:#x} free bus addresses in one piece; use less memory")
             }

@@ -101,6 +101,9 @@ fn sort(ranges: &mut [(u64, u64)]) -> Result<(), Error> {
     Ok(())
 }
 
+/// First and last bus address where a write is an interrupt: on x86, and free of use elsewhere.
+const INTERRUPTS: (u64, u64) = (0xFEE0_0000, 0xFEEF_FFFF);
+
 /// Limits of an IOMMU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IommuLimits {
@@ -113,7 +116,8 @@ pub struct IommuLimits {
 }
 
 impl IommuLimits {
-    /// Reads structure `vfio_iommu_type1_info`. A kernel that states no ranges has all addresses.
+    /// Reads structure `vfio_iommu_type1_info`. A kernel that states no ranges has all addresses but those where a write is
+    /// an interrupt.
     ///
     /// # Errors
     /// [`Error::Information`].
@@ -125,7 +129,7 @@ impl IommuLimits {
         let first = first.ok_or(Error::Information("the information about the IOMMU is too short"))? as usize;
         let mut ranges = match capability(bytes, first, IOMMU_INFORMATION, IOVA_RANGES)? {
             Some(found) => pairs(found, bytes.len())?,
-            None => vec![(0, u64::MAX)],
+            None => vec![(0, INTERRUPTS.0 - 1), (INTERRUPTS.1 + 1, u64::MAX)],
         };
         sort(&mut ranges)?;
         let left = capability(bytes, first, IOMMU_INFORMATION, DMA_AVAILABLE)?;
@@ -259,7 +263,7 @@ mod tests {
 
     #[test]
     fn limits_are_read_and_what_cannot_be_is_refused() {
-        let whole = (0, u64::MAX);
+        let all = [(0, 0xFEDF_FFFF), (0xFEF0_0000, u64::MAX)];
         let limits = |page_sizes, ranges: &[(u64, u64)], mappings_left| {
             Ok(IommuLimits { page_sizes, ranges: ranges.to_vec(), mappings_left })
         };
@@ -288,9 +292,9 @@ mod tests {
         let with_left: Vec<u32> =
             with_left.iter().enumerate().map(|(at, word)| if at == 7 { 72 } else { *word }).collect();
         let rows: [(&str, Vec<u8>, Result<IommuLimits, Error>); 6] = [
-            ("an old kernel", words(&[16, 1, 0x1000, 0]), limits(0x1000, &[whole], None)),
-            ("no page sizes", words(&[16, 0, 0, 0]), limits(0x1000, &[whole], None)),
-            ("capabilities, but none", words(&[24, 3, 0x1000, 0, 0, 0]), limits(0x1000, &[whole], None)),
+            ("an old kernel", words(&[16, 1, 0x1000, 0]), limits(0x1000, &all, None)),
+            ("no page sizes", words(&[16, 0, 0, 0]), limits(0x1000, &all, None)),
+            ("capabilities, but none", words(&[24, 3, 0x1000, 0, 0, 0]), limits(0x1000, &all, None)),
             (
                 "ranges in any order and mappings",
                 words(&with_left),

@@ -90,6 +90,19 @@ impl Sysfs {
         count.and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
+    /// Files below `/dev` by which programs reach a function through UIO.
+    ///
+    /// # Errors
+    /// They cannot be looked for.
+    pub(super) fn uio_files(&self, address: PciAddress) -> io::Result<Vec<String>> {
+        match fs::read_dir(self.function_folder(address).join("uio")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            list => list?
+                .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+                .collect(),
+        }
+    }
+
     /// The only driver that may take a function, if one is set.
     pub(super) fn driver_override(&self, address: PciAddress) -> Option<String> {
         let driver = text(&self.function_folder(address).join("driver_override"))?;

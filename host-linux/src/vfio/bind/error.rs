@@ -38,7 +38,7 @@ pub enum BindError {
         /// How many.
         count: u32,
     },
-    /// The function, or another of its IOMMU group, is in use through VFIO.
+    /// The function, or another of its IOMMU group, is in use through VFIO or UIO.
     Open {
         /// The function.
         function: PciAddress,
@@ -46,6 +46,13 @@ pub enum BindError {
         file: PathBuf,
         /// The process that has it open, if that is known, and its name.
         process: Option<(u32, String)>,
+    },
+    /// A driver has the function that is neither the kernel's own nor one that leaves it to programs.
+    OtherDriver {
+        /// The function.
+        function: PciAddress,
+        /// The driver.
+        driver: String,
     },
     /// The driver is not loaded.
     NoDriver,
@@ -88,6 +95,7 @@ impl BindError {
             | Self::InUse { .. }
             | Self::VirtualFunctions { .. }
             | Self::Open { .. }
+            | Self::OtherDriver { .. }
             | Self::NoDriver => true,
             Self::Afterwards(_)
             | Self::Unknown(..)
@@ -158,6 +166,11 @@ impl fmt::Display for BindError {
                     None => write!(f, "another process; end that first (fuser -v {})", file.display()),
                 }
             }
+            Self::OtherDriver { function, driver } => write!(
+                f,
+                "PCI function {function} has the driver {driver}, of which it is not known who uses it; see to that, then take \
+                 the function from it (echo {function} > /sys/bus/pci/drivers/{driver}/unbind) and try again"
+            ),
             Self::NoDriver => f.write_str("the driver vfio-pci is not loaded; load it (modprobe vfio-pci)"),
             Self::NoFile { function, file } => write!(
                 f,

@@ -555,9 +555,101 @@ fn neighbours_in_the_way_are_a_warning() {
     let devices = machine.root().join("sys/kernel/iommu_groups/7/devices");
     symlink(&neighbour, devices.join("0000:01:00.1")).expect("a link");
     let system = machine.system();
-    let done = Plan::bind(&system, Machine::here()).expect("a plan").carry_out(&system).expect("bound");
-    let [warning] = done.warnings.as_slice() else { panic!("{:?}", done.warnings) };
+    let plan = Plan::bind(&system, Machine::here()).expect("a plan");
+    let warning = plan.in_the_way(&system, &[]).expect("looked at").expect("a warning");
     assert!(warning.contains("0000:01:00.1 (ahci)"), "{warning}");
+    let besides = ["0000:01:00.1".parse().expect("an address")];
+    assert_eq!(plan.in_the_way(&system, &besides), Ok(None), "it is bound, too");
+    plan.carry_out(&system).expect("bound");
+    assert_eq!(plan.in_the_way(&system, &[]), Ok(Some(warning)));
+    fs::remove_file(neighbour.join("driver")).expect("removed");
+    assert_eq!(plan.in_the_way(&system, &[]), Ok(None), "it is gone");
+}
+
+#[test]
+fn functions_are_not_taken_from_programs_that_use_them() {
+    type Row = (&'static str, &'static str, fn(&mut Machine), Result<(), &'static str>);
+    let uio = |m: &mut Machine| {
+        m.put(&format!("sys/bus/pci/devices/{HERE}/uio/uio3/name"), "x").put("dev/uio3", "");
+    };
+    let open = |m: &mut Machine| {
+        m.put(&format!("sys/bus/pci/devices/{HERE}/uio/uio3/name"), "x").put("dev/uio3", "");
+        m.open_in("77", "spdk_tgt", "uio3");
+    };
+    let rows: [Row; 7] = [
+        ("UIO, free", "uio_pci_generic", uio, Ok(())),
+        (
+            "UIO, in use",
+            "uio_pci_generic",
+            open,
+            Err(
+                "PCI function 0000:01:00.0 is in use: /dev/uio3 is open in process 77 (spdk_tgt); end that first",
+            ),
+        ),
+        (
+            "another UIO, in use",
+            "igb_uio",
+            open,
+            Err(
+                "PCI function 0000:01:00.0 is in use: /dev/uio3 is open in process 77 (spdk_tgt); end that first",
+            ),
+        ),
+        (
+            "another driver of VFIO, free",
+            "nvme_vfio_pci",
+            |m| {
+                m.put("dev/vfio/7", "");
+            },
+            Ok(()),
+        ),
+        (
+            "another driver of VFIO, in use",
+            "nvme_vfio_pci",
+            |m| {
+                m.put("dev/vfio/7", "").open_in("78", "qemu", "vfio/7");
+            },
+            Err(
+                "PCI function 0000:01:00.0 is in use: /dev/vfio/7 is open in process 78 (qemu); end that first",
+            ),
+        ),
+        ("a stub", "pci-stub", |_| {}, Ok(())),
+        (
+            "who knows",
+            "other",
+            |_| {},
+            Err(
+                "PCI function 0000:01:00.0 has the driver other, of which it is not known who uses it; see to that, then take \
+                 the function from it (echo 0000:01:00.0 > /sys/bus/pci/drivers/other/unbind) and try again",
+            ),
+        ),
+    ];
+    for (name, driver, change, expected) in rows {
+        let mut machine = Machine::new(Some(driver));
+        change(&mut machine);
+        let system = machine.system();
+        let plan = Plan::bind(&system, Machine::here());
+        let planned = plan.as_ref().map(drop).map_err(|error| machine.plain(error));
+        assert_eq!(planned, expected.map_err(str::to_owned), "{name}");
+        match plan {
+            Err(refused) => assert!(refused.is_refusal(), "{name}"),
+            Ok(plan) => {
+                // Somebody opens it between plan and deed.
+                if driver == "uio_pci_generic" {
+                    machine.open_in("79", "fio", "uio3");
+                    let refused = plan.carry_out(&system).expect_err(name);
+                    assert!(matches!(refused, BindError::Open { .. }), "{name}: {refused}");
+                    assert_eq!(
+                        (machine.driver().as_deref(), machine.chosen()),
+                        (Some(driver), None),
+                        "{name}"
+                    );
+                    fs::remove_dir_all(machine.root().join("proc/79")).expect("removed");
+                }
+                let done = plan.carry_out(&system).expect(name);
+                assert_eq!(done.driver.as_deref(), Some("vfio-pci"), "{name}");
+            }
+        }
+    }
 }
 
 #[test]
