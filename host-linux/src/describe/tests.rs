@@ -132,6 +132,12 @@ fn recorded_lists_decode() {
     assert_eq!(formats.len(), 64);
     assert_eq!(formats[0].meaning, "512 bytes, no metadata, best performance");
     assert_eq!(namespace.meaning, "131,072 blocks of 512 bytes");
+    let mut qualified = [0; 4096];
+    (qualified[8], qualified[9]) = (8, 1);
+    qualified[12..16].copy_from_slice(&u32::to_le_bytes(2 << 9 | 3 << 7 | 16));
+    let namespace = identify(0x05, 0, &qualified, &PAGE);
+    check("PIC", &namespace, &[("PIC.QPIFS", "1", ""), ("PIFA.STMLA", "1", "byte granularity")]);
+    assert_eq!(namespace.list("ELBAF")[0].meaning, "64b guard, storage tag of 16 bits");
     let state_formats = identify(0x20, 0, &[1, 0, 0, 0], &PAGE);
     assert_eq!(state_formats.list("CSVI")[0].meaning, "index 1 in migration commands");
 }
@@ -304,8 +310,8 @@ fn features_decode() {
         ),
         (
             "events",
-            feature(0x0B, current, 0x0000_0101, &[]),
-            &[("DW0.ASCBT", "1", ""), ("DW0.NSAN", "1", "")],
+            feature(0x0B, current, 0x0000_0501, &[]),
+            &[("DW0.ASCBT", "1", ""), ("DW0.NSAN", "1", ""), ("DW0.TLN", "1", ""), ("DW0.ANACN", "0", "")],
         ),
         ("keep alive", feature(0x0F, current, 120_000, &[]), &[("DW0.KATO", "120000", "120 s")]),
         (
