@@ -9,6 +9,9 @@ use nvme_core::wire::identify::{
 };
 use nvme_core::wire::{AdminOpcode, IoOpcode};
 
+/// Extended data of Get Log Page are supported: offsets and long parts (LPA bit 2).
+const EXTENDED_DATA: u8 = 1 << 2;
+
 /// A feature that is needed and not announced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsupported {
@@ -38,6 +41,8 @@ pub enum Feature {
     TrackUserData,
     /// Tracking of changes of host memory.
     TrackHostMemory,
+    /// Log pages in parts, and in long ones.
+    LogPageOffsets,
     /// An optional admin command.
     Admin(AdminOpcode),
     /// An optional I/O command.
@@ -52,6 +57,7 @@ impl Feature {
             Self::Migration => "Host Managed Live Migration".into(),
             Self::TrackUserData => "Track User Data Changes".into(),
             Self::TrackHostMemory => "Track Host Memory Changes".into(),
+            Self::LogPageOffsets => "reading a log page in parts".into(),
             Self::Admin(opcode) => format!("admin command {:#04x}, {opcode}", opcode.get()),
             Self::Io(opcode) => format!("I/O command {:#04x}, {opcode}", opcode.get()),
         }
@@ -63,7 +69,7 @@ impl Feature {
 fn admin_bit(opcode: AdminOpcode) -> Result<Option<Admin>, ()> {
     Ok(Some(match opcode.get() {
         0x00..=0x02 | 0x04..=0x06 | 0x08..=0x0A | 0x0C => return Ok(None),
-        // Announced by KAS; without it the controller refuses.
+        // Announced by KAS.
         0x18 => return Ok(None),
         0x0D | 0x15 => Admin::NAMESPACE_MANAGEMENT,
         0x10 | 0x11 => Admin::FIRMWARE,
@@ -102,7 +108,9 @@ pub fn is_in_identify(feature: Feature) -> bool {
     match feature {
         Feature::Admin(opcode) => admin_bit(opcode).is_ok(),
         Feature::Io(opcode) => io_bit(opcode).is_ok(),
-        Feature::Migration | Feature::TrackUserData | Feature::TrackHostMemory => true,
+        Feature::Migration | Feature::TrackUserData | Feature::TrackHostMemory | Feature::LogPageOffsets => {
+            true
+        }
     }
 }
 
@@ -134,6 +142,16 @@ pub fn require(identity: &ControllerIdentity, feature: Feature) -> Result<(), Un
         Feature::Migration => in_oacs(Admin::HOST_MANAGED_LIVE_MIGRATION),
         Feature::TrackUserData => in_trattr(TrackingAttributes::USER_DATA),
         Feature::TrackHostMemory => in_trattr(TrackingAttributes::HOST_MEMORY),
+        Feature::LogPageOffsets if identity.log_page_attributes & EXTENDED_DATA != 0 => Ok(()),
+        Feature::LogPageOffsets => refuse(
+            "LPA in Identify Controller",
+            format!("{:#04x}, bit 2 clear", identity.log_page_attributes),
+        ),
+        Feature::Admin(opcode)
+            if opcode == AdminOpcode::KEEP_ALIVE && identity.keep_alive_granularity == 0 =>
+        {
+            refuse("KAS in Identify Controller", "0".into())
+        }
         Feature::Admin(opcode) => match admin_bit(opcode) {
             Ok(None) => Ok(()),
             Ok(Some(bit)) => in_oacs(bit),
@@ -188,6 +206,15 @@ mod tests {
             ),
             ("Migration Send without it", 0, 0, 0, admin(0x41), Some("bit 11 clear")),
             ("data queue without it", 0, 0, 0, admin(0x45), Some("bit 11 clear")),
+            ("Keep Alive without a timer", 0, 0, 0, admin(0x18), Some("KAS in Identify Controller is 0")),
+            (
+                "parts of log pages",
+                0,
+                0,
+                0,
+                Feature::LogPageOffsets,
+                Some("LPA in Identify Controller is 0x00, bit 2"),
+            ),
             ("user data", 0x0800, 0, 2, Feature::TrackUserData, None),
             (
                 "no user data",

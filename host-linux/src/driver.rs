@@ -506,6 +506,7 @@ mod tests {
                 block_size,
                 unique_id: [7; 16],
                 faults: Arc::default(),
+                quirks: nvme_controller::Quirks::empty(),
                 controllers: controllers.clone(),
             })
             .expect("subsystem");

@@ -16,7 +16,7 @@
 use std::str::FromStr;
 
 use nvme_core::migration::Quirks;
-use nvme_core::wire::identify::ControllerIdentity;
+use nvme_core::wire::identify::{ControllerIdentity, OptionalAdminCommands};
 
 /// A model with quirks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Model {
     pub model: &'static str,
     /// Firmware revision (FR), alike.
     pub firmware: &'static str,
+    /// Whether only those of the model count that announce Host Managed Live Migration (OACS bit 11).
+    pub migrates: bool,
     /// What it does otherwise.
     pub quirks: Quirks,
 }
@@ -39,12 +41,15 @@ pub const MODELS: &[Model] = &[Model {
     vendor: 0x1B36,
     model: "QEMU NVMe Ctrl",
     firmware: "9.2.50",
+    // Every build of that development version has this firmware revision, with the emulation or without.
+    migrates: true,
     quirks: Quirks::EMULATED_TP4159,
 }];
 
 impl Model {
-    fn matches(&self, vendor: u16, model: &[u8], firmware: &[u8]) -> bool {
+    fn matches(&self, vendor: u16, model: &[u8], firmware: &[u8], migrates: bool) -> bool {
         self.vendor == vendor
+            && (migrates || !self.migrates)
             && matches(self.model.as_bytes(), model)
             && matches(self.firmware.as_bytes(), firmware)
     }
@@ -54,7 +59,8 @@ impl Model {
 #[must_use]
 pub fn recognise(identity: &ControllerIdentity) -> Option<&'static Model> {
     let (model, firmware) = (identity.model_number.as_bytes(), identity.firmware_revision.as_bytes());
-    MODELS.iter().find(|known| known.matches(identity.vendor, model, firmware))
+    let migrates = identity.admin_commands.contains(OptionalAdminCommands::HOST_MANAGED_LIVE_MIGRATION);
+    MODELS.iter().find(|known| known.matches(identity.vendor, model, firmware, migrates))
 }
 
 /// Whether a text is like a pattern in which `*` stands for any text. Bounded by the product of both lengths.
@@ -169,13 +175,15 @@ mod tests {
     }
 
     #[test]
-    fn models_are_recognised_by_all_three() {
-        let quirks = |vendor, model: &str, firmware: &str| {
+    fn models_are_recognised_by_all_they_say() {
+        let of = |vendor, model: &str, firmware: &str, migrates| {
             MODELS
                 .iter()
-                .find(|known| known.matches(vendor, model.as_bytes(), firmware.as_bytes()))
+                .find(|known| known.matches(vendor, model.as_bytes(), firmware.as_bytes(), migrates))
                 .map(|known| known.quirks)
         };
+        assert_eq!(of(0x1B36, "QEMU NVMe Ctrl", "9.2.50", false), None, "not patched");
+        let quirks = |vendor, model: &str, firmware: &str| of(vendor, model, firmware, true);
         assert_eq!(quirks(0x1B36, "QEMU NVMe Ctrl", "9.2.50"), Some(Quirks::EMULATED_TP4159));
         assert_eq!(quirks(0x1B36, "QEMU NVMe Ctrl", "10.0.2"), None, "without the emulation");
         assert_eq!(quirks(0x8086, "QEMU NVMe Ctrl", "9.2.50"), None);

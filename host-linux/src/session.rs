@@ -99,7 +99,7 @@ pub struct Session<'d> {
 }
 
 impl<'d> Session<'d> {
-    /// Brings the controller up in whatever state it is, and identifies it. Every admin command is given up after `timeout`.
+    /// Brings the controller up in whatever state it is, and identifies it. Every command is given up after `timeout`.
     ///
     /// # Errors
     /// Why it cannot be driven.
@@ -161,13 +161,13 @@ impl<'d> Session<'d> {
         self.device.space()
     }
 
-    /// How long an admin command may take.
+    /// How long a command may take.
     #[must_use]
     pub const fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Gives admin commands another time-out from now on.
+    /// Gives commands another time-out from now on.
     pub const fn set_timeout(&mut self, timeout: Duration) {
         self.timeout = timeout;
     }

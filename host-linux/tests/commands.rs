@@ -351,8 +351,41 @@ fn any_command_can_be_sent_and_its_completion_is_shown() {
 #[test]
 fn controllers_are_reset_and_listed() {
     let dir = tempfile::tempdir().expect("directory");
-    let rows: [(&str, i32, &[&str]); 6] = [
+    let rows: [(&str, i32, &[&str]); 13] = [
         ("reset embedded:d --yes", 0, &["controller reset, ready and identified again", "serial number D"]),
+        ("reset embedded:d --subsystem --yes", 0, &["subsystem reset, ready and identified again"]),
+        (
+            "reset embedded:d/2 --subsystem --yes",
+            3,
+            &["NVM Subsystem Reset is not supported", "CAP.NSSRS is 0"],
+        ),
+        // One that does not answer, one that does not become ready, one that has no queues to give.
+        (
+            "reset embedded:d --yes --timeout 1s --embedded d,fault=drop,opcode=06,times=1",
+            0,
+            &["did not work before the reset", "controller reset, ready"],
+        ),
+        (
+            "reset embedded:d --yes --embedded d,fault=never-ready,times=1",
+            0,
+            &["did not work before the reset", "controller reset, ready"],
+        ),
+        (
+            "reset embedded:d --yes --embedded d,fault=status=0/06,opcode=05,times=1",
+            0,
+            &["had no I/O queue pair before the reset", "controller reset, ready"],
+        ),
+        // It is brought up once, and that is after the reset.
+        (
+            "reset embedded:d --subsystem --yes --embedded d,fault=never-ready,nth=2",
+            0,
+            &["subsystem reset, ready"],
+        ),
+        (
+            "reset embedded:d --subsystem --yes --embedded d,fault=status=0/06,opcode=06,times=1",
+            1,
+            &["after the subsystem reset: ", "Internal Error"],
+        ),
         ("reset embedded:d/2 --controller --yes --json", 0, &["\"reset\": \"controller\""]),
         ("reset embedded:d --function --yes", 3, &["reset of the function is not supported"]),
         ("list", 0, &["!error"]),
@@ -446,6 +479,22 @@ fn bad_input_is_refused_before_anything_is_sent() {
         ("reset P", &["--yes"]),
         ("reset P --function --subsystem --yes", &["--"]),
         ("list P P", &["is named twice"]),
+        ("list P embedded:e --embedded e,image=a.img", &["a.img is the same file as that of another"]),
+        ("list embedded:e --embedded e,size=2M,image=a.img", &["leave size out"]),
+        ("list embedded:e --embedded e,quirks=speed", &["\"speed\"", "limits-read-zero"]),
+        ("list embedded:e --embedded e,fault=speed", &["\"speed\"", "nvme-lm faults"]),
+        ("features set P --feature 7 --value 1 --yes", &["not set", "number of its queues"]),
+        ("features set P --feature 0x0d --value 1 --yes", &["not set", "after it was given back"]),
+        ("features set P --feature 4 --value 1", &["feature 0x04", "--yes"]),
+        ("features set P --feature 4 --value 1 --data odd --yes", &["takes no data", "--data"]),
+        ("features set P --feature 0x16 --value 0 --yes", &["takes 512 bytes of data", "--data"]),
+        ("features set P --feature 0x16 --value 0 --data odd --yes", &["takes 512 bytes of data, not 5000"]),
+        ("features set P --feature 0x81 --value 1 --yes", &["takes 16 bytes of data"]),
+        ("features set P --feature 0x81 --value 0 --yes", &["takes 8 bytes of data"]),
+        ("features set P --feature 0xc1 --value 0 --data odd --yes", &["5000", "more than 4096"]),
+        ("features set P --feature 0xc1 --value 0 --data none --yes", &["none", "No such file"]),
+        ("features get P --feature 0xc1 --receive 8K", &["8192", "more than 4096"]),
+        ("admin P --opcode 0x20", &["may change", "--yes"]),
         ("bench P", &["--op"]),
         ("bench P --op wipe", &["wipe", "randwrite"]),
         ("bench P --op write", &["nobody can be asked", "--yes"]),
@@ -486,4 +535,50 @@ fn what_was_given_up_does_not_answer_for_what_comes_later() {
         .expect("nvme-lm starts");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
+}
+
+#[test]
+fn features_have_the_memory_that_they_need() {
+    let dir = tempfile::tempdir().expect("directory");
+    fs::write(dir.path().join("behavior"), [&[1][..], &[0; 511]].concat()).expect("file");
+    let rows: [(&str, i32, &[&str]); 8] = [
+        ("features get embedded:d --feature 0x16", 0, &["ACRE"]),
+        ("features get embedded:d --feature 0x16 --raw --receive 2", 0, &[]),
+        ("features set embedded:d --feature 0x16 --value 0 --data behavior --yes", 0, &["feature 0x16 set"]),
+        // Neither reads or writes memory that is nobody's.
+        ("features get embedded:d --feature 0x03", 1, &["Invalid Field in Command (0/02h)"]),
+        ("features get embedded:d --feature 0xc1", 1, &["Invalid Field in Command (0/02h)"]),
+        ("features get embedded:d --feature 0xc1 --receive 4K", 1, &["Invalid Field in Command (0/02h)"]),
+        ("features set embedded:d --feature 0xc1 --value 0 --yes", 1, &["Invalid Field in Command (0/02h)"]),
+        ("features set embedded:d --feature 0x0d --value 0 --yes", 1, &["Invalid Field in Command (0/02h)"]),
+    ];
+    for (line, status, words) in rows {
+        let output = check(dir.path(), line, status, words);
+        if line.contains("--raw") {
+            assert_eq!(output.stdout.len(), 6, "{line}: dword 0, and what was asked for");
+        }
+    }
+}
+
+#[test]
+fn an_image_has_one_user() {
+    let dir = tempfile::tempdir().expect("directory");
+    let place = image(dir.path(), BLOCK);
+    let file = fs::File::open(dir.path().join("a.img")).expect("file");
+    file.lock().expect("a lock");
+    check(
+        dir.path(),
+        &format!("read {place} --lba 0 --blocks 1"),
+        2,
+        &["a.img is in use by another program"],
+    );
+    file.unlock().expect("no lock");
+    check(dir.path(), &format!("read {place} --lba 0 --blocks 1"), 0, &[]);
+    std::os::unix::fs::symlink("a.img", dir.path().join("b.img")).expect("a link");
+    check(
+        dir.path(),
+        &format!("list embedded:d embedded:e {} --embedded e,image=b.img", &place[10..]),
+        2,
+        &["same file"],
+    );
 }

@@ -57,7 +57,33 @@ fn documents(output: &Output) -> Vec<Value> {
 #[test]
 fn each_command_says_what_it_did_and_what_it_undoes() {
     let deleted = "queue 0 was still there: deleted";
-    let rows: [(&str, i32, &[&str], &[&str]); 15] = [
+    let rows: [(&str, i32, &[&str], &[&str]); 18] = [
+        (
+            // It was carried out and never answered.
+            "suspend embedded:demo --controller 2 --timeout 1s --embedded demo,fault=drop,opcode=41,times=1",
+            1,
+            &[],
+            &[
+                "was not suspended within 1s",
+                "controller 2 was suspended late and is resumed: its guest runs on",
+            ],
+        ),
+        (
+            // It is still on its way.
+            "suspend embedded:demo --controller 2 --timeout 1s --embedded demo,fault=drop,opcode=41,nth=1;status=1/3a,opcode=41",
+            1,
+            &[],
+            &[
+                "was not suspended within 1s",
+                "its suspend has still not completed, and its guest may be suspended",
+            ],
+        ),
+        (
+            "track memory embedded:demo --controller 2 --guest embedded:demo/2",
+            0,
+            &["0x0000", " KiB"],
+            &["host memory was still tracked for controller 2: stopped"],
+        ),
         ("formats embedded:demo", 0, &["index  NVMe Controller State\n    1  version 0\n"], &[]),
         (
             "cdq create embedded:demo --controller 2",
@@ -134,7 +160,7 @@ fn what_a_controller_does_not_announce_is_not_sent() {
 #[test]
 fn a_script_keeps_what_its_lines_leave() {
     type Row<'a> = (&'a str, &'a str, i32, &'a [&'a str], &'a [&'a str]);
-    let rows: [Row<'_>; 10] = [
+    let rows: [Row<'_>; 14] = [
         (
             "a queue by its name",
             "cdq create embedded:demo --controller 2 --entries 64\n\
@@ -205,6 +231,38 @@ fn a_script_keeps_what_its_lines_leave() {
             &[],
             &["embedded:demo/2 is to be driven by a guest and by commands of the same script"],
         ),
+        (
+            "a suspension stays as it was",
+            "suspend embedded:demo --controller 2\nstate get embedded:demo --controller 2 --suspend --output /dev/null\n\
+             resume embedded:demo --controller 2\n-resume embedded:demo --controller 2",
+            0,
+            &["is suspended\n", "\ncontroller 2 is resumed\n"],
+            &["line 4: ", "Controller Not Suspended"],
+        ),
+        (
+            "nothing to watch of a suspended controller",
+            "track start embedded:demo --controller 2\nsuspend embedded:demo --controller 2\n\
+             cdq watch embedded:demo --controller 2 --seconds 600\nresume embedded:demo --controller 2",
+            0,
+            &["log started\nlog ended: the controller is suspended", "2 of them markers", "is resumed"],
+            &["queue 0 was still there: deleted"],
+        ),
+        (
+            "a log that was stopped and starts again",
+            "track start embedded:demo --controller 2\ntrack stop embedded:demo --controller 2\n\
+             cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --count 9",
+            0,
+            &["log started\nlog stopped\nlog started\nchanged ", "entries       9 "],
+            &["queue 0 was still there: deleted"],
+        ),
+        (
+            "time-outs of a line are its own",
+            "suspend embedded:demo --controller 2 --embedded demo,fault=delay=2s,opcode=41,nth=2\n\
+             formats embedded:demo --timeout 10ms",
+            0,
+            &["is suspended"],
+            &["controller 2 was still suspended and is resumed"],
+        ),
         ("nothing runs if a line is wrong", "formats embedded:demo\nformat", 2, &[], &["line 2: "]),
     ];
     for (name, text, status, says, notes) in rows {
@@ -252,7 +310,7 @@ fn a_state_goes_into_a_file_and_back() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (state, cut) = (path("controller.state"), path("cut.state"));
     type Row<'a> = (&'a str, String, i32, &'a [&'a str], &'a [&'a str]);
-    let rows: [Row<'_>; 8] = [
+    let rows: [Row<'_>; 9] = [
         (
             "read from a controller that runs",
             format!("state get embedded:demo --controller 2 --vendor 0 --output {state}"),
@@ -271,17 +329,24 @@ fn a_state_goes_into_a_file_and_back() {
         ("compared", format!("state diff {state} {state}"), 0, &["both states are the same"], &[]),
         (
             "given back",
-            format!("state set embedded:demo --controller 2 --suspend --input {state}"),
+            format!("state set embedded:demo --controller 2 --suspend --input {state} --yes"),
             0,
             &["controller 2 has the state", "in 1 commands"],
             &[],
         ),
         (
             "given to a controller that runs",
-            format!("state set embedded:demo --controller 2 --input {state}"),
+            format!("state set embedded:demo --controller 2 --input {state} --yes"),
             1,
             &[],
             &["Set Controller State", "Invalid Controller Identifier (1/1Fh)"],
+        ),
+        (
+            "not without a yes",
+            format!("state set embedded:demo --controller 2 --suspend --input {state}"),
+            2,
+            &[],
+            &["the state of controller 2 is overwritten by embedded:demo: nobody can be asked"],
         ),
         ("not there", format!("state show {}", path("nothing")), 2, &[], &["No such file"]),
         (
@@ -298,7 +363,7 @@ fn a_state_goes_into_a_file_and_back() {
     let whole = std::fs::read(&state).expect("the state");
     std::fs::write(&cut, &whole[..40]).expect("a file");
     check("shown as far as it goes", &run(&["state", "show", &cut]), 1, &["CSATTR"], &["cut.state: "]);
-    let set = ["state", "set", "embedded:demo", "--controller", "2", "--input", &cut];
+    let set = ["state", "set", "embedded:demo", "--controller", "2", "--input", &cut, "--yes"];
     check("nothing sent of half a state", &run(&set), 2, &[], &["cut.state: "]);
     let mut other = whole.clone();
     other[2] ^= 1;
@@ -368,6 +433,11 @@ fn watching_ends_by_itself_and_tells_of_the_end() {
     check("a queue of an earlier line", &script(&[], text), 0, &parts, &[]);
     let busy = "cdq watch embedded:demo --controller 2 --guest embedded:demo/1 --seconds 0";
     check("the manager cannot be the guest", &run(&words(busy)), 2, &[], &["embedded:demo/1 is named twice"]);
+    let stuck = "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --entries 64 --seconds 600 \
+                 --embedded demo,fault=cdq-head-refused";
+    let words_of_it = ["log started\nchanged ", "head updates  0, "];
+    let why = ["the head of the queue could not be moved, 3 times in a row"];
+    check("heads refused", &run(&words(stuck)), 1, &words_of_it, &why);
     let strange = "cdq watch embedded:demo/2 --controller 1 --seconds 0";
     check("not announced", &run(&words(strange)), 3, &[], &["bit 11 clear; nothing was sent"]);
 }
@@ -433,7 +503,10 @@ fn quirks_are_recognised_listed_and_chosen() {
             "cdq create embedded:demo --controller 2 --layout prp-list --quirks +contiguous-queues-only",
             0,
             &["128 KiB, contiguous"],
-            &["queue 0 was still there: deleted"],
+            &[
+                "is contiguous, because of the quirk contiguous-queues-only",
+                "queue 0 was still there: deleted",
+            ],
         ),
         (
             "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --count 100 --quirks +events-once",

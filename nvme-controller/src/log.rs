@@ -116,6 +116,10 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
                 self.post_entry(slot, LbaMigrationEntry::marker(EntrySequence::LastStopped));
             }
             self.set_logging(slot, Logging::Off);
+            // Whatever ended it before, a log that was stopped starts like any other.
+            if let Some(queue) = self.data_queues.get_mut(slot).and_then(|slot| slot.0.as_mut()) {
+                queue.overflowed = false;
+            }
             return Ok(());
         }
         let run = self.controllers.get(queue.target).map_or(Run::Running, |target| target.target.run);

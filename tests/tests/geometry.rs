@@ -49,6 +49,7 @@ fn bench() -> (EmbeddedSubsystem, RawHost, RawHost) {
         block_size: 512,
         unique_id: [1; 16],
         faults: Default::default(),
+        quirks: nvme_controller::Quirks::empty(),
         controllers: controllers.to_vec(),
     })
     .expect("a subsystem");

@@ -54,6 +54,7 @@ fn bench() -> Bench {
         block_size: 4096,
         unique_id: [1; 16],
         faults: Default::default(),
+        quirks: nvme_controller::Quirks::empty(),
         controllers: controllers.to_vec(),
     })
     .expect("a subsystem");

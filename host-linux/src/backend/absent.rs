@@ -76,7 +76,12 @@ impl AbsentController {
             let (name, value) = line.split_once([' ', '\t', '=']).ok_or_else(wrong)?;
             let known = PROPERTIES.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name.trim()));
             let (name, offset, bytes) = *known.ok_or_else(wrong)?;
-            let digits = value.trim().trim_start_matches("0x");
+            let value = value.trim();
+            let digits = value.strip_prefix("0x").unwrap_or(value);
+            // The library takes a sign, too.
+            if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+                return Err(wrong());
+            }
             let value = u64::from_str_radix(digits, 16).map_err(|_| wrong())?;
             if bytes == 4 && value > u64::from(u32::MAX) {
                 return Err(PropertiesError::Value(number, name));
@@ -141,6 +146,9 @@ mod tests {
             ("CC", PropertiesError::Line(1, "CC".into())),
             ("XY 1", PropertiesError::Line(1, "XY 1".into())),
             ("\nCC x", PropertiesError::Line(2, "CC x".into())),
+            ("CC 0x0x1", PropertiesError::Line(1, "CC 0x0x1".into())),
+            ("CC +1", PropertiesError::Line(1, "CC +1".into())),
+            ("CC 0x", PropertiesError::Line(1, "CC 0x".into())),
             ("CC 100000000", PropertiesError::Value(1, "CC")),
             ("CC 1\nCC 1", PropertiesError::Twice(2, "CC")),
             ("CC 1\nAQA 1\nACQ 1", PropertiesError::Missing("ASQ")),

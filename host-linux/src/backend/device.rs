@@ -2,9 +2,12 @@
 //! Opening controllers together.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nvme_controller::fault::FaultSlot;
 use nvme_core::wire::{BusAddr, ControllerId, QueueId};
 
 use super::embedded::{MANAGER, Used};
@@ -149,6 +152,7 @@ pub struct Devices {
     devices: Vec<Device>,
     _mapped: Vec<Mapped>,
     subsystems: BTreeMap<String, EmbeddedSubsystem>,
+    faults: BTreeMap<String, Arc<[FaultSlot]>>,
 }
 
 impl Drop for Devices {
@@ -241,7 +245,7 @@ impl Devices {
             }
             signals.push(signal);
         }
-        let subsystems = start_subsystems(&used, &options.embedded)?;
+        let (subsystems, faults) = start_subsystems(&used, &options.embedded)?;
         // On the way out, too, controllers go before the memory they reach.
         let mut mapped = Vec::new();
         let mut devices: Vec<Device> = Vec::new();
@@ -288,7 +292,7 @@ impl Devices {
             };
             devices.push(device);
         }
-        Ok(Self { devices, _mapped: mapped, subsystems })
+        Ok(Self { devices, _mapped: mapped, subsystems, faults })
     }
 
     /// The controllers, in the order in which they were asked for.
@@ -301,6 +305,12 @@ impl Devices {
     #[must_use]
     pub fn at(&self, address: &Address) -> Option<&Device> {
         self.devices.iter().find(|device| resolved(&device.address) == resolved(address))
+    }
+
+    /// The faults of an embedded subsystem, with how often each occurred; none if it does not run.
+    #[must_use]
+    pub fn faults(&self, subsystem: &str) -> &[FaultSlot] {
+        self.faults.get(subsystem).map_or(&[], |faults| faults)
     }
 
     /// Names of the embedded subsystems that run for these controllers.
@@ -366,10 +376,14 @@ fn spaces(
     Ok(spaces)
 }
 
+/// Embedded subsystems by name, and what each does wrong.
+type Subsystems = (BTreeMap<String, EmbeddedSubsystem>, BTreeMap<String, Arc<[FaultSlot]>>);
+
 fn start_subsystems(
     used: &BTreeMap<String, Vec<Used>>,
     options: &[EmbeddedOptions],
-) -> Result<BTreeMap<String, EmbeddedSubsystem>, OpenError> {
+) -> Result<Subsystems, OpenError> {
+    let mut images = Vec::new();
     for (at, option) in options.iter().enumerate() {
         if options[..at].iter().any(|other| other.name == option.name) {
             return Err(OpenError::TwiceConfigured(option.name.clone()));
@@ -377,11 +391,24 @@ fn start_subsystems(
         if !used.contains_key(&option.name) {
             return Err(OpenError::NotUsed(option.name.clone()));
         }
+        // What is wrong with a file otherwise is found when it is opened.
+        if let Some(path) = &option.image
+            && let Ok(found) = fs::metadata(path)
+        {
+            let file = (found.dev(), found.ino());
+            if images.contains(&file) {
+                return Err(OpenError::ImageTwice(path.clone()));
+            }
+            images.push(file);
+        }
     }
-    let start = |(name, controllers): (&String, &Vec<_>)| {
+    let (mut subsystems, mut faults) = Subsystems::default();
+    for (name, controllers) in used {
         let option = options.iter().find(|option| option.name == *name).cloned();
         let option = option.unwrap_or_else(|| EmbeddedOptions::new(name));
-        Ok((name.clone(), option.start(controllers)?))
-    };
-    used.iter().map(start).collect()
+        let slots: Arc<[FaultSlot]> = option.faults.iter().copied().map(FaultSlot::new).collect();
+        subsystems.insert(name.clone(), option.start(controllers, Arc::clone(&slots))?);
+        faults.insert(name.clone(), slots);
+    }
+    Ok((subsystems, faults))
 }

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Embedded subsystems as addresses name them.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nvme_controller::Quirks;
+use nvme_controller::fault::{FaultRule, FaultSlot};
 use nvme_core::wire::ControllerId;
 
 use super::OpenError;
@@ -46,28 +49,52 @@ pub struct EmbeddedOptions {
     pub block_size: u32,
     /// Its namespace in this file, whole; in memory if none.
     pub image: Option<PathBuf>,
+    /// Deviations of other models that its controllers imitate.
+    pub quirks: Quirks,
+    /// What its controllers do wrong.
+    pub faults: Vec<FaultRule>,
 }
 
 impl EmbeddedOptions {
     /// A namespace of 64 MiB in memory, blocks of 4 KiB.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), size: 64 << 20, block_size: 4096, image: None }
+        Self {
+            name: name.to_owned(),
+            size: 64 << 20,
+            block_size: 4096,
+            image: None,
+            quirks: Quirks::empty(),
+            faults: Vec::new(),
+        }
     }
 
     fn open(&self) -> Result<Arc<File>, OpenError> {
         match &self.image {
             None => FileStorage::memory(&self.name, self.size).map_err(OpenError::Memory),
-            Some(path) => match File::options().read(true).write(true).open(path) {
-                Ok(file) => Ok(Arc::new(file)),
-                Err(error) => Err(OpenError::Image(path.clone(), error)),
-            },
+            Some(path) => {
+                let wrong = |error| OpenError::Image(path.clone(), error);
+                let file = File::options().read(true).write(true).open(path).map_err(wrong)?;
+                match file.try_lock() {
+                    // Where files cannot be locked there is nobody to be told from.
+                    Ok(()) => Ok(Arc::new(file)),
+                    Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                        Ok(Arc::new(file))
+                    }
+                    Err(TryLockError::Error(error)) => Err(wrong(error)),
+                    Err(TryLockError::WouldBlock) => Err(OpenError::ImageInUse(path.clone())),
+                }
+            }
         }
     }
 
     /// Starts the subsystem with the two controllers that every one has and those that are `used`, each with the memory it
     /// reaches and the signal it raises.
-    pub(super) fn start(&self, used: &[Used]) -> Result<EmbeddedSubsystem, OpenError> {
+    pub(super) fn start(
+        &self,
+        used: &[Used],
+        faults: Arc<[FaultSlot]>,
+    ) -> Result<EmbeddedSubsystem, OpenError> {
         let mut controllers = Vec::new();
         let mut ids: Vec<ControllerId> = used.iter().map(|used| used.id).collect();
         for id in [MANAGER, MIGRATABLE] {
@@ -98,7 +125,8 @@ impl EmbeddedOptions {
             namespace: self.open()?,
             block_size: self.block_size,
             unique_id: *b"nvme-lm namespac",
-            faults: Arc::default(),
+            faults,
+            quirks: self.quirks,
             controllers,
         };
         EmbeddedSubsystem::start(setup).map_err(|error| OpenError::Embedded(self.name.clone(), error))

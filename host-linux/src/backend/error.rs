@@ -22,6 +22,10 @@ pub enum OpenError {
     Embedded(String, StartError),
     /// The image of an embedded subsystem cannot be used.
     Image(PathBuf, io::Error),
+    /// Another program uses the image of an embedded subsystem.
+    ImageInUse(PathBuf),
+    /// One file is the image of two embedded subsystems.
+    ImageTwice(PathBuf),
     /// Two images, sizes or block sizes for one embedded subsystem.
     TwiceConfigured(String),
     /// Options for an embedded subsystem that no address names.
@@ -40,7 +44,15 @@ impl OpenError {
     /// Whether what was asked for makes no sense, whatever the system is like.
     #[must_use]
     pub const fn is_bad_request(&self) -> bool {
-        matches!(self, Self::TwiceConfigured(_) | Self::NotUsed(_) | Self::NoController(..) | Self::Twice(_))
+        matches!(
+            self,
+            Self::TwiceConfigured(_)
+                | Self::NotUsed(_)
+                | Self::NoController(..)
+                | Self::Twice(_)
+                | Self::ImageInUse(_)
+                | Self::ImageTwice(_)
+        )
     }
 }
 
@@ -51,6 +63,14 @@ impl fmt::Display for OpenError {
             Self::VfioUser(error) => error.fmt(f),
             Self::Embedded(name, error) => write!(f, "embedded subsystem {name}: {error}"),
             Self::Image(path, error) => write!(f, "image {}: {error}", path.display()),
+            Self::ImageInUse(path) => {
+                write!(f, "image {} is in use by another program", path.display())
+            }
+            Self::ImageTwice(path) => write!(
+                f,
+                "image {} is the same file as that of another embedded subsystem; give each an image of its own",
+                path.display()
+            ),
             Self::TwiceConfigured(name) => {
                 write!(f, "embedded subsystem {name} is described twice; give --embedded {name} once")
             }

@@ -70,7 +70,12 @@ impl Pump {
             while !stopped.load(Ordering::Relaxed) {
                 match &wake {
                     Wake::Signal(from) if !from.wait(LOOK) => continue,
-                    Wake::Vectors(vectors) if matches!(vectors.wait_any(LOOK), Ok(false)) => continue,
+                    Wake::Vectors(vectors) => match vectors.wait_any(LOOK) {
+                        Ok(false) => continue,
+                        Ok(true) => {}
+                        // A system that cannot wait is polled.
+                        Err(_) => thread::sleep(POLL),
+                    },
                     Wake::Polling => thread::sleep(POLL),
                     _ => {}
                 }

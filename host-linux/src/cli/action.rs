@@ -296,6 +296,12 @@ pub(crate) struct Sessions<'d> {
 }
 
 impl<'d> Sessions<'d> {
+    /// The controllers.
+    #[cfg(test)]
+    pub(crate) const fn devices(&self) -> &'d Devices {
+        self.devices
+    }
+
     fn place(&self, address: &Address) -> Result<usize, CommandError> {
         let is_at = |session: &Session<'_>| is_same_controller(session.device().address(), address);
         let place = self.sessions.iter().position(is_at);
@@ -347,11 +353,17 @@ impl<'d> Sessions<'d> {
         output: &Output,
     ) -> Result<(), CommandError> {
         let force = std::mem::replace(&mut self.force, connect.force);
+        let mut before = Vec::new();
         for session in &mut self.sessions {
+            before.push((session.timeout(), session.quirks()));
             session.set_timeout(connect.timeout());
         }
         let done = self.carry_out(action, connect, output);
         self.force = force;
+        for (session, (timeout, quirks)) in self.sessions.iter_mut().zip(before) {
+            session.set_timeout(timeout);
+            session.set_quirks(quirks);
+        }
         done
     }
 
@@ -376,29 +388,43 @@ impl<'d> Sessions<'d> {
         Ok(())
     }
 
-    /// Undoes what commands left in controllers.
-    fn undo(&mut self, output: &Output) -> Result<(), CommandError> {
+    /// Undoes what commands left in controllers; what could not be is added to `errors`.
+    fn undo(&mut self, output: &Output, errors: &mut Vec<CommandError>) {
         let mut standing = std::mem::take(&mut self.standing);
-        let mut first = Ok(());
         for session in &mut self.sessions {
-            let undone = standing.undo(session, output);
-            first = first.and(undone);
+            errors.extend(standing.undo(session, output).err());
         }
-        first
     }
 
-    /// Ends all sessions; the first error is returned.
-    fn close(self) -> Result<(), CommandError> {
-        let mut first = Ok(());
+    /// Ends all sessions; those that could not be are added to `errors`.
+    fn close(self, errors: &mut Vec<CommandError>) {
         for session in self.sessions {
             let address = session.device().address().clone();
             if let Err(error) = session.close() {
-                let error = CommandError::Failed(format!("{address} could not be brought down: {error}"));
-                first = first.and(Err(error));
+                errors.push(CommandError::Failed(format!("{address} could not be brought down: {error}")));
             }
         }
-        first
     }
+}
+
+/// What came of a command: its own error before those of cleaning up, which are said beside it.
+fn outcome(
+    worked: Result<(), CommandError>,
+    cleaning: Vec<CommandError>,
+    output: &Output,
+) -> Result<(), CommandError> {
+    let mut cleaning = cleaning.into_iter();
+    let Some(first) = worked.err().or_else(|| cleaning.next()) else { return Ok(()) };
+    let mut changed = false;
+    for error in cleaning {
+        output.note(&error.to_string());
+        changed = true;
+    }
+    // Bad input means that nothing was changed.
+    if changed && first.exit_status() == BAD_INPUT {
+        return Err(CommandError::Failed(first.to_string()));
+    }
+    Err(first)
 }
 
 /// A command that works on controllers in use.
@@ -459,9 +485,10 @@ pub(crate) fn with_sessions(
         }
     }
     let worked = opened.and_then(|()| work(&mut sessions));
-    let undone = sessions.undo(output);
-    let closed = sessions.close();
-    worked.and(undone).and(closed)
+    let mut cleaning = Vec::new();
+    sessions.undo(output, &mut cleaning);
+    sessions.close(&mut cleaning);
+    outcome(worked, cleaning, output)
 }
 
 /// Carries a command out and says how it ended.
@@ -484,5 +511,58 @@ pub(crate) fn finish(result: Result<(), CommandError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => complain(error.exit_status(), &error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_hides_another() {
+        let input = || CommandError::Input("input".into());
+        let failed = |what: &str| CommandError::Failed(what.into());
+        // What came of the command, of cleaning up, the text, the status.
+        let rows = [
+            ("all well", Ok(()), vec![], None),
+            ("bad input", Err(input()), vec![], Some(("input", 2))),
+            ("only cleaning up failed", Ok(()), vec![failed("down")], Some(("down", 1))),
+            ("bad input, and something was changed", Err(input()), vec![failed("down")], Some(("input", 1))),
+            (
+                "a signal",
+                Err(CommandError::Interrupted),
+                vec![failed("down")],
+                Some(("ended by a signal", 130)),
+            ),
+        ];
+        for (name, worked, cleaning, expected) in rows {
+            let output = Output::new(false, Arc::default());
+            let found = outcome(worked, cleaning, &output).err();
+            let found = found.map(|error| (error.to_string(), error.exit_status()));
+            assert_eq!(found, expected.map(|(text, status)| (text.to_owned(), status)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_controller_has_one_purpose() {
+        use Purpose::{Both, Guest, Look, Session};
+        for (one, other, expected) in [
+            (Look, Look, Look),
+            (Look, Session, Session),
+            (Look, Guest, Guest),
+            (Session, Session, Session),
+            (Guest, Guest, Guest),
+            (Session, Guest, Both),
+            (Both, Look, Both),
+            (Both, Session, Both),
+        ] {
+            let target =
+                |purpose| Target { purpose, ..Target::new(&"embedded:a".parse().expect("an address")) };
+            for (one, other) in [(one, other), (other, one)] {
+                let mut merged = target(one);
+                merged.merge(&target(other));
+                assert_eq!(merged.purpose, expected, "{one:?} and {other:?}");
+            }
+        }
     }
 }

@@ -20,11 +20,38 @@ use crate::config::{CdqLayout, MigrateConfig, Namespaces};
 use crate::faults::FaultOption;
 use crate::guest::Pattern;
 
+const HELP: &str = "\
+Explores NVMe controllers, follows what changes, and migrates namespaces with running guests
+
+Usage: nvme-lm <COMMAND>
+
+Controllers:
+  list, identify, namespaces, registers    what there is, and what it says of itself
+  log, features                            log pages; features, which can be set
+  reset, admin, io                         reset it; send it any command
+Data:
+  read, write, compare, copy               blocks from and to files, or inside a namespace
+  flush, deallocate, write-zeroes, verify  other commands on blocks
+  bench                                    how fast a controller reads or writes
+Live migration:
+  cdq, track                               Controller Data Queues, what is logged or tracked
+  suspend, resume, state, formats          a guest's controller, and its state in files
+  migrate                                  a namespace with a running guest, at once
+This program:
+  script                                   several commands with every controller opened once
+  bind, unbind                             give PCI functions to vfio-pci, and back
+  faults, man, completions, help           lists and texts
+Options: -h, --help; -V, --version
+
+'nvme-lm COMMAND --help' shows each command. Example: nvme-lm identify embedded:demo";
+
 /// Live migration of NVMe namespaces, tracked by a Controller Data Queue.
 #[derive(Debug, Parser)]
 #[command(
     name = "nvme-lm",
     version,
+    override_help = HELP,
+    after_help = "Example: nvme-lm identify embedded:demo",
     about = "Explores NVMe controllers, follows what changes, and migrates namespaces with running guests",
     max_term_width = 110
 )]
@@ -46,22 +73,28 @@ pub enum Command {
     /// Show a log page.
     Log(Box<LogArgs>),
     /// Show and set features.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: nvme-lm features get embedded:demo --feature 0x07")]
     Features(FeaturesCommand),
     /// Show controller properties, without bringing the controller up.
     Registers(Box<RegistersArgs>),
     /// Controller Data Queues: make, watch, delete.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: nvme-lm cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --seconds 1"
+    )]
     Cdq(CdqCommand),
     /// Log which blocks or host memory a controller changes.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: nvme-lm track start embedded:demo --controller 2")]
     Track(TrackCommand),
     /// Suspend a controller.
     Suspend(Box<SuspendArgs>),
     /// Resume a suspended controller.
     Resume(Box<ResumeArgs>),
     /// The state of a controller: read it, set it, decode it, compare two.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Example: nvme-lm state get embedded:demo --controller 2 --suspend --output controller.state"
+    )]
     State(StateCommand),
     /// Show in which formats a controller gives and takes the state of others.
     Formats(Box<FormatsArgs>),
@@ -126,12 +159,19 @@ pub fn program() -> clap::Command {
 fn with_help(command: clap::Command) -> clap::Command {
     let help = |id: &'static str, text: &'static str, action| Arg::new(id).long(id).help(text).action(action);
     let has_more = command.get_arguments().any(Arg::is_hide_short_help_set);
-    let mut command = command.disable_help_flag(true).arg(
-        help("help", "Print help", ArgAction::HelpShort).short('h').help_heading("Help").display_order(900),
-    );
+    let mut command = command.disable_help_flag(true);
+    if command.get_name() != "migrate" {
+        // What is used every day is one list, and the rest in parts.
+        command = command.mut_args(|arg| match arg.is_hide_short_help_set() {
+            true => arg,
+            false => arg.help_heading(None),
+        });
+    }
+    let short = help("help", "Print help", ArgAction::HelpShort).short('h');
+    command = command.arg(short.help_heading(None).display_order(900));
     if has_more {
         let all = help("help-all", "Print help with all options", ArgAction::HelpLong);
-        command = command.arg(all.help_heading("Help").display_order(901));
+        command = command.arg(all.help_heading(None).display_order(901));
     }
     command.mut_subcommands(with_help)
 }

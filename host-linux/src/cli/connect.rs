@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use nvme_controller::Quirks;
+use nvme_controller::fault::FaultRule;
 
 use super::values;
 use crate::backend::{EmbeddedOptions, InterruptMode, OpenOptions};
@@ -18,7 +20,7 @@ pub struct ConnectArgs {
     /// Print JSON for machines.
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
-    /// Give an admin command up after this long [default: 30s].
+    /// Give a command up after this long [default: 30s].
     #[arg(long, hide_short_help = true, value_name = "TIME", value_parser = values::command_timeout, help_heading = "Controller")]
     pub(crate) timeout: Option<Duration>,
     #[command(flatten)]
@@ -54,7 +56,8 @@ pub struct ReachArgs {
     /// Take huge pages of 2 MiB, which were set aside before, for what controllers reach (not embedded ones).
     #[arg(long, hide_short_help = true)]
     pub(crate) huge_pages: bool,
-    /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE]; may be repeated.
+    /// What embedded:NAME is like: NAME[,size=BYTES][,block=512|4096][,image=FILE][,quirks=NAME+NAME...]
+    /// [,fault=RULE;RULE...]; may be repeated. Its controllers imitate the quirks, and have the faults, which come last.
     #[arg(long, hide_short_help = true, value_name = "SPEC", value_parser = embedded)]
     pub(crate) embedded: Vec<EmbeddedOptions>,
 }
@@ -63,7 +66,7 @@ pub struct ReachArgs {
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 impl ConnectArgs {
-    /// How long an admin command may take.
+    /// How long a command may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(TIMEOUT)
     }
@@ -133,28 +136,63 @@ impl ReachArgs {
 
 /// Reads what an embedded subsystem is like.
 pub(super) fn embedded(text: &str) -> Result<EmbeddedOptions, String> {
+    // Rules have commas of their own.
+    let (text, rules) = text.split_once(",fault=").map_or((text, None), |(text, rules)| (text, Some(rules)));
     let mut parts = text.split(',');
     let name = parts.next().unwrap_or_default();
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || !name.chars().all(allowed) {
         return Err(format!("{name:?} is no name; it has letters, digits, '-', '_' and '.'"));
     }
-    let mut options = EmbeddedOptions::new(name);
+    let (mut options, mut size) = (EmbeddedOptions::new(name), None);
     for part in parts {
         let (key, value) = part.split_once('=').ok_or_else(|| {
-            format!("{part:?} is no setting; write size=BYTES, block=512, block=4096 or image=FILE")
+            format!(
+                "{part:?} is no setting; write size=BYTES, block=512, block=4096, image=FILE or quirks=NAME"
+            )
         })?;
         match key {
-            "size" => options.size = values::size(value).map_err(|error| format!("size: {error}"))?,
+            "size" => size = Some(values::size(value).map_err(|error| format!("size: {error}"))?),
             "block" => {
                 options.block_size = values::block_size(value).map_err(|error| format!("block: {error}"))?
             }
             "image" if value.is_empty() => return Err("image: the name of a file is missing".into()),
             "image" => options.image = Some(PathBuf::from(value)),
-            _ => return Err(format!("there is no setting {key:?}; there are size, block and image")),
+            "quirks" => {
+                for name in value.split('+') {
+                    options.quirks |= imitated(name)?;
+                }
+            }
+            _ => {
+                return Err(format!(
+                    "there is no setting {key:?}; there are size, block, image, quirks and fault"
+                ));
+            }
         }
     }
+    match (size, &options.image) {
+        (Some(_), Some(_)) => {
+            return Err("size: the namespace is as long as its image; leave size out".into());
+        }
+        (Some(size), None) => options.size = size,
+        (None, _) => {}
+    }
+    for rule in rules.iter().flat_map(|rules| rules.split(';')) {
+        let rule = FaultRule::parse(rule)
+            .map_err(|error| format!("fault {rule:?}: {error}; nvme-lm faults lists them"))?;
+        options.faults.push(rule);
+    }
     Ok(options)
+}
+
+/// The deviation called `name` that an embedded subsystem can imitate.
+fn imitated(name: &str) -> Result<Quirks, String> {
+    let known = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+    let found = Quirks::all().iter_names().find(|(other, _)| known(other) == name);
+    found.map(|(_, quirk)| quirk).ok_or_else(|| {
+        let names: Vec<String> = Quirks::all().iter_names().map(|(name, _)| known(name)).collect();
+        format!("quirks: there is no {name:?} to imitate; there are {}", names.join(", "))
+    })
 }
 
 #[cfg(test)]
@@ -163,14 +201,38 @@ mod tests {
 
     #[test]
     fn embedded_subsystems_are_described_in_one_word() {
+        use nvme_controller::fault::FaultAction;
         let plain = EmbeddedOptions::new("a");
         let rows = [
             ("a", Ok(plain.clone())),
             ("a,size=2M", Ok(EmbeddedOptions { size: 2 << 20, ..plain.clone() })),
             (
                 "a,block=512,image=x y",
-                Ok(EmbeddedOptions { block_size: 512, image: Some("x y".into()), ..plain }),
+                Ok(EmbeddedOptions { block_size: 512, image: Some("x y".into()), ..plain.clone() }),
             ),
+            (
+                "a,quirks=limits-read-zero+copy-not-logged,block=512",
+                Ok(EmbeddedOptions {
+                    quirks: Quirks::LIMITS_READ_ZERO | Quirks::COPY_NOT_LOGGED,
+                    block_size: 512,
+                    ..plain.clone()
+                }),
+            ),
+            (
+                "a,fault=drop,opcode=06;fatal,nth=2",
+                Ok(EmbeddedOptions {
+                    faults: vec![
+                        FaultRule::new(FaultAction::Drop).opcode(6),
+                        FaultRule::new(FaultAction::Fatal).nth(2),
+                    ],
+                    ..plain.clone()
+                }),
+            ),
+            ("a,quirks=", Err("there is no \"\" to imitate; there are dataset-length-one-based, ")),
+            ("a,quirks=events-once", Err("there is no \"events-once\" to imitate")),
+            ("a,fault=", Err("fault \"\": at byte 0: no action; possible are drop")),
+            ("a,fault=drop;lunch", Err("fault \"lunch\": at byte 0: no such action")),
+            ("a,size=2M,image=x", Err("leave size out")),
             ("", Err("is no name")),
             ("a b", Err("is no name")),
             ("a,", Err("is no setting")),

@@ -34,11 +34,12 @@ pub(crate) struct LoadArgs {
     #[arg(long = "guest", value_name = "ADDRESS", help_heading = "Guest")]
     pub(crate) guest: Option<Address>,
     /// Write commands a second.
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = values::rate, help_heading = "Guest")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "1000", value_parser = values::rate, help_heading = "Guest")]
     guest_rate: u64,
     /// Order in which blocks are written: random, sequential or hot.
     #[arg(
         long,
+        hide_short_help = true,
         value_name = "ORDER",
         default_value = "hot",
         hide_possible_values = true,
@@ -112,6 +113,11 @@ impl Load {
             log: None,
         });
         Ok(Self { guest: guest.map_err(|error| failed(error.to_string()))?, pump })
+    }
+
+    /// I/O commands that it has completed.
+    pub(crate) fn commands(&self) -> u64 {
+        self.guest.commands()
     }
 
     /// Whether it met an error; [`finish`](Self::finish) tells which.

@@ -10,13 +10,16 @@ use nvme_core::cdq::{CdqCreation, CdqDeletion, CdqFigures, CdqOptions, Controlle
 use nvme_core::migration::Quirks;
 use nvme_core::wire::migration::{MigrationSend, SuspendKind};
 use nvme_core::wire::track::TrackSend;
-use nvme_core::wire::{CdqId, ControllerId, ManagerId, TrackedId};
+use nvme_core::wire::{CdqId, ControllerId, ManagerId, StatusCode, TrackedId};
 
 use super::action::{CommandError, Output};
 use crate::address::Address;
 use crate::backend::is_same_controller;
 use crate::driver::DriverError;
 use crate::session::{Data, Session};
+
+/// So many refusals end the attempt to resume a controller.
+const RESUME_ATTEMPTS: u32 = 3;
 
 /// How a command names a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +209,14 @@ impl Standing {
         Ok(())
     }
 
+    /// Whether an earlier command suspended a controller.
+    pub(crate) fn is_suspended(&self, session: &Session<'_>, controller: ControllerId) -> bool {
+        let manager = session.device().address();
+        self.suspended.iter().any(|one| {
+            one.controller == controller && !one.pending && is_same_controller(&one.manager, manager)
+        })
+    }
+
     fn resumed(&mut self, session: &Session<'_>, controller: ControllerId) {
         let manager = session.device().address();
         self.suspended
@@ -227,6 +238,41 @@ impl Standing {
         self.memory.iter().any(|(other, id)| *id == controller && is_same_controller(other, manager))
     }
 
+    /// Resumes a controller, some of the times it is refused. One whose suspend is still on its way is not suspended yet:
+    /// it is tried again for as long as a command may take.
+    fn resume_at_last(
+        &mut self,
+        session: &mut Session<'_>,
+        controller: ControllerId,
+        pending: bool,
+    ) -> Result<(), CommandError> {
+        let until = session.now().after(session.timeout());
+        let mut refused = 0;
+        loop {
+            match self.resume(session, controller) {
+                Ok(()) => return Ok(()),
+                Err(DriverError::Admin(_, error))
+                    if pending && error.is_status(StatusCode::CONTROLLER_NOT_SUSPENDED) =>
+                {
+                    if session.now().has_reached(until) {
+                        return Err(CommandError::Failed(format!(
+                            "its suspend has still not completed, and its guest may be suspended by it later; \
+                             nvme-lm resume --controller {} ends that",
+                            controller.get()
+                        )));
+                    }
+                }
+                Err(error) => {
+                    refused += 1;
+                    if refused == RESUME_ATTEMPTS {
+                        return Err(error.into());
+                    }
+                }
+            }
+            session.nap();
+        }
+    }
+
     /// Undoes what stands in one managing controller, and says so.
     pub(crate) fn undo(&mut self, session: &mut Session<'_>, output: &Output) -> Result<(), CommandError> {
         let manager = session.device().address().clone();
@@ -242,17 +288,11 @@ impl Standing {
         let suspended: Vec<Suspension> = self.suspended.extract_if(.., |one| is_here(&one.manager)).collect();
         for Suspension { controller, pending, .. } in suspended {
             let id = controller.get();
-            if pending {
-                output.note(&format!(
-                    "the suspend of controller {id} is still on its way; bringing {manager} down ends it, and the \
-                     guest of controller {id} runs on"
-                ));
-                continue;
-            }
-            let ended = self.resume(session, controller).map_err(Into::into);
-            let what =
-                format!("controller {id} was still suspended and is resumed: its guest runs on from here");
-            take(what, ended);
+            let ended = self.resume_at_last(session, controller, pending);
+            let when = if pending { "suspended late" } else { "still suspended" };
+            let then =
+                if ended.is_ok() { "is resumed: its guest runs on from here" } else { "is to be resumed" };
+            take(format!("controller {id} was {when} and {then}"), ended);
         }
         for (_, controller) in self.memory.extract_if(.., |(other, _)| is_here(other)) {
             let command = TrackSend::TrackMemoryChanges { start: false, controller };

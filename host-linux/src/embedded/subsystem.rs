@@ -12,7 +12,7 @@ use nvme_controller::fault::{FaultSlot, FaultTable, HeldSlot};
 use nvme_controller::host::{HostMemory, Interrupts, MemoryFault};
 use nvme_controller::{
     CommandSlot, CompletionQueueSlot, ConfigError, Controller, ControllerConfig, ControllerStorage,
-    DataQueueSlot, ErrorSlot, EventSlot, ManagerConfig, Namespace, Port, Role, SubmissionQueueSlot,
+    DataQueueSlot, ErrorSlot, EventSlot, ManagerConfig, Namespace, Port, Quirks, Role, SubmissionQueueSlot,
     Subsystem, SubsystemConfig, SubsystemStorage, TrackedRange, state_bytes,
 };
 use nvme_core::register::Offset;
@@ -82,6 +82,8 @@ pub struct SubsystemSetup {
     pub controllers: Vec<ControllerSetup>,
     /// What its controllers do wrong; whoever keeps these rules can see how often each has acted.
     pub faults: Arc<[FaultSlot]>,
+    /// Deviations of other models that its controllers imitate.
+    pub quirks: Quirks,
 }
 
 /// Why a subsystem cannot run.
@@ -283,6 +285,7 @@ impl EmbeddedSubsystem {
                 serial_number: &setup.serial_number,
                 model_number: "nvme-lm embedded subsystem",
                 firmware_revision: env!("CARGO_PKG_VERSION"),
+                quirks: setup.quirks,
                 ..SubsystemConfig::default()
             };
             let mut capacities: Vec<Capacity> = setup.controllers.iter().map(Capacity::new).collect();
@@ -366,6 +369,7 @@ mod tests {
             block_size,
             unique_id: [0; 16],
             faults: Arc::default(),
+            quirks: nvme_controller::Quirks::empty(),
             controllers: ids.iter().copied().map(controller).collect(),
         };
         let table = [

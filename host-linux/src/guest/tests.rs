@@ -44,6 +44,7 @@ fn bench(block_size: u32, queue_depth: u16, io_queues: u16, log: Option<std::pat
         block_size,
         unique_id: [1; 16],
         faults: Arc::default(),
+        quirks: nvme_controller::Quirks::empty(),
         controllers: vec![ControllerSetup {
             id,
             role: ControllerRole::Migratable,

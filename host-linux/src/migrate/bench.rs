@@ -262,6 +262,7 @@ impl Bench {
                 block_size: config.block_size,
                 unique_id: *b"nvme-lm namespac",
                 faults: faults(config, side),
+                quirks: nvme_controller::Quirks::empty(),
                 controllers: vec![
                     controller(MANAGER, ControllerRole::Managing, 1, manager, &managers),
                     controller(id, ControllerRole::Migratable, config.io_queues, &memory.guest, &interrupts),

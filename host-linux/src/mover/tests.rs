@@ -44,6 +44,7 @@ fn side(name: &str, file: &Arc<File>, signal: &Arc<Signal>) -> (EmbeddedSubsyste
         block_size: BLOCK,
         unique_id: [1; 16],
         faults: Arc::default(),
+        quirks: nvme_controller::Quirks::empty(),
         controllers: vec![controller],
     };
     (EmbeddedSubsystem::start(setup).expect("subsystem"), memory)

@@ -81,6 +81,13 @@ impl Shape {
         target
     }
 
+    /// Says what a quirk makes of what was asked for.
+    pub(crate) fn warn(&self, session: &Session<'_>, output: &Output) {
+        if self.layout == CdqLayout::PrpList && session.quirks().contains(Quirks::CONTIGUOUS_QUEUES_ONLY) {
+            output.note("the queue is contiguous, because of the quirk contiguous-queues-only");
+        }
+    }
+
     pub(crate) fn options(&self, session: &Session<'_>) -> CdqOptions {
         let (limits, quirks) = (&session.identity().migration, session.quirks());
         let usual = HeadPolicy::default();
@@ -153,6 +160,7 @@ impl Action for CreateArgs {
         let (session, standing) = sessions.standing(&self.tracked.manager, Feature::TrackUserData)?;
         let tracked = tracked(session, self.tracked.controller)?;
         let options = self.shape.options(session);
+        self.shape.warn(session, output);
         let announced = session.identity().migration;
         let queue = &standing.create(session, tracked, &options)?.queue;
         let created = Created {

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use nvme_core::wire::NamespaceId;
 use nvme_core::wire::admin::{FeatureSelect, GetFeatures, SetFeatures};
 use nvme_core::wire::feature::FeatureId;
+use nvme_core::wire::{Command, NamespaceId};
 use serde::Serialize;
 
+use super::raw::{Queue, harm};
 use super::view::ViewArgs;
 use crate::address::Address;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
@@ -74,6 +75,9 @@ pub struct GetArgs {
     /// Command dword 11.
     #[arg(long, value_name = "N", default_value = "0", value_parser = values::number::<u32>)]
     cdw11: u32,
+    /// Show so many bytes of data [default: as many as the feature is known to have].
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    receive: Option<u64>,
     #[command(flatten)]
     view: ViewArgs,
     #[command(flatten)]
@@ -113,24 +117,64 @@ pub struct SetArgs {
     yes: bool,
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
+    #[arg(skip)]
+    bytes: Vec<u8>,
 }
 
-/// Bytes of the structures that Get Features returns. NVMe Base 2.1 §5.1.25, Set Features command.
-const fn data_bytes(feature: u8) -> usize {
+/// Memory for data whose length is not known: no feature's data are longer.
+const PAGE: usize = 4096;
+
+/// What a feature transfers beside the dwords of its commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transfer {
+    /// Nothing.
+    None,
+    /// So many bytes.
+    Bytes(usize),
+    /// It is not known how many, if any.
+    Unknown,
+}
+
+/// What Get Features returns for a feature. NVMe Base 2.1 §5.1.25, Set Features command, Feature Identifiers; NVM Command
+/// Set 1.1 §4.1.3.
+const fn returned(feature: u8) -> Transfer {
     match feature {
-        // Autonomous power state transitions, host memory buffer, host behavior, data queue and whatever is not known.
-        0x0D | 0x0F..=0x11 | 0x01..=0x0B => 0,
-        0x0C => 256,
-        0x0E => 8,
-        0x16 | 0x21 => 512,
-        0x81 => 16,
-        _ => 0,
+        // LBA Range Type, host memory buffer attributes, metadata of host and controllers.
+        0x03 | 0x0D | 0x7D..=0x7F => Transfer::Bytes(4096),
+        0x0C | 0x1F => Transfer::Bytes(256),
+        0x0E => Transfer::Bytes(8),
+        0x13 | 0x16 | 0x21 | 0x78 | 0x79 => Transfer::Bytes(512),
+        0x81 => Transfer::Bytes(16),
+        0x01 | 0x02 | 0x04..=0x0B | 0x0F..=0x12 | 0x14 | 0x15 | 0x17..=0x1A | 0x80 | 0x82..=0x85 => {
+            Transfer::None
+        }
+        _ => Transfer::Unknown,
+    }
+}
+
+/// What Set Features takes for a feature; `value` is command dword 11.
+const fn taken(feature: u8, value: u32) -> Transfer {
+    match feature {
+        // What its command says, or the head that it names.
+        0x0D | 0x21 => Transfer::None,
+        // Extended or not (EXHID).
+        0x81 => Transfer::Bytes(if value & 1 == 0 { 8 } else { 16 }),
+        other => returned(other),
     }
 }
 
 impl Action for GetArgs {
     fn targets(&self) -> Vec<Target> {
         vec![Target::new(&self.address)]
+    }
+
+    fn prepare(&mut self, _output: &Output) -> Result<(), CommandError> {
+        match self.receive {
+            Some(bytes) if bytes > PAGE as u64 => {
+                Err(CommandError::Input(format!("{bytes} bytes: no feature has more than {PAGE}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
@@ -141,13 +185,33 @@ impl Action for GetArgs {
             dword11: self.cdw11,
             ..GetFeatures::new(FeatureId::new(self.feature), select)
         };
-        let len = if self.select == Select::Capabilities { 0 } else { data_bytes(self.feature) };
-        let (entry, bytes) = session.command("Get Features", &command, Data::Receive(len))?;
+        let known = if self.select == Select::Capabilities { Transfer::None } else { returned(self.feature) };
+        // A controller that transfers more than is known, or shown, needs memory for it.
+        let (shown, lent) = match (self.receive, known) {
+            (Some(shown), _) => (shown as usize, PAGE.max(shown as usize)),
+            (None, Transfer::None) => (0, 0),
+            (None, Transfer::Bytes(bytes)) => (bytes, PAGE),
+            (None, Transfer::Unknown) => (0, PAGE),
+        };
+        let (entry, mut bytes) = session.command("Get Features", &command, Data::Receive(lent))?;
+        bytes.truncate(shown);
         let raw = [&entry.dw0().to_le_bytes(), bytes.as_slice()].concat();
         self.view.show(output, &raw, |raw| {
             let data = raw.get(4..).unwrap_or_default();
             describe::feature(self.feature, select, entry.dw0(), data)
         })
+    }
+}
+
+impl SetArgs {
+    fn command(&self) -> SetFeatures {
+        SetFeatures {
+            save: self.save,
+            namespace: NamespaceId::new(self.namespace),
+            dword12: self.cdw12,
+            dword13: self.cdw13,
+            ..SetFeatures::new(FeatureId::new(self.feature), self.value)
+        }
     }
 }
 
@@ -166,32 +230,37 @@ impl Action for SetArgs {
     }
 
     fn prepare(&mut self, output: &Output) -> Result<(), CommandError> {
-        if self.feature == 0x07 {
-            return Err(CommandError::Input(
-                "feature 0x07, Number of Queues, belongs to the driver, which sets it when it makes queues"
-                    .into(),
-            ));
+        if let Some(reason) = harm(Queue::Admin, &self.command().encode()) {
+            return Err(CommandError::Input(format!("feature {:#04x} is not set: {reason}", self.feature)));
+        }
+        if let Some(path) = &self.data {
+            let failed = |error| CommandError::Input(format!("{}: {error}", path.display()));
+            self.bytes = fs::read(path).map_err(failed)?;
+        }
+        let (feature, given) = (self.feature, self.bytes.len());
+        let refuse = |what: String| Err(CommandError::Input(format!("feature {feature:#04x} {what}")));
+        match (taken(feature, self.value), &self.data) {
+            (Transfer::None, Some(_)) => return refuse("takes no data; leave --data out".into()),
+            (Transfer::Bytes(bytes), None) => {
+                return refuse(format!("takes {bytes} bytes of data; give them by --data"));
+            }
+            (Transfer::Bytes(bytes), Some(_)) if given != bytes => {
+                return refuse(format!("takes {bytes} bytes of data, not {given}"));
+            }
+            (Transfer::Unknown, _) if given > PAGE => {
+                return refuse(format!("cannot take {given} bytes of data; no feature has more than {PAGE}"));
+            }
+            // A controller that takes more reads zeroes.
+            (Transfer::Bytes(_) | Transfer::Unknown, _) => self.bytes.resize(PAGE, 0),
+            (Transfer::None, None) => {}
         }
         let what = format!("feature {:#04x} of {} is set to {:#x}", self.feature, self.address, self.value);
         output.confirm(self.yes, &what)
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let data = match &self.data {
-            None => Vec::new(),
-            Some(path) => {
-                fs::read(path).map_err(|error| CommandError::File(path.display().to_string(), error))?
-            }
-        };
         let session = sessions.at(&self.address)?;
-        let command = SetFeatures {
-            save: self.save,
-            namespace: NamespaceId::new(self.namespace),
-            dword12: self.cdw12,
-            dword13: self.cdw13,
-            ..SetFeatures::new(FeatureId::new(self.feature), self.value)
-        };
-        let (entry, _) = session.command("Set Features", &command, Data::Send(&data))?;
+        let (entry, _) = session.command("Set Features", &self.command(), Data::Send(&self.bytes))?;
         let done = Done { feature: self.feature, value: self.value, dw0: entry.dw0() };
         output.emit(&done, |out| writeln!(out, "feature {:#04x} set, dword 0 {:#x}", done.feature, done.dw0))
     }

@@ -13,7 +13,7 @@ use crate::vfio::Sysfs;
 use crate::vfio::sysfs::PciFunction;
 
 const HELP: &str = "\
-Without an address the NVM Express functions of this machine are listed, as sysfs shows them; none is touched. With
+Without an address the NVM Express functions of this machine are listed, as sysfs shows them; none is touched. With \
 addresses these controllers are opened, enabled and identified.
 
 Example: nvme-lm list embedded:demo embedded:demo/2";

@@ -8,6 +8,7 @@ use nvme_core::wire::log::LogPageId;
 
 use super::view::{ViewArgs, context};
 use crate::address::Address;
+use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::connect::ConnectArgs;
 use crate::cli::values;
@@ -32,14 +33,14 @@ pub struct LogArgs {
     /// Byte to begin with, a multiple of 4.
     #[arg(long, value_name = "N", default_value = "0", value_parser = values::number::<u64>)]
     offset: u64,
-    /// Namespace identifier, for pages about one [default: none].
+    /// Namespace identifier, for pages about one.
     #[arg(long, value_name = "ID", default_value = "0", value_parser = values::number::<u32>)]
     namespace: u32,
     /// Log specific parameter (LSP).
-    #[arg(long, value_name = "N", default_value = "0", value_parser = values::number::<u8>)]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", value_parser = values::number::<u8>)]
     lsp: u8,
     /// Log specific identifier (LSI).
-    #[arg(long, value_name = "N", default_value = "0", value_parser = values::number::<u16>)]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", value_parser = values::number::<u16>)]
     lsi: u16,
     /// Keep the event that the page is about (RAE).
     #[arg(long)]
@@ -49,6 +50,11 @@ pub struct LogArgs {
     #[command(flatten)]
     pub(crate) connect: ConnectArgs,
 }
+
+/// Bytes of one command, at most.
+const MAX_PIECE: usize = 1 << 20;
+/// Bytes that every controller gives in one command: 12 bits of dwords.
+const SHORT: u32 = 16 << 10;
 
 /// Bytes of the pages that have a length of their own. NVMe Base 2.1 §5.1.12, Get Log Page command.
 const fn length(page: u8) -> u32 {
@@ -77,11 +83,18 @@ impl Action for LogArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let session = sessions.at(&self.address)?;
         let (mut left, mut at) = (self.bytes.unwrap_or(length(self.page)), self.offset);
-        let most = u32::try_from(session.max_transfer()).unwrap_or(u32::MAX) & !3;
+        let most = sessions.at(&self.address)?.max_transfer().min(MAX_PIECE);
+        let most = u32::try_from(most).unwrap_or(u32::MAX) & !3;
+        let session = match at == 0 && left <= most.min(SHORT) {
+            true => sessions.at(&self.address)?,
+            false => sessions.with(&self.address, Feature::LogPageOffsets)?,
+        };
         let mut bytes = Vec::new();
         while left > 0 {
+            if output.is_interrupted() {
+                return Err(CommandError::Interrupted);
+            }
             let piece = left.min(most);
             let command = GetLogPage {
                 namespace: NamespaceId::new(self.namespace),

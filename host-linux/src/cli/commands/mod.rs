@@ -66,20 +66,13 @@ pub(crate) struct Tracked {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use nvme_core::wire::admin::GetLogPage;
-    use nvme_core::wire::log::LogPageId;
 
     use crate::cli::action::{CommandError, Output, Sessions, with_sessions};
     use crate::cli::{Cli, as_action};
-    use crate::session::Data;
 
-    /// Commands that the controller ended with an error in its life (Number of Error Information Log Entries).
-    fn errors(sessions: &mut Sessions<'_>) -> u128 {
-        let address = "embedded:demo/2".parse().expect("an address");
-        let session = sessions.at(&address).expect("it is open");
-        let command = GetLogPage::new(LogPageId::SMART_HEALTH_INFORMATION, 128);
-        let (_, log) = session.command("Get Log Page", &command, Data::Receive(512)).expect("the log");
-        u128::from_le_bytes(log[176..192].try_into().expect("sixteen bytes"))
+    /// Commands that the controller had, whatever became of them.
+    fn commands(sessions: &Sessions<'_>) -> u32 {
+        sessions.devices().faults("demo").iter().map(|counter| counter.seen()).sum()
     }
 
     #[test]
@@ -95,17 +88,19 @@ mod tests {
             "suspend embedded:demo/2 --controller 1",
             "resume embedded:demo/2 --controller 1",
             "state get embedded:demo/2 --controller 1 --vendor 0 --version 1 --output -",
-            "state set embedded:demo/2 --controller 1 --input nothing",
+            "state set embedded:demo/2 --controller 1 --input nothing --yes",
         ] {
             for force in [false, true] {
-                let words = format!("nvme-lm {line}{}", if force { " --force" } else { "" });
+                // The fault never acts, and counts all commands.
+                const COUNTER: &str = "--embedded demo,fault=drop,controller=2,nth=4000000000";
+                let words = format!("nvme-lm {line} {COUNTER}{}", if force { " --force" } else { "" });
                 let command = Cli::try_parse_from(words.split(' ')).expect("a command").command;
                 let (action, connect) = as_action(command).expect("a command on controllers");
                 let output = Output::new(true, std::sync::Arc::default());
                 let done = with_sessions(&action.targets(), &connect, &output, |sessions| {
-                    let before = errors(sessions);
+                    let before = commands(sessions);
                     let done = action.run(sessions, &output);
-                    let sent = errors(sessions) - before;
+                    let sent = commands(sessions) - before;
                     match (&done, force) {
                         (Err(CommandError::Unsupported(_)), false) => assert_eq!(sent, 0, "{line}"),
                         // What there is nothing to do for by itself is not sent either way.

@@ -46,22 +46,27 @@ struct EntryArgs {
     #[arg(long, value_name = "ID", default_value = "0", value_parser = values::number::<u32>)]
     namespace: u32,
     /// Command dword 2; dwords 4 to 9 hold addresses, which are the driver's.
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw2: u32,
     /// Command dword 3.
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw3: u32,
-    /// Command dword 10, and so on.
+    /// Command dword 10.
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw10: u32,
+    /// Command dword 11.
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw11: u32,
+    /// Command dword 12.
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw12: u32,
+    /// Command dword 13.
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw13: u32,
+    /// Command dword 14.
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw14: u32,
+    /// Command dword 15.
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw15: u32,
     /// Take the whole entry from this file of 64 bytes.
@@ -117,7 +122,7 @@ impl IoArgs {
 
 /// Where a command goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Queue {
+pub(super) enum Queue {
     Admin,
     Io,
 }
@@ -140,7 +145,7 @@ impl Queue {
 }
 
 /// Why the driver cannot let a command through, whatever the user wants.
-fn harm(queue: Queue, entry: &SubmissionQueueEntry) -> Option<&'static str> {
+pub(super) fn harm(queue: Queue, entry: &SubmissionQueueEntry) -> Option<&'static str> {
     let [cdw10, cdw11, ..] = entry.dwords();
     if entry.data_pointer_kind() != DataPointerKind::Prp {
         return Some("the driver describes data by PRPs, so PSDT must be zero");
@@ -177,16 +182,16 @@ fn harm(queue: Queue, entry: &SubmissionQueueEntry) -> Option<&'static str> {
     }
 }
 
-/// Whether a command may change data or how a controller works, as far as its opcode tells.
+/// Whether a command may change data or how a controller works, as far as its opcode tells: any may that does not only
+/// return data, unless it is known not to.
 fn may_change(queue: Queue, opcode: u8) -> bool {
-    let changes: &[u8] = match queue {
-        // Firmware Commit, Virtualization Management, Lockdown, Format NVM, Sanitize.
-        Queue::Admin => &[0x10, 0x1C, 0x24, 0x80, 0x84],
-        // Write Uncorrectable, Write Zeroes.
-        Queue::Io => &[0x04, 0x08],
+    let harmless: &[u8] = match queue {
+        // Abort, Asynchronous Event Request, Device Self-test, Keep Alive.
+        Queue::Admin => &[0x08, 0x0C, 0x14, 0x18],
+        // Flush, Compare, Verify, Cancel.
+        Queue::Io => &[0x00, 0x05, 0x0C, 0x18],
     };
-    let compares = queue == Queue::Io && opcode == IoOpcode::COMPARE.get();
-    opcode >= VENDOR || changes.contains(&opcode) || (opcode & 3 == 1 && !compares)
+    opcode >= VENDOR || (opcode & 3 != 2 && !harmless.contains(&opcode))
 }
 
 /// Whether what a command changes is said to be data or namespaces.

@@ -11,7 +11,7 @@ use crate::cli::connect::ConnectArgs;
 use crate::describe;
 
 const HELP: &str = "\
-An embedded controller and one behind a socket are left as they are. A PCI function is reset by the kernel when it is opened
+An embedded controller and one behind a socket are left as they are. A PCI function is reset by the kernel when it is opened \
 and when it is closed, so what is shown of one is its state after a reset.
 
 Example: nvme-lm registers embedded:demo";

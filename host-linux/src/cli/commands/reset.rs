@@ -20,6 +20,10 @@ const HELP: &str = "Example: nvme-lm reset embedded:demo --controller --yes";
 
 /// What NSSR takes: "NVMe".
 const SUBSYSTEM_RESET: u32 = 0x4E56_4D65;
+/// Capabilities, NVM Subsystem Reset Supported (CAP.NSSRS).
+const SUBSYSTEM_RESET_SUPPORTED: u64 = 1 << 36;
+/// Controller Configuration, enable (CC.EN).
+const ENABLE: u32 = 1;
 /// Controller Status, ready (CSTS.RDY).
 const READY: u32 = 1;
 /// Between two looks at a controller.
@@ -33,13 +37,13 @@ pub struct ResetArgs {
     /// The controller.
     #[arg(value_name = "ADDRESS")]
     address: Address,
-    /// By CC.EN = 0, with an I/O queue pair in existence (the default).
+    /// By CC.EN = 0, with an I/O queue pair in existence if the controller works (the default).
     #[arg(long)]
     controller: bool,
-    /// By a reset of the PCI function.
+    /// By a reset of the PCI function, whatever the controller is doing.
     #[arg(long)]
     function: bool,
-    /// By NSSR, which resets all controllers of the NVM subsystem.
+    /// By NSSR, which resets all controllers of the NVM subsystem, whatever they are doing.
     #[arg(long)]
     subsystem: bool,
     /// Do not ask.
@@ -83,69 +87,114 @@ fn carry_out(args: &ResetArgs, output: &Output) -> Result<(), CommandError> {
     };
     let devices = Devices::open(&[request], &args.connect.options())?;
     let device = devices.at(address).ok_or_else(|| CommandError::Failed(format!("{address} is not open")))?;
-    let open = |storage| Session::open(device, storage, args.connect.timeout());
-    let mut storage = Storage::new(target.queues, target.depth);
-    let mut session = open(&mut storage)?;
-    let name = |session: &Session<'_>| {
-        let identity = session.identity();
-        let text = |text: Option<&str>| text.unwrap_or("(not ASCII)").to_owned();
-        (text(identity.model_number.as_str()), text(identity.serial_number.as_str()))
+    let timeout = args.connect.timeout();
+    let start = Instant::now();
+    let reset = match (args.subsystem, args.function) {
+        (true, _) => reset_subsystem(device, timeout).map(|()| Reset::of("subsystem", start))?,
+        (_, true) => reset_function(device, timeout).map(|()| Reset::of("function", start))?,
+        _ => reset_controller(device, &target, timeout, output)?,
     };
+    let mut storage = Storage::new(target.queues, target.depth);
+    let failed = |error| CommandError::Failed(format!("{address} after the {} reset: {error}", reset.kind));
+    let mut session = Session::open(device, &mut storage, timeout).map_err(failed)?;
+    let seconds = reset.start.elapsed().as_secs_f64();
     let (model, serial) = name(&session);
-    let supported = session.controller().capabilities().subsystem_reset_supported();
-    let start;
-    let reset = if args.subsystem {
-        session.close()?;
-        if !supported {
-            return Err(CommandError::Unsupported(Unsupported {
-                feature: "NVM Subsystem Reset".into(),
-                field: "CAP.NSSRS",
-                value: "0".into(),
-            }));
-        }
-        start = Instant::now();
-        device.registers().write32(Offset::NSSR, SUBSYSTEM_RESET).map_err(DriverError::Access)?;
-        wait_until_disabled(device, args.connect.timeout())?;
-        "subsystem"
-    } else if args.function {
-        session.close()?;
-        start = Instant::now();
-        device.registers().reset_function().map_err(|error| match error {
-            OpenError::NoFunctionReset => CommandError::Unsupported(Unsupported {
-                feature: "a reset of the function".into(),
-                field: "the back end",
-                value: "embedded, without PCI functions".into(),
-            }),
-            error => error.into(),
-        })?;
-        wait_until_disabled(device, args.connect.timeout())?;
-        "function"
-    } else {
-        let made = session.make_pairs(1);
-        start = Instant::now();
-        session.reset()?;
-        made?;
-        "controller"
-    };
-    let mut storage = Storage::new(target.queues, target.depth);
-    let mut session = open(&mut storage)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let after = name(&session);
     let made = session.make_pairs(1);
     session.close()?;
-    made?;
-    if after != (model.clone(), serial.clone()) {
+    made.map_err(failed)?;
+    if let Some((model_before, serial_before)) = reset.before
+        && (&model_before, &serial_before) != (&model, &serial)
+    {
         return Err(CommandError::Failed(format!(
-            "{address} was {model}, {serial} before the reset and is {}, {} after it",
-            after.0, after.1
+            "{address} was {model_before}, {serial_before} before the reset and is {model}, {serial} after it"
         )));
     }
-    let done = Done { address: address.to_string(), reset, model, serial, seconds };
+    let done = Done { address: address.to_string(), reset: reset.kind, model, serial, seconds };
     output.emit(&done, |out| {
         let Done { address, reset, model, serial, seconds } = &done;
         writeln!(out, "{address}: {reset} reset, ready and identified again after {seconds:.3} s")?;
         writeln!(out, "{model}, serial number {serial}")
     })
+}
+
+/// A reset that was done.
+struct Reset {
+    kind: &'static str,
+    start: Instant,
+    /// Model and serial number before, if the controller told them.
+    before: Option<(String, String)>,
+}
+
+impl Reset {
+    const fn of(kind: &'static str, start: Instant) -> Self {
+        Self { kind, start, before: None }
+    }
+}
+
+/// Model and serial number.
+fn name(session: &Session<'_>) -> (String, String) {
+    let identity = session.identity();
+    let text = |text: Option<&str>| text.unwrap_or("(not ASCII)").to_owned();
+    (text(identity.model_number.as_str()), text(identity.serial_number.as_str()))
+}
+
+/// Disables a controller: with an I/O queue pair in existence if it works, by its register alone if it does not.
+fn reset_controller(
+    device: &Device,
+    target: &Target,
+    timeout: Duration,
+    output: &Output,
+) -> Result<Reset, CommandError> {
+    let mut storage = Storage::new(target.queues, target.depth);
+    let address = device.address();
+    match Session::open(device, &mut storage, timeout) {
+        Ok(mut session) => {
+            let before = Some(name(&session));
+            if let Err(error) = session.make_pairs(1) {
+                output.note(&format!("{address} had no I/O queue pair before the reset: {error}"));
+            }
+            let start = Instant::now();
+            session.reset()?;
+            Ok(Reset { kind: "controller", start, before })
+        }
+        Err(error) => {
+            output.note(&format!("{address} did not work before the reset: {error}"));
+            let start = Instant::now();
+            let registers = device.registers();
+            let configuration = registers.read32(Offset::CC).map_err(DriverError::Access)?;
+            registers.write32(Offset::CC, configuration & !ENABLE).map_err(DriverError::Access)?;
+            wait_until_disabled(device, timeout)?;
+            Ok(Reset::of("controller", start))
+        }
+    }
+}
+
+/// Resets the subsystem, whatever its controllers are doing.
+fn reset_subsystem(device: &Device, timeout: Duration) -> Result<(), CommandError> {
+    let registers = device.registers();
+    let capabilities = registers.read64(Offset::CAP).map_err(DriverError::Access)?;
+    if capabilities & SUBSYSTEM_RESET_SUPPORTED == 0 {
+        return Err(CommandError::Unsupported(Unsupported {
+            feature: "NVM Subsystem Reset".into(),
+            field: "CAP.NSSRS",
+            value: "0".into(),
+        }));
+    }
+    registers.write32(Offset::NSSR, SUBSYSTEM_RESET).map_err(DriverError::Access)?;
+    wait_until_disabled(device, timeout)
+}
+
+/// Resets the function, whatever its controller is doing.
+fn reset_function(device: &Device, timeout: Duration) -> Result<(), CommandError> {
+    device.registers().reset_function().map_err(|error| match error {
+        OpenError::NoFunctionReset => CommandError::Unsupported(Unsupported {
+            feature: "a reset of the function".into(),
+            field: "the back end",
+            value: "embedded, without PCI functions".into(),
+        }),
+        error => error.into(),
+    })?;
+    wait_until_disabled(device, timeout)
 }
 
 /// Waits until the registers can be read again and the controller is not ready.

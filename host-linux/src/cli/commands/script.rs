@@ -15,8 +15,8 @@ use crate::cli::connect::ConnectArgs;
 use crate::cli::{Cli, as_action, one_line};
 
 const HELP: &str = "\
-A line is what would follow nvme-lm on the command line, with quotes as in a shell; # begins a comment. The first line that
-fails ends the script with its status, unless the line begins with -. All lines are read before any controller is touched.
+A line is what would follow nvme-lm on the command line, with quotes as in a shell; # begins a comment. The first line that \
+fails ends the script with its status, unless the line begins with -. All lines are read before any controller is touched. \
 Queues, logs and suspensions that are left at the end are undone, and named on standard error.
 
 Example: nvme-lm script --line 'cdq create embedded:demo --controller 2' --line 'formats embedded:demo'";

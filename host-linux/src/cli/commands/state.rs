@@ -2,7 +2,7 @@
 //! `nvme-lm state`: the state of a controller, from a controller into a file and back.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -23,16 +23,17 @@ use crate::cli::values;
 use crate::session::{Data, Session};
 
 const GET_HELP: &str = "\
-A controller that runs changes meanwhile: fields fit together only if it is suspended, by an earlier line of a script or by
---suspend, which resumes it afterwards.
+A controller that runs changes meanwhile: fields fit together only if it is suspended, by an earlier line of a script or by \
+--suspend, which resumes it afterwards unless an earlier line has suspended it.
 
 Example: nvme-lm state get embedded:demo --controller 2 --suspend --output controller.state";
 
 const SET_HELP: &str = "\
-The controller must be suspended, by an earlier line of a script or by --suspend, which resumes it afterwards with the state
-that it was given. It may have no I/O queues, and must be enabled unless the image has a vendor part that does that.
+The controller must be suspended, by an earlier line of a script or by --suspend, which resumes it afterwards with the state \
+that it was given, unless an earlier line has suspended it. It may have no I/O queues, and must be enabled unless the image \
+has a vendor part that does that.
 
-Example: nvme-lm state set embedded:demo --controller 2 --suspend --input controller.state";
+Example: nvme-lm state set embedded:demo --controller 2 --suspend --input controller.state --yes";
 
 /// What to do with the state of a controller.
 #[derive(Clone, Debug, Subcommand)]
@@ -51,10 +52,10 @@ pub enum StateCommand {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct FormatArgs {
     /// Index of the NVMe Controller State version (CSVI), 0 for none [default: the newest that is known here].
-    #[arg(long, value_name = "INDEX", value_parser = values::number::<u8>, help_heading = "Format")]
+    #[arg(long, hide_short_help = true, value_name = "INDEX", value_parser = values::number::<u8>, help_heading = "Format")]
     version: Option<u8>,
     /// Index of the vendor format (CSUUIDI), 0 for none [default: the only one, none if there are several].
-    #[arg(long, value_name = "INDEX", value_parser = values::number::<u8>, help_heading = "Format")]
+    #[arg(long, hide_short_help = true, value_name = "INDEX", value_parser = values::number::<u8>, help_heading = "Format")]
     vendor: Option<u8>,
 }
 
@@ -111,7 +112,7 @@ struct Got {
     consistent: bool,
 }
 
-/// Suspends a controller for `work`, and resumes it whatever came of that.
+/// Suspends a controller for `work`, and resumes it whatever came of that. One that is suspended already stays so.
 fn suspended<T>(
     session: &mut Session<'_>,
     standing: &mut Standing,
@@ -119,6 +120,10 @@ fn suspended<T>(
     work: impl FnOnce(&mut Session<'_>) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
     let target = tracked(session, controller)?;
+    if standing.is_suspended(session, target.controller()) {
+        // Whoever suspended it resumes it.
+        return work(session);
+    }
     standing.suspend(session, target, SuspendKind::Suspend, false)?;
     let done = work(session);
     let resumed = standing.resume(session, target.controller());
@@ -235,6 +240,9 @@ pub struct SetArgs {
     /// Suspend the controller before, and resume it afterwards.
     #[arg(long)]
     suspend: bool,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -290,6 +298,16 @@ impl SetArgs {
 impl Action for SetArgs {
     fn targets(&self) -> Vec<Target> {
         vec![Target::new(&self.tracked.manager)]
+    }
+
+    fn prepare(&mut self, output: &Output) -> Result<(), CommandError> {
+        if !self.yes && self.input == Path::new("-") && io::stdin().is_terminal() {
+            return Err(CommandError::Input(
+                "standard input cannot be the state and the answer to a question; give --yes".into(),
+            ));
+        }
+        let Tracked { manager, controller, .. } = &self.tracked;
+        output.confirm(self.yes, &format!("the state of controller {controller} is overwritten by {manager}"))
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {

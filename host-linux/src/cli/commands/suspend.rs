@@ -14,7 +14,7 @@ use crate::cli::standing::tracked;
 use crate::driver::DriverError;
 
 const SUSPEND_HELP: &str = "\
-The controller stops fetching commands, completes what it fetched, and leaves memory alone. It stays so for the rest of a
+The controller stops fetching commands, completes what it fetched, and leaves memory alone. It stays so for the rest of a \
 script (nvme-lm script) and is resumed at the end, because bringing the managing controller down ends every suspension.
 
 Example: nvme-lm suspend embedded:demo --controller 2";

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use nvme_controller::host::HostMemory;
 use nvme_core::wire::track::{
     MemoryGranularity, MemoryRange, TrackMemoryRanges, TrackReceive, TrackSend, TrackedMemoryChanges,
 };
@@ -14,10 +15,14 @@ use serde::Serialize;
 use super::Tracked;
 use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
-use crate::cli::standing::tracked;
+use crate::cli::load::{Load, LoadArgs, first_namespace};
+use crate::cli::standing::{Standing, tracked};
 use crate::cli::values;
+use crate::memory::AddressSpace;
 use crate::session::{Data, Session};
 
+/// Bytes of a page, which is mapped whole or not at all.
+const PAGE: u64 = 4096;
 /// Bytes of one Track Receive.
 const RECEIVE_BYTES: usize = 4096;
 /// Track Receive commands for one look, at most: a controller always has more to report if it likes.
@@ -26,10 +31,11 @@ const RECEIVES: usize = 4096;
 const INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) const HELP: &str = "\
-With --range tracking starts; it stops at the end, or with --stop in a later line of the same script. What is shown once the \
-controller forgets. Addresses are those of the tracked controller's own memory.
+With --range or --guest tracking starts; it stops at the end, or with --stop in a later line of the same script. What is \
+shown once the controller forgets. Addresses are those of the tracked controller's own memory; with --guest all memory of \
+the guest is tracked unless ranges are given, and the first changes are waited for.
 
-Example: nvme-lm script --line '-track memory embedded:demo --controller 2 --range 0x1000+4K'";
+Example: nvme-lm track memory embedded:demo --controller 2 --guest embedded:demo/2";
 
 /// A range of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +66,7 @@ pub struct MemoryArgs {
     #[arg(long = "range", value_name = "RANGE")]
     ranges: Vec<Range>,
     /// Bytes that are told apart: a power of two from 4K on [default: the fewest that the controller can].
-    #[arg(long, value_name = "BYTES", value_parser = values::bytes, requires = "ranges")]
+    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
     granularity: Option<u64>,
     /// Show changes for so long, not only once.
     #[arg(long, value_name = "TIME", value_parser = values::run_time)]
@@ -68,6 +74,8 @@ pub struct MemoryArgs {
     /// Stop tracking afterwards.
     #[arg(long)]
     stop: bool,
+    #[command(flatten)]
+    load: LoadArgs,
 }
 
 #[derive(Serialize)]
@@ -112,6 +120,24 @@ fn ranges(ranges: &[Range], granularity: u64) -> Result<Vec<u8>, CommandError> {
     Ok(data)
 }
 
+/// The memory that the controller of a guest reaches.
+fn in_use(space: &AddressSpace) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::new();
+    for window in space.windows() {
+        let first = window.address.get();
+        for start in (first..first + window.len).step_by(PAGE as usize) {
+            if !space.is_host_memory(BusAddr::new(start), PAGE) {
+                continue;
+            }
+            match ranges.last_mut() {
+                Some(last) if last.start + last.bytes == start => last.bytes += PAGE,
+                _ => ranges.push(Range { start, bytes: PAGE }),
+            }
+        }
+    }
+    ranges
+}
+
 /// Takes everything that the controller reports now.
 fn receive(session: &mut Session<'_>, controller: ControllerId) -> Result<Changes, CommandError> {
     let command = TrackReceive { controller, dwords: RECEIVE_BYTES as u64 / 4 };
@@ -150,16 +176,42 @@ fn show(changes: &Changes, output: &Output) -> Result<(), CommandError> {
 
 impl Action for MemoryArgs {
     fn targets(&self) -> Vec<Target> {
-        vec![Target::new(&self.tracked.manager)]
+        let mut targets = vec![Target::new(&self.tracked.manager)];
+        targets.extend(self.load.target());
+        targets
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
+        let device = self.load.guest.as_ref().map(|address| sessions.device(address)).transpose()?;
         let (session, standing) = sessions.standing(&self.tracked.manager, Feature::TrackHostMemory)?;
+        let Some(device) = device else { return self.track(session, standing, self.ranges.clone(), output) };
+        let (namespace, identity) = first_namespace(session)?;
+        let load = Load::start(&self.load, device, (namespace, &identity), session.timeout())?;
+        let until = session.now().after(session.timeout());
+        while load.commands() == 0 && !load.has_failed() && !session.now().has_reached(until) {
+            session.nap();
+        }
+        let ranges = if self.ranges.is_empty() { in_use(device.space()) } else { self.ranges.clone() };
+        let tracked = self.track(session, standing, ranges, output);
+        let ended = load.finish();
+        tracked?;
+        ended.map(drop)
+    }
+}
+
+impl MemoryArgs {
+    fn track(
+        &self,
+        session: &mut Session<'_>,
+        standing: &mut Standing,
+        chosen: Vec<Range>,
+        output: &Output,
+    ) -> Result<(), CommandError> {
         let controller = tracked(session, self.tracked.controller)?.controller();
         let id = controller.get();
-        if !self.ranges.is_empty() {
+        if !chosen.is_empty() {
             let least = 4096_u64 << session.identity().migration.minimum_granularity.min(31);
-            let data = ranges(&self.ranges, self.granularity.unwrap_or(least))?;
+            let data = ranges(&chosen, self.granularity.unwrap_or(least))?;
             let command = TrackSend::TrackMemoryChanges { start: true, controller };
             session.command("Track Send, Track Memory Changes", &command, Data::Send(&data))?;
             standing.tracks_memory(session, controller, true);
@@ -170,9 +222,14 @@ impl Action for MemoryArgs {
         }
         if standing.is_memory_tracked(session, controller) {
             let until = self.watch.map(|time| Instant::now() + time);
+            let first = session.now().after(session.timeout());
             loop {
                 let changes = receive(session, controller)?;
-                let last = changes.complete || until.is_none_or(|until| Instant::now() >= until);
+                // A guest that has only just started changes something soon.
+                let patient = self.load.guest.is_some()
+                    && changes.changed.is_empty()
+                    && !session.now().has_reached(first);
+                let last = changes.complete || until.map_or(!patient, |until| Instant::now() >= until);
                 if last || !changes.changed.is_empty() {
                     show(&changes, output)?;
                 }

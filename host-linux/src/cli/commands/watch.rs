@@ -20,7 +20,7 @@ use crate::driver::DriverError;
 use crate::session::Session;
 
 const HELP: &str = "\
-A queue is made, changes of the controller are logged into it and shown: on a terminal as a heat map, otherwise one line for
+A queue is made, changes of the controller are logged into it and shown: on a terminal as a heat map, otherwise one line for \
 each event (with --json one document). Ctrl-C stops the log, deletes the queue and ends with status 130.
 
 Example: nvme-lm cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --seconds 1";
@@ -31,6 +31,8 @@ const BATCH: u32 = 4096;
 const PICTURE: Duration = Duration::from_millis(200);
 /// How long the end of the log is waited for.
 const LAST_LOOK: Duration = Duration::from_secs(1);
+/// So many head updates that fail in a row end a watch.
+const HEAD_FAILURES: u32 = 3;
 /// Events kept in the picture.
 const RECENT: usize = 4;
 
@@ -254,20 +256,49 @@ fn status(queue: &ControllerDataQueue, figures: &CdqFigures, blocks: u64, rate: 
     )
 }
 
-/// Reads what is in the queue; whether nothing new was there.
+/// What a look at the queue found.
+struct Look {
+    /// Nothing new was there.
+    empty: bool,
+    /// There is nothing to do until the controller interrupts, or for a while.
+    may_sleep: bool,
+}
+
+/// What is to be remembered from one look to the next.
+#[derive(Default)]
+struct Course {
+    /// Head updates that failed in a row.
+    failures: u32,
+    /// The last marker ended the log, and not because the queue was full.
+    ended: bool,
+}
+
+/// Reads what is in the queue.
 fn look(
     session: &mut Session<'_>,
     queue: &mut ControllerDataQueue,
     screen: &mut Screen<'_>,
     limit: u32,
-) -> Result<(bool, bool), CommandError> {
+    course: &mut Course,
+) -> Result<Look, CommandError> {
     let now = session.now();
     session.controller().poll(now).map_err(DriverError::from)?;
     let mut marked = false;
+    let updates = queue.figures().head_updates;
     let (drained, polled) = queue.poll_events(session.controller().admin(), now, limit, false, |event| {
         marked |= event == LogEvent::Overflowed;
+        match event {
+            // That of a full queue is started again.
+            LogEvent::LogStarted | LogEvent::Overflowed => course.ended = false,
+            LogEvent::LogStopped | LogEvent::Suspended => course.ended = true,
+            _ => {}
+        }
         screen.event(event.into());
     });
+    if queue.figures().head_updates != updates {
+        course.failures = 0;
+    }
+    let found = |may_sleep| Ok(Look { empty: drained.empty, may_sleep });
     if drained.overflowed && !marked {
         // Only the controller's event told of it.
         screen.event(Event::Overflowed);
@@ -276,13 +307,21 @@ fn look(
         screen.event(Event::Violation { what: violation.to_string() });
     }
     match polled {
-        Ok(QueuePoll::MaySleep) => Ok((drained.empty, true)),
-        Ok(QueuePoll::Again) => Ok((drained.empty, false)),
+        Ok(QueuePoll::MaySleep) => found(true),
+        Ok(QueuePoll::Again) => found(false),
         Ok(QueuePoll::Gone) => {
             Err(CommandError::Failed("the managing controller was reset, and the queue went with it".into()))
         }
-        // The update is sent again when it is next due.
-        Err(_) => Ok((drained.empty, false)),
+        Err(error) => {
+            course.failures += 1;
+            if course.failures >= HEAD_FAILURES {
+                return Err(CommandError::Failed(format!(
+                    "the head of the queue could not be moved, {HEAD_FAILURES} times in a row: {error}"
+                )));
+            }
+            // It is sent again.
+            found(true)
+        }
     }
 }
 
@@ -306,15 +345,16 @@ impl Action for WatchArgs {
         let watched = self.watch(session, standing, load.as_ref(), output);
         let ended = load.map(Load::finish).transpose();
         // The guest is at rest: whatever it changed is in the log.
-        let (mut screen, begun) = watched?;
+        let (mut screen, begun, failed) = watched?;
         let report = ended?;
-        let summary = self.finish(session, standing, &mut screen, begun)?;
+        let (summary, stopped) = self.finish(session, standing, &mut screen, begun)?;
         let summary = Summary { guest_writes: report.map(|report| report.writes), ..summary };
         if let Some(mut picture) = screen.picture.take() {
             let _ = anstream::stdout().write_all(picture.erase().as_bytes());
         }
         screen.event(Event::Summary(summary));
         screen.failed?;
+        failed.and(stopped)?;
         if output.is_interrupted() { Err(CommandError::Interrupted) } else { Ok(()) }
     }
 }
@@ -329,14 +369,14 @@ struct Begun {
 }
 
 impl WatchArgs {
-    /// Starts the log and shows it until it is time to stop.
+    /// Starts the log and shows it until it is time to stop, or until that fails.
     fn watch<'o>(
         &self,
         session: &mut Session<'_>,
         standing: &mut Standing,
         load: Option<&Load>,
         output: &'o Output,
-    ) -> Result<(Screen<'o>, Begun), CommandError> {
+    ) -> Result<(Screen<'o>, Begun, Result<(), CommandError>), CommandError> {
         let tracked = tracked(session, self.tracked.controller)?;
         let mut screen = Screen { output, picture: None, blocks: 0, markers: 0, failed: Ok(()) };
         if !output.is_json() && io::stdout().is_terminal() {
@@ -352,6 +392,7 @@ impl WatchArgs {
         let options = self.shape.options(session);
         let made = standing.queue_of(session, tracked).is_none();
         if made {
+            self.shape.warn(session, output);
             standing.create(session, tracked, &options)?;
         }
         let held = standing.queue_of(session, tracked).ok_or(CommandError::Interrupted)?;
@@ -367,62 +408,76 @@ impl WatchArgs {
         let begun = Begun { queue: QueueName::Id(id), made, started, at };
         let until = self.seconds.map(|seconds| at + Duration::from_secs(seconds));
         let first = held.queue.figures().entries;
+        let mut course = Course::default();
         loop {
             let seen = held.queue.figures().entries - first;
             let left = self.count.map_or(u64::from(BATCH), |count| count.saturating_sub(seen));
             let now = Instant::now();
             let over = left == 0 || until.is_some_and(|until| now >= until);
             if over || output.is_interrupted() || screen.failed.is_err() {
-                return Ok((screen, begun));
+                return Ok((screen, begun, Ok(())));
             }
             if let Some(load) = load
                 && load.has_failed()
             {
-                return Ok((screen, begun));
+                return Ok((screen, begun, Ok(())));
             }
             let overflows = held.queue.figures().overflows;
             let limit = u32::try_from(left).unwrap_or(BATCH).min(BATCH);
-            let (empty, may_sleep) = look(session, &mut held.queue, &mut screen, limit)?;
+            let look = match look(session, &mut held.queue, &mut screen, limit, &mut course) {
+                Ok(look) => look,
+                Err(error) => return Ok((screen, begun, Err(error))),
+            };
             held.logging &= held.queue.figures().overflows == overflows;
             screen.draw(&held.queue, now);
-            if !held.logging && empty && held.queue.is_published() {
+            if look.empty && course.ended {
+                // Whoever stopped the log, or suspended the controller, leaves nothing to watch.
+                held.logging = false;
+                return Ok((screen, begun, Ok(())));
+            }
+            if !held.logging && look.empty && held.queue.is_published() {
                 // Everything before the overflow has been shown and given back.
                 start_log(session, id, Quirks::STOP_BEFORE_RESTART)?;
                 held.logging = true;
                 screen.event(Event::Restarted);
             }
-            if may_sleep {
+            if look.may_sleep {
                 session.nap();
             }
         }
     }
 
-    /// Stops what this command started, and counts.
+    /// Stops what this command started, and counts; the second result says whether everything could be stopped.
     fn finish(
         &self,
         session: &mut Session<'_>,
         standing: &mut Standing,
         screen: &mut Screen<'_>,
         begun: Begun,
-    ) -> Result<Summary, CommandError> {
+    ) -> Result<(Summary, Result<(), CommandError>), CommandError> {
         let held = standing.queue(session, begun.queue)?;
+        let mut stopped = Ok(());
         if begun.started && held.logging {
-            log_user_data(session, held.queue.id(), false)?;
+            stopped = log_user_data(session, held.queue.id(), false);
             held.logging = false;
             let until = Instant::now() + LAST_LOOK;
-            let markers = screen.markers;
-            while self.count.is_none() && Instant::now() < until {
-                let (empty, _) = look(session, &mut held.queue, screen, BATCH)?;
-                if empty && screen.markers > markers {
-                    break;
+            let (markers, mut course) = (screen.markers, Course::default());
+            while stopped.is_ok() && self.count.is_none() && Instant::now() < until {
+                match look(session, &mut held.queue, screen, BATCH, &mut course) {
+                    Ok(look) if look.empty && screen.markers > markers => break,
+                    Ok(_) => {}
+                    Err(error) => stopped = Err(error),
                 }
             }
         }
-        let figures = match begun.made {
-            true => standing.delete(session, begun.queue)?.1,
-            false => held.queue.figures(),
-        };
-        Ok(Summary {
+        let mut figures = held.queue.figures();
+        if begun.made {
+            match standing.delete(session, begun.queue) {
+                Ok((_, last)) => figures = last,
+                Err(error) => stopped = stopped.and(Err(error)),
+            }
+        }
+        let summary = Summary {
             entries: figures.entries,
             blocks: screen.blocks,
             markers: screen.markers,
@@ -435,6 +490,7 @@ impl WatchArgs {
             highest_fill: figures.highest_fill,
             microseconds: u64::try_from(begun.at.elapsed().as_micros()).unwrap_or(u64::MAX),
             guest_writes: None,
-        })
+        };
+        Ok((summary, stopped))
     }
 }
