@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::render::Style;
 use super::{Field, List, Structure, Value};
 
-/// Bytes of long data that are shown.
+/// Bytes in a line of long data.
 const LINE: usize = 8;
 
 /// One field that differs, or a part that only one side has.
@@ -123,23 +123,30 @@ fn pair<'a, T>(
     pairs
 }
 
-/// The first byte that differs, or that only one side has.
-fn first_difference(left: &[u8], right: &[u8]) -> usize {
-    let common = left.iter().zip(right).position(|(left, right)| left != right);
-    common.unwrap_or(left.len().min(right.len()))
+/// Lines of long data that are shown, where its sides differ.
+const MOST_LINES: usize = 8;
+
+/// Where the lines begin in which the sides differ, or which only one of them has.
+fn differing_lines(left: &[u8], right: &[u8]) -> Vec<usize> {
+    let lines = (0..left.len().max(right.len())).step_by(LINE);
+    let part = |bytes: &'_ [u8], at: usize| bytes.iter().skip(at).take(LINE).copied().collect::<Vec<u8>>();
+    lines.filter(|at| part(left, *at) != part(right, *at)).collect()
 }
 
-/// The bytes around `at`, and how many there are.
-fn line(bytes: &[u8], at: usize) -> String {
-    let start = at - at % LINE;
-    let part = bytes.get(start..).unwrap_or_default();
-    let hex: Vec<String> = part.iter().take(LINE).map(|byte| format!("{byte:02x}")).collect();
-    let hex: Vec<String> = hex.chunks(4).map(<[String]>::concat).collect();
-    format!("{} bytes\n{start:04x}: {}", bytes.len(), hex.join(" "))
+/// How many bytes there are, and those of the lines named.
+fn excerpt(bytes: &[u8], lines: &[usize]) -> String {
+    let mut text = format!("{} bytes", bytes.len());
+    for start in lines {
+        let part = bytes.get(*start..).unwrap_or_default();
+        let hex: Vec<String> = part.iter().take(LINE).map(|byte| format!("{byte:02x}")).collect();
+        let hex: Vec<String> = hex.chunks(4).map(<[String]>::concat).collect();
+        text.push_str(&format!("\n{start:04x}: {}", hex.join(" ")));
+    }
+    text
 }
 
-/// Prints differences in columns, or that there are none. Of long data only the bytes around the first difference are
-/// shown.
+/// Prints differences in columns, or that there are none. Of long data the first lines that differ are shown, and how many
+/// more there are.
 ///
 /// # Errors
 /// Those of `out`.
@@ -159,9 +166,16 @@ pub fn render_differences(differences: &[Difference], out: &mut dyn Write, style
     for entry in differences {
         let (left, right, title) = match (&entry.left, &entry.right) {
             (Some(Value::Bytes(left)), Some(Value::Bytes(right))) if left.len().max(right.len()) > LINE => {
-                let at = first_difference(left, right);
-                let title = format!("{}: differs first at {at:#x}", entry.title);
-                (line(left, at), line(right, at), title)
+                let differing = differing_lines(left, right);
+                let shown = &differing[..differing.len().min(MOST_LINES)];
+                let more = match differing.len() - shown.len() {
+                    0 => String::new(),
+                    more => format!("; {more} more lines of {LINE} bytes differ"),
+                };
+                let first = left.iter().zip(right).position(|(left, right)| left != right);
+                let first = first.unwrap_or(left.len().min(right.len()));
+                let title = format!("{}: differs first at {first:#x}{more}", entry.title);
+                (excerpt(left, shown), excerpt(right, shown), title)
             }
             (left, right) => {
                 (side(left, &entry.left_meaning), side(right, &entry.right_meaning), entry.title.clone())

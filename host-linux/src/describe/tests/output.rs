@@ -46,19 +46,34 @@ fn a_state_is_printed_in_columns() {
 }
 
 #[test]
-fn of_long_data_the_first_difference_is_shown() {
+fn of_long_data_the_lines_that_differ_are_shown() {
     let mut image = vec![0; 48 + 4096];
     image[33] = 4;
     let left = controller_state(&image, StateDialect::Specification);
-    image[48 + 0x123] = 0xAB;
-    let differences = diff(&left, &controller_state(&image, StateDialect::Specification));
-    assert_eq!(differences.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["VSD"]);
-    let mut text = Vec::new();
-    render_differences(&differences, &mut text, Style::default()).unwrap();
-    let text = String::from_utf8(text).unwrap();
-    assert!(text.contains("differs first at 0x123"), "{text}");
-    assert!(text.contains("0120: 000000ab 00000000"), "{text}");
-    assert!(text.lines().count() < 8 && text.lines().all(|line| line.chars().count() <= 110), "{text}");
+    // Each row changes a byte more.
+    let rows = [
+        (0x123, "differs first at 0x123", "0120: 000000ab 00000000"),
+        (0x124, "differs first at 0x123", "0120: 000000ab ab000000"),
+        (0x7FF, "differs first at 0x123", "07f8: 00000000 000000ab"),
+        (0xFFF, "differs first at 0x123", "0ff8: 00000000 000000ab"),
+    ];
+    let shown = |image: &[u8]| {
+        let differences = diff(&left, &controller_state(image, StateDialect::Specification));
+        assert_eq!(differences.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["VSD"]);
+        let mut text = Vec::new();
+        let style = Style { width: 200, ..Style::default() };
+        render_differences(&differences, &mut text, style).unwrap();
+        String::from_utf8(text).unwrap()
+    };
+    for (at, first, line) in rows {
+        image[48 + at] = 0xAB;
+        let text = shown(&image);
+        assert!(text.contains(first) && text.contains(line) && !text.contains("more lines"), "{text}");
+        assert!(text.lines().count() < 8 && text.lines().all(|line| line.chars().count() <= 200), "{text}");
+    }
+    image[48 + 0x200..48 + 0x280].fill(1);
+    let text = shown(&image);
+    assert!(text.contains("11 more lines of 8 bytes differ"), "{text}");
 }
 
 #[test]
