@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `migrate`: a controller with one namespace from one subsystem to another, through both managing controllers.
+//!
+//! Before an operating system nobody is there who would have to be told of the switch. What keeps source and destination
+//! from running both is bus mastering, which is taken from the one and given to the other.
+
+use core::fmt::Write;
+
+use nvme_core::dirty::{DirtyMap, DirtySet, Granularity};
+use nvme_core::dma::DmaArena;
+use nvme_core::migration::{
+    DestinationOptions, MigrationOptions, Migrator, Outcome, Platform, Ports, Quirks, Round, Timeouts,
+};
+use nvme_core::register::RegisterIo;
+use nvme_core::time::Step;
+use nvme_core::wire::{ControllerId, ManagerId, NamespaceId, TrackedId};
+
+use super::CommandError;
+use super::mover::Mover;
+use crate::announced::{require_migration, require_user_data_log};
+use crate::session::{Session, SessionError};
+use crate::sys::PciStatus;
+use crate::time::Wait;
+
+/// Words of the map of changes: each bit stands for as many blocks as are needed.
+const WORDS: usize = 512;
+/// Rounds that are reported.
+const ROUNDS: usize = 20;
+/// Longest controller state in bytes.
+const STATE: usize = 4096;
+
+/// A controller's access to memory, which can be taken away.
+pub trait Fence {
+    /// Takes bus mastering away, or gives it back.
+    ///
+    /// # Errors
+    /// The status of the firmware.
+    fn let_through(&self, on: bool) -> Result<(), PciStatus>;
+}
+
+/// What is to be migrated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// The controller that is migrated, in the subsystem of the source.
+    pub source: ControllerId,
+    /// The controller that is to carry on, in that of the destination.
+    pub destination: ControllerId,
+    /// The namespace, by its identifier on both sides.
+    pub namespace: NamespaceId,
+}
+
+/// What was not possible at the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SwitchError {
+    /// Bus mastering was not changed.
+    Fence(PciStatus),
+    /// Both sides have no format of controller state in common, and nobody here knows the registers of the source.
+    NoCommonFormat,
+}
+
+struct Switch<'f> {
+    source: &'f dyn Fence,
+    destination: &'f dyn Fence,
+}
+
+impl Platform for Switch<'_> {
+    type Error = SwitchError;
+
+    fn source_suspended(&mut self, _source: ControllerId) -> Result<(), SwitchError> {
+        Ok(())
+    }
+
+    fn fence_source(&mut self, _source: ControllerId) -> Result<(), SwitchError> {
+        self.source.let_through(false).map_err(SwitchError::Fence)
+    }
+
+    fn unfence_source(&mut self, _source: ControllerId) -> Result<(), SwitchError> {
+        self.source.let_through(true).map_err(SwitchError::Fence)
+    }
+
+    fn restore_properties(&mut self, _destination: ControllerId) -> Result<(), SwitchError> {
+        Err(SwitchError::NoCommonFormat)
+    }
+
+    fn before_resume(&mut self, _destination: ControllerId) -> Result<(), SwitchError> {
+        self.destination.let_through(true).map_err(SwitchError::Fence)
+    }
+
+    fn destination_resumed(&mut self, _destination: ControllerId) -> Result<(), SwitchError> {
+        Ok(())
+    }
+
+    fn destination_forgotten(&mut self, _destination: ControllerId) -> Result<(), SwitchError> {
+        self.destination.let_through(false).map_err(SwitchError::Fence)
+    }
+
+    fn source_resumed(&mut self, _source: ControllerId) -> Result<(), SwitchError> {
+        Ok(())
+    }
+}
+
+/// One side: the session of its managing controller, and the fence of the controller that is migrated.
+pub struct Side<'v, 'd, 's, R, A: DmaArena, W: ?Sized> {
+    /// The managing controller.
+    pub session: &'v mut Session<'d, 's, R, A, W>,
+    /// The fence.
+    pub fence: &'v dyn Fence,
+}
+
+impl<R, A: DmaArena, W: ?Sized> core::fmt::Debug for Side<'_, '_, '_, R, A, W> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Side").finish_non_exhaustive()
+    }
+}
+
+fn check<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+    session: &Session<'_, '_, R, A, W>,
+    id: ControllerId,
+) -> Result<(), CommandError> {
+    TrackedId::new(id, ManagerId::new(session.identity().controller))
+        .map(drop)
+        .map_err(|_| CommandError::TargetIsManager(id.get()))
+}
+
+/// Migrates. `meanwhile` is called between two steps.
+///
+/// # Errors
+/// A controller does not announce it, the namespaces are not alike, or the migration did not complete.
+pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+    source: Side<'_, 'd, 's, R, A, W>,
+    destination: Side<'_, 'd, 's, R, A, W>,
+    what: &Migration,
+    out: &mut dyn Write,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<(), CommandError> {
+    let (from, to) = (source.session, destination.session);
+    require_user_data_log(from.identity())?;
+    require_migration(to.identity())?;
+    check(from, what.source)?;
+    check(to, what.destination)?;
+    let namespace = what.namespace;
+    let shape = from.shape(namespace)?.ok_or(CommandError::NoNamespace(namespace))?;
+    if to.shape(namespace)? != Some(shape) {
+        return Err(CommandError::Unlike);
+    }
+    let mut words = [0; WORDS];
+    let bits = (WORDS as u64).saturating_mul(64);
+    let granularity = Granularity::new(shape.blocks.div_ceil(bits).next_power_of_two());
+    let map = granularity.and_then(|g| DirtyMap::new(namespace, shape.blocks, g, &mut words).ok());
+    let mut maps = [map.ok_or(CommandError::NoNamespace(namespace))?];
+    let dirty = DirtySet::new(&mut maps).map_err(CommandError::NoNamespace)?;
+    let (mut rounds, mut image) = ([Round::default(); ROUNDS], [0; STATE]);
+    let mut switch = Switch { source: source.fence, destination: destination.fence };
+    // It gets access to memory when it is about to be resumed.
+    switch.destination.let_through(false).map_err(|_| CommandError::Session(SessionError::NoBusMastering))?;
+    let to_do = DestinationOptions {
+        controller: what.destination,
+        limits: None,
+        quirks: Quirks::empty(),
+        timeouts: Timeouts::default(),
+    };
+    let mut migrator =
+        Migrator::new(MigrationOptions::new(what.source), to_do, dirty, &mut rounds, &mut image);
+    let timeout = from.timeout();
+    let one = from.lend_pair()?;
+    let other = match to.lend_pair() {
+        Ok(pair) => pair,
+        Err(error) => {
+            from.take_pair_back(one.0);
+            return Err(error.into());
+        }
+    };
+    let (mut mover, made) = Mover::new(one, other, (namespace, shape), timeout);
+    let ran = made.map_err(|_| CommandError::NotMigrated).and_then(|()| {
+        loop {
+            let now = from.now();
+            // A controller that has failed makes the migration fail, which then says where the guest runs.
+            let _ = from.controller().poll(now);
+            let _ = to.controller().poll(now);
+            let ports = Ports { source: from.controller().admin(), destination: to.controller().admin() };
+            match migrator.poll(now, ports, &mut mover, &mut switch) {
+                Step::Done => return Ok(()),
+                Step::Again => {}
+                Step::Wait(_) => from.nap(),
+            }
+            meanwhile();
+        }
+    });
+    let (one, other) = mover.into_pairs();
+    from.take_pair_back(one);
+    to.take_pair_back(other);
+    if let Some(memory) = migrator.take_quarantined() {
+        from.keep(memory);
+    }
+    ran?;
+    for round in migrator.rounds() {
+        writeln!(
+            out,
+            "round {}: {} blocks, {} entries of the log, {} blocks left",
+            round.number, round.blocks, round.entries, round.dirty_blocks
+        )?;
+    }
+    match migrator.outcome() {
+        Some(Outcome::Completed { .. }) => {
+            let summary = migrator.summary();
+            writeln!(out, "migrated: {} blocks, {} bytes", summary.blocks, summary.bytes)?;
+            Ok(())
+        }
+        Some(Outcome::RolledBack { failure, .. }) => {
+            writeln!(out, "rolled back, the source runs: {failure}")?;
+            Err(CommandError::NotMigrated)
+        }
+        Some(Outcome::SourceStuck { failure, resume }) => {
+            writeln!(out, "the source is suspended and could not be resumed ({resume}): {failure}")?;
+            Err(CommandError::NotMigrated)
+        }
+        Some(Outcome::Indeterminate { failure, .. }) => {
+            writeln!(out, "whether the destination runs is unknown: {failure}")?;
+            Err(CommandError::NotMigrated)
+        }
+        None => Err(CommandError::NotMigrated),
+    }
+}

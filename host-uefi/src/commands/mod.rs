@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the program does with a controller in use, whatever it runs on; [`words`] reads its command line.
+
+mod migrate;
+mod mover;
+mod show;
+mod watch;
+pub mod words;
+
+use core::fmt;
+
+use nvme_core::admin::CallError;
+use nvme_core::cdq::CdqMemoryError;
+use nvme_core::wire::NamespaceId;
+
+pub use migrate::{Fence, Migration, Side, migrate};
+pub use show::{RegistersError, identify, log, read, registers};
+pub use watch::{Watch, watch};
+
+use crate::announced::Unsupported;
+use crate::session::SessionError;
+
+/// Why a command failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandError {
+    /// The controller was not driven.
+    Session(SessionError),
+    /// The controller does not announce what is needed.
+    Unsupported(Unsupported),
+    /// Nothing can be printed any more.
+    Output,
+    /// The namespace is not active.
+    NoNamespace(NamespaceId),
+    /// Blocks behind the end of the namespace.
+    BeyondEnd {
+        /// First block asked for.
+        start: u64,
+        /// Blocks asked for.
+        count: u64,
+        /// Blocks that there are.
+        blocks: u64,
+    },
+    /// The controller to be tracked or migrated is the managing controller.
+    TargetIsManager(u16),
+    /// The queue is not possible.
+    Queue(CdqMemoryError),
+    /// A command about the queue did not succeed.
+    QueueCommand(&'static str, CallError),
+    /// The managing controller was reset, and the queue went with it.
+    QueueGone,
+    /// Source and destination have namespaces of different sizes.
+    Unlike,
+    /// The migration did not complete; what was printed says where the guest runs.
+    NotMigrated,
+}
+
+impl core::error::Error for CommandError {}
+
+impl fmt::Display for CommandError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session(error) => error.fmt(f),
+            Self::Unsupported(unsupported) => unsupported.fmt(f),
+            Self::Output => f.write_str("the output cannot be written"),
+            Self::NoNamespace(id) => {
+                write!(f, "namespace {} is not active: choose one that identify lists", id.get())
+            }
+            Self::BeyondEnd { start, count, blocks } => {
+                write!(f, "{count} blocks from {start} on are no part of a namespace of {blocks} blocks")
+            }
+            Self::TargetIsManager(id) => {
+                write!(f, "controller {id} is the managing controller itself: name one that it manages")
+            }
+            Self::Queue(error) => error.fmt(f),
+            Self::QueueCommand(what, error) => write!(f, "{what}: {error}"),
+            Self::QueueGone => f.write_str(
+                "the managing controller was reset, and the queue went with it: every block may have changed",
+            ),
+            Self::Unlike => f.write_str("the namespaces at source and destination are not of the same size"),
+            Self::NotMigrated => f.write_str("the migration did not complete"),
+        }
+    }
+}
+
+impl From<SessionError> for CommandError {
+    fn from(error: SessionError) -> Self {
+        Self::Session(error)
+    }
+}
+
+impl From<Unsupported> for CommandError {
+    fn from(unsupported: Unsupported) -> Self {
+        Self::Unsupported(unsupported)
+    }
+}
+
+impl From<fmt::Error> for CommandError {
+    fn from(_: fmt::Error) -> Self {
+        Self::Output
+    }
+}

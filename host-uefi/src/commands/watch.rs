@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cdq watch`: the log of one controller, event by event.
+
+use core::fmt::Write;
+use core::time::Duration;
+
+use nvme_core::cdq::{CdqCreation, CdqDeletion, CdqOptions, ControllerDataQueue, LogEvent, QueuePoll};
+use nvme_core::dma::DmaArena;
+use nvme_core::register::RegisterIo;
+use nvme_core::wire::track::TrackSend;
+use nvme_core::wire::{ControllerId, ManagerId, TrackedId};
+
+use super::CommandError;
+use crate::announced::require_user_data_log;
+use crate::session::{Session, SessionError};
+use crate::time::Wait;
+
+/// Entries read between two looks at anything else.
+const BATCH: u32 = 256;
+/// How long the end of the log is waited for.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
+/// What is to be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// The controller whose changes are logged.
+    pub controller: u16,
+    /// Slots of the queue.
+    pub entries: u32,
+    /// For how long.
+    pub time: Duration,
+}
+
+fn poll<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+    session: &mut Session<'_, '_, R, A, W>,
+) -> Result<(), SessionError> {
+    let now = session.now();
+    session.controller().poll(now)?;
+    Ok(())
+}
+
+/// Makes a queue.
+fn create<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+    session: &mut Session<'_, '_, R, A, W>,
+    tracked: TrackedId,
+    entries: u32,
+) -> Result<ControllerDataQueue, CommandError> {
+    let options = CdqOptions { entries, timeout: session.timeout(), ..CdqOptions::default() };
+    let mut creation =
+        CdqCreation::new(session.controller().admin(), tracked, &options).map_err(CommandError::Queue)?;
+    loop {
+        let polled = poll(session);
+        let now = session.now();
+        // Asked once more if the controller has failed: the memory is inside.
+        let made = creation.poll(session.controller().admin(), now);
+        match made {
+            Some(Ok(queue)) => return Ok(queue),
+            Some(Err(failed)) => {
+                if let Some(memory) = failed.quarantined {
+                    session.keep(memory);
+                }
+                return Err(CommandError::QueueCommand("Controller Data Queue, Create", failed.error));
+            }
+            None => polled?,
+        }
+        session.nap();
+    }
+}
+
+/// Deletes a queue; memory that the controller may still write stays with the session.
+fn delete<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+    session: &mut Session<'_, '_, R, A, W>,
+    queue: ControllerDataQueue,
+) -> Result<(), CommandError> {
+    let mut deletion = CdqDeletion::new(queue, session.timeout());
+    loop {
+        let polled = poll(session);
+        let now = session.now();
+        let deleted = deletion.poll(session.controller().admin(), now);
+        match deleted {
+            Some(Ok(_)) => return Ok(()),
+            Some(Err(failed)) => {
+                if let Some(memory) = failed.quarantined {
+                    session.keep(memory);
+                }
+                return Err(CommandError::QueueCommand("Controller Data Queue, Delete", failed.error));
+            }
+            None => polled?,
+        }
+        session.nap();
+    }
+}
+
+fn show(event: LogEvent, out: &mut dyn Write) -> core::fmt::Result {
+    match event {
+        LogEvent::LogStarted => writeln!(out, "log started"),
+        LogEvent::Changed { namespace, start, blocks, deallocated } => {
+            let what = if deallocated { "deallocated" } else { "changed" };
+            writeln!(out, "{what} namespace {}, {blocks} blocks from {} on", namespace.get(), start.get())
+        }
+        LogEvent::AllChanged { namespace } => {
+            writeln!(out, "changed namespace {}, all blocks", namespace.get())
+        }
+        LogEvent::LogStopped => writeln!(out, "log stopped"),
+        LogEvent::Suspended => {
+            writeln!(out, "log ended: the controller is suspended, and every change was reported")
+        }
+        LogEvent::Overflowed => {
+            writeln!(out, "OVERFLOW: the queue became full; every block may have changed")
+        }
+    }
+}
+
+/// What one look found.
+struct Look {
+    /// Nothing is left to be read.
+    empty: bool,
+    /// Nothing is to be done now.
+    may_sleep: bool,
+    /// Logging ended by itself.
+    overflowed: bool,
+    /// Logging ended as asked.
+    stopped: bool,
+}
+
+fn look<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+    session: &mut Session<'_, '_, R, A, W>,
+    queue: &mut ControllerDataQueue,
+    out: &mut dyn Write,
+) -> Result<Look, CommandError> {
+    poll(session)?;
+    let now = session.now();
+    let (mut printed, mut marked) = (Ok(()), false);
+    let (drained, polled) = queue.poll_events(session.controller().admin(), now, BATCH, false, |event| {
+        marked |= event == LogEvent::Overflowed;
+        if printed.is_ok() {
+            printed = show(event, out);
+        }
+    });
+    printed?;
+    if drained.overflowed && !marked {
+        // Only the controller's event told of it.
+        show(LogEvent::Overflowed, out)?;
+    }
+    while let Some(violation) = queue.take_violation() {
+        writeln!(out, "VIOLATION: {violation}")?;
+    }
+    // A head update that failed is sent again when it is next due.
+    let may_sleep = match polled {
+        Ok(QueuePoll::Gone) => return Err(CommandError::QueueGone),
+        Ok(QueuePoll::MaySleep) => true,
+        Ok(QueuePoll::Again) | Err(_) => false,
+    };
+    let (empty, overflowed) = (drained.empty, drained.overflowed);
+    Ok(Look { empty, may_sleep, overflowed, stopped: drained.stopped })
+}
+
+/// Logs the changes of a controller into a queue of its own and prints them. `meanwhile` is called between two looks.
+///
+/// # Errors
+/// The controller does not announce it, or a command does not succeed. The queue is deleted then, too, or its memory kept
+/// until the session is closed.
+pub fn watch<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+    session: &mut Session<'_, '_, R, A, W>,
+    watch: &Watch,
+    out: &mut dyn Write,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<(), CommandError> {
+    require_user_data_log(session.identity())?;
+    let manager = ManagerId::new(session.identity().controller);
+    let tracked = TrackedId::new(ControllerId::new(watch.controller), manager)
+        .map_err(|_| CommandError::TargetIsManager(watch.controller))?;
+    let mut queue = create(session, tracked, watch.entries)?;
+    let watched = follow(session, &mut queue, watch.time, out, meanwhile);
+    let figures = queue.figures();
+    let deleted = delete(session, queue);
+    watched?;
+    deleted?;
+    writeln!(
+        out,
+        "{} entries, {} head updates, {} overflows, {} violations",
+        figures.entries, figures.head_updates, figures.overflows, figures.violations
+    )?;
+    Ok(())
+}
+
+fn follow<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+    session: &mut Session<'_, '_, R, A, W>,
+    queue: &mut ControllerDataQueue,
+    time: Duration,
+    out: &mut dyn Write,
+    meanwhile: &mut dyn FnMut(),
+) -> Result<(), CommandError> {
+    let id = queue.id();
+    let start = TrackSend::LogUserDataChanges { start: true, queue: id };
+    writeln!(out, "watching controller {} through queue {}", queue.tracked().controller().get(), id.get())?;
+    session.command("Track Send, start logging", &start)?;
+    let (mut logging, end) = (true, session.now().after(time));
+    while !session.now().has_reached(end) {
+        meanwhile();
+        let looked = look(session, queue, out)?;
+        logging &= !looked.overflowed;
+        if !logging && looked.empty && queue.is_published() {
+            // Everything before the overflow has been shown and given back.
+            session.command("Track Send, start logging", &start)?;
+            logging = true;
+        }
+        if looked.may_sleep {
+            session.nap();
+        }
+    }
+    if logging {
+        let stop = TrackSend::LogUserDataChanges { start: false, queue: id };
+        session.command("Track Send, stop logging", &stop)?;
+        let until = session.now().after(LAST_LOOK);
+        loop {
+            let looked = look(session, queue, out)?;
+            if looked.stopped || session.now().has_reached(until) {
+                break;
+            }
+            session.nap();
+        }
+    }
+    Ok(())
+}

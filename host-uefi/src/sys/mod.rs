@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Everything that is not safe Rust: the protocol's functions, the promises made to the core, and protocols opened
+//! beside their users.
+#![allow(unsafe_code, reason = "the one place where this crate deals with firmware and raw memory")]
+
+mod arena;
+mod attach;
+mod firmware;
+mod pci_io;
+
+pub(crate) use arena::{free_unmapped, region, unmap_unseen};
+pub(crate) use attach::map_registers;
+pub use attach::{ForFunction, OfFunction};
+pub use firmware::peek;
+pub use pci_io::{
+    BarRange, ConfigFunction, Functions, Mapping, PciIo, PciIoAccess, PciIoFunction, PciStatus, PollFunction,
+    SharedBuffer, attributes,
+};

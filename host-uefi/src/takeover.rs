@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Taking a controller from the firmware's driver, and giving it back.
+//!
+//! ```no_run
+//! use nvme_core::controller::Link;
+//! use nvme_host_uefi::arena::{ArenaSlot, PciArena};
+//! use nvme_host_uefi::registers::PciRegisters;
+//! use nvme_host_uefi::session::Storage;
+//! use nvme_host_uefi::takeover::Takeover;
+//! use nvme_host_uefi::time::FirmwareTime;
+//!
+//! /// The controller's identifier, asked with queues and memory of our own.
+//! fn ask(handle: uefi::Handle) -> Option<u16> {
+//!     let taken = Takeover::open(handle).ok()?;
+//!     let (mut slots, mut storage) = ([const { ArenaSlot::new() }; 64], Storage::new());
+//!     let (registers, time) = (PciRegisters::new(taken.io()), FirmwareTime::new());
+//!     let arena = PciArena::new(taken.io(), &mut slots);
+//!     let link = Link::new();
+//!     let session = taken.session(&registers, &arena, &link, &mut storage, &time).ok()?;
+//!     let id = session.identity().controller.get();
+//!     session.close().ok()?;
+//!     taken.hand_back().ok()?;
+//!     Some(id)
+//! }
+//! ```
+
+use core::cell::Cell;
+use core::fmt;
+
+use nvme_core::controller::AttachError;
+use nvme_core::wire::register::{CC, CSTS, ControllerConfiguration, ControllerStatus};
+use uefi::boot::ScopedProtocol;
+use uefi::{Handle, boot};
+
+use crate::registers::{MappedRegisters, REGISTER_BAR};
+use crate::session::SessionError;
+use crate::sys::{self, PciIo, PciStatus, attributes};
+
+/// What a driver needs: registers, memory, and memory above 4 GiB.
+const NEEDED: u64 = attributes::MEMORY | attributes::BUS_MASTER;
+/// Offset of revision and class code in configuration space.
+const CLASS: u32 = 8;
+
+/// Class code of a PCI function: base class, subclass, programming interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class(pub [u8; 3]);
+
+impl Class {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The status of the firmware.
+    pub fn read(io: &PciIo) -> Result<Self, PciStatus> {
+        let [_revision, interface, subclass, base] = io.read_config32(CLASS)?.to_le_bytes();
+        Ok(Self([base, subclass, interface]))
+    }
+
+    /// Whether it is that of an NVMe I/O controller (01h, 08h, 02h) or administrative controller (03h).
+    /// NVMe over PCIe Transport 1.1 §3.1.
+    #[must_use]
+    pub const fn is_nvme(self) -> bool {
+        matches!(self.0, [0x01, 0x08, 0x02 | 0x03])
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [base, subclass, interface] = self.0;
+        write!(f, "{base:02x}{subclass:02x}{interface:02x}")
+    }
+}
+
+/// Why a controller was not taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakeoverError {
+    /// The handle has no EFI_PCI_IO_PROTOCOL, or somebody has it who does not let go.
+    Open(PciStatus),
+    /// The function cannot be asked what it is.
+    Look(PciStatus),
+    /// The function is no NVMe controller.
+    NotNvme(Class),
+    /// Memory space or bus mastering cannot be enabled.
+    Enable(PciStatus),
+    /// Its registers are not mapped, or not as memory.
+    Map(PciStatus),
+    /// It was attached before, or registers or memory are another function's.
+    Mismatch,
+    /// It cannot be reached.
+    Attach(AttachError),
+    /// It cannot be brought up.
+    Session(SessionError),
+}
+
+impl core::error::Error for TakeoverError {}
+
+impl fmt::Display for TakeoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(status) => write!(f, "the firmware does not give the function away: {status}"),
+            Self::Look(status) => write!(f, "the function does not say what it is: {status}"),
+            Self::NotNvme(class) => {
+                write!(f, "a function of class {class} is no NVMe controller: name one of class 010802")
+            }
+            Self::Enable(status) => {
+                write!(f, "memory space and bus mastering of the function cannot be enabled: {status}")
+            }
+            Self::Map(status) => write!(f, "the registers are not mapped: {status}; reach them by calls"),
+            Self::Mismatch => f.write_str(
+                "attached before, or with another function's registers or memory: take it over again",
+            ),
+            Self::Attach(error) => error.fmt(f),
+            Self::Session(error) => error.fmt(f),
+        }
+    }
+}
+
+/// What did not work when a controller was handed back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandBackError {
+    /// The controller is still enabled: it stays without bus mastering and without a driver, and its memory set aside.
+    StillEnabled,
+    /// Its attributes could not be restored.
+    Attributes(PciStatus),
+    /// No driver of the firmware has taken it.
+    Connect(PciStatus),
+}
+
+impl core::error::Error for HandBackError {}
+
+impl fmt::Display for HandBackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StillEnabled => f.write_str(
+                "the controller does not let itself be disabled: it stays without access to memory and without a driver; \
+                 reset the machine",
+            ),
+            Self::Attributes(status) => write!(f, "the function's attributes are not restored: {status}"),
+            Self::Connect(status) => write!(f, "no driver of the firmware takes the controller: {status}"),
+        }
+    }
+}
+
+/// A controller that is held exclusively. Dropped, it is handed back.
+#[derive(Debug)]
+pub struct Takeover {
+    handle: Handle,
+    /// `None` once it is handed back.
+    io: Option<ScopedProtocol<PciIo>>,
+    saved: u64,
+    attached: Cell<bool>,
+}
+
+impl Takeover {
+    /// Takes the function behind `handle` from whatever driver has it, and enables its memory space, its bus mastering
+    /// and, where it can do that, addresses above 4 GiB. The controller is still enabled then, with the queues of the
+    /// driver before: attaching it disables it.
+    ///
+    /// # Errors
+    /// [`TakeoverError`]; nothing was changed then, but that a driver which was asked to let go has let go.
+    pub fn open(handle: Handle) -> Result<Self, TakeoverError> {
+        // Looked at before anything is taken away from its driver.
+        {
+            let io = sys::peek(handle).map_err(|error| TakeoverError::Open(error.status()))?;
+            let class = Class::read(&io).map_err(TakeoverError::Look)?;
+            if !class.is_nvme() {
+                return Err(TakeoverError::NotNvme(class));
+            }
+        }
+        let io = boot::open_protocol_exclusive::<PciIo>(handle)
+            .map_err(|error| TakeoverError::Open(error.status()))?;
+        let saved = io.attributes().map_err(TakeoverError::Look)?;
+        let supported = io.supported_attributes().map_err(TakeoverError::Look)?;
+        let wanted = NEEDED | (supported & attributes::DUAL_ADDRESS_CYCLE);
+        let taken = Self { handle, io: Some(io), saved, attached: Cell::new(false) };
+        // What was enabled is undone when `taken` is dropped.
+        taken.io().enable_attributes(wanted).map_err(TakeoverError::Enable)?;
+        Ok(taken)
+    }
+
+    /// The function.
+    ///
+    /// # Panics
+    /// Never: it is there until the value is gone.
+    #[must_use]
+    pub fn io(&self) -> &PciIo {
+        match &self.io {
+            Some(io) => io,
+            None => unreachable!("closed only when the value is dropped"),
+        }
+    }
+
+    /// Its registers, mapped.
+    ///
+    /// # Errors
+    /// [`TakeoverError::Map`].
+    pub fn map_registers(&self) -> Result<MappedRegisters<'_>, TakeoverError> {
+        let range = self.io().bar_range(REGISTER_BAR).map_err(TakeoverError::Map)?;
+        sys::map_registers(self.io(), range).ok_or(TakeoverError::Map(PciStatus::UNSUPPORTED))
+    }
+
+    /// Whether nobody has attached it; it counts as attached from now on.
+    pub(crate) fn take_attachment(&self) -> bool {
+        !self.attached.replace(true)
+    }
+
+    /// Gives the controller back: its attributes as they were, and the firmware's drivers connected.
+    ///
+    /// # Errors
+    /// [`HandBackError`]; everything else was done all the same, but that a controller which is still enabled gets no
+    /// driver.
+    pub fn hand_back(mut self) -> Result<(), HandBackError> {
+        self.end()
+    }
+
+    /// Whether the controller uses no memory: it is disabled, or gone.
+    fn is_at_rest(io: &PciIo) -> bool {
+        let read = |offset: u32| io.read_mem32(REGISTER_BAR, u64::from(offset));
+        let (Ok(cc), Ok(csts)) = (read(CC), read(CSTS)) else { return false };
+        let status = ControllerStatus::from_bits(csts);
+        status.is_removed() || !status.ready() && !ControllerConfiguration::from_bits(cc).enabled()
+    }
+
+    fn end(&mut self) -> Result<(), HandBackError> {
+        let Some(io) = self.io.take() else { return Ok(()) };
+        // One that nobody has attached is as its driver left it, and has none of our memory.
+        let at_rest = !self.attached.get() || Self::is_at_rest(&io);
+        let restored = match at_rest {
+            true => io.set_attributes(self.saved),
+            false => io.disable_attributes(attributes::BUS_MASTER),
+        };
+        drop(io);
+        if !at_rest {
+            return Err(HandBackError::StillEnabled);
+        }
+        let connected = boot::connect_controller(self.handle, &[], None, true);
+        restored.map_err(HandBackError::Attributes)?;
+        connected.map_err(|error| HandBackError::Connect(error.status()))
+    }
+}
+
+impl Drop for Takeover {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `hand_back`.
+        let _ = self.end();
+    }
+}
