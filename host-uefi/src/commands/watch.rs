@@ -115,8 +115,6 @@ fn show(event: LogEvent, out: &mut dyn Write) -> core::fmt::Result {
 struct Look {
     /// Nothing is left to be read.
     empty: bool,
-    /// Nothing is to be done now.
-    may_sleep: bool,
     /// Logging ended by itself.
     overflowed: bool,
     /// Logging ended as asked.
@@ -146,13 +144,10 @@ fn look<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
         writeln!(out, "VIOLATION: {violation}")?;
     }
     // A head update that failed is sent again when it is next due.
-    let may_sleep = match polled {
-        Ok(QueuePoll::Gone) => return Err(CommandError::QueueGone),
-        Ok(QueuePoll::MaySleep) => true,
-        Ok(QueuePoll::Again) | Err(_) => false,
-    };
-    let (empty, overflowed) = (drained.empty, drained.overflowed);
-    Ok(Look { empty, may_sleep, overflowed, stopped: drained.stopped })
+    if polled == Ok(QueuePoll::Gone) {
+        return Err(CommandError::QueueGone);
+    }
+    Ok(Look { empty: drained.empty, overflowed: drained.overflowed, stopped: drained.stopped })
 }
 
 /// Logs the changes of a controller into a queue of its own and prints them. `meanwhile` is called between two looks.
@@ -205,9 +200,8 @@ fn follow<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
             session.command("Track Send, start logging", &start)?;
             logging = true;
         }
-        if looked.may_sleep {
-            session.nap();
-        }
+        // Time goes on by waiting only.
+        session.nap();
     }
     if logging {
         let stop = TrackSend::LogUserDataChanges { start: false, queue: id };

@@ -13,6 +13,7 @@ pub(crate) use attach::map_registers;
 pub use attach::{ForFunction, OfFunction};
 pub use firmware::peek;
 pub use pci_io::{
-    BarRange, ConfigFunction, Functions, Mapping, PciIo, PciIoAccess, PciIoFunction, PciStatus, PollFunction,
-    SharedBuffer, attributes,
+    AllocateFunction, AttributesFunction, BarFunction, BarRange, ConfigFunction, CopyFunction, FlushFunction,
+    FreeFunction, Functions, GetBarFunction, LocationFunction, MapFunction, Mapping, PciIo, PciIoAccess,
+    PciStatus, PollFunction, SetBarFunction, SharedBuffer, UnmapFunction, attributes,
 };

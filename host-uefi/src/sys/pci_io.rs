@@ -44,13 +44,43 @@ mod operation {
     pub(super) const SUPPORTED: u32 = 4;
 }
 
-/// PollMem and PollIo.
-pub type PollFunction =
-    unsafe extern "efiapi" fn(*mut PciIo, u32, u8, u64, u64, u64, u64, *mut u64) -> Status;
-/// Reads or writes `count` units of `width` at an offset of a BAR: this, width, BAR, offset, count, buffer.
-pub type PciIoFunction = unsafe extern "efiapi" fn(*mut PciIo, u32, u8, u64, usize, *mut c_void) -> Status;
-/// The same for configuration space: this, width, offset, count, buffer.
-pub type ConfigFunction = unsafe extern "efiapi" fn(*mut PciIo, u32, u32, usize, *mut c_void) -> Status;
+/// Types of functions whose first argument is the protocol. They keep to its specification, which says what the other
+/// arguments are and which of them have to be valid.
+macro_rules! functions {
+    ($($(#[$meta:meta])* $visibility:vis type $name:ident($($argument:ty),*);)+) => {$(
+        $(#[$meta])*
+        $visibility type $name = unsafe extern "efiapi" fn(*mut PciIo $(, $argument)*) -> Status;
+    )+};
+}
+
+functions! {
+    /// PollMem and PollIo: width, BAR, offset, mask, value, delay, result.
+    pub type PollFunction(u32, u8, u64, u64, u64, u64, *mut u64);
+    /// Reads or writes at an offset of a BAR: width, BAR, offset, count, buffer.
+    pub type BarFunction(u32, u8, u64, usize, *mut c_void);
+    /// Reads or writes configuration space: width, offset, count, buffer.
+    pub type ConfigFunction(u32, u32, usize, *mut c_void);
+    /// CopyMem: width, BAR and offset of the destination, BAR and offset of the source, count.
+    pub type CopyFunction(u32, u8, u64, u8, u64, usize);
+    /// Map: operation, host address, number of bytes, device address, mapping.
+    pub type MapFunction(u32, *mut c_void, *mut usize, *mut u64, *mut *mut c_void);
+    /// Unmap: mapping.
+    pub type UnmapFunction(*mut c_void);
+    /// AllocateBuffer: type, type of memory, pages, host address, attributes.
+    pub type AllocateFunction(u32, u32, usize, *mut *mut c_void, u64);
+    /// FreeBuffer: pages, host address.
+    pub type FreeFunction(usize, *mut c_void);
+    /// Flush.
+    pub type FlushFunction();
+    /// GetLocation: segment, bus, device, function.
+    pub type LocationFunction(*mut usize, *mut usize, *mut usize, *mut usize);
+    /// Attributes: operation, attributes, result.
+    pub type AttributesFunction(u32, u64, *mut u64);
+    /// GetBarAttributes: BAR, supported attributes, resources.
+    pub type GetBarFunction(u8, *mut u64, *mut *mut c_void);
+    /// SetBarAttributes: attributes, BAR, offset, length.
+    pub type SetBarFunction(u64, u8, *mut u64, *mut u64);
+}
 
 /// A pair of functions that read and write.
 #[repr(C)]
@@ -69,28 +99,19 @@ pub struct PciIoAccess<F> {
 pub struct Functions {
     pub poll_mem: PollFunction,
     pub poll_io: PollFunction,
-    pub mem: PciIoAccess<PciIoFunction>,
-    pub io: PciIoAccess<PciIoFunction>,
+    pub mem: PciIoAccess<BarFunction>,
+    pub io: PciIoAccess<BarFunction>,
     pub pci: PciIoAccess<ConfigFunction>,
-    pub copy_mem: unsafe extern "efiapi" fn(*mut PciIo, u32, u8, u64, u8, u64, usize) -> Status,
-    pub map: unsafe extern "efiapi" fn(
-        *mut PciIo,
-        u32,
-        *mut c_void,
-        *mut usize,
-        *mut u64,
-        *mut *mut c_void,
-    ) -> Status,
-    pub unmap: unsafe extern "efiapi" fn(*mut PciIo, *mut c_void) -> Status,
-    pub allocate_buffer:
-        unsafe extern "efiapi" fn(*mut PciIo, u32, u32, usize, *mut *mut c_void, u64) -> Status,
-    pub free_buffer: unsafe extern "efiapi" fn(*mut PciIo, usize, *mut c_void) -> Status,
-    pub flush: unsafe extern "efiapi" fn(*mut PciIo) -> Status,
-    pub get_location:
-        unsafe extern "efiapi" fn(*mut PciIo, *mut usize, *mut usize, *mut usize, *mut usize) -> Status,
-    pub attributes: unsafe extern "efiapi" fn(*mut PciIo, u32, u64, *mut u64) -> Status,
-    pub get_bar_attributes: unsafe extern "efiapi" fn(*mut PciIo, u8, *mut u64, *mut *mut c_void) -> Status,
-    pub set_bar_attributes: unsafe extern "efiapi" fn(*mut PciIo, u64, u8, *mut u64, *mut u64) -> Status,
+    pub copy_mem: CopyFunction,
+    pub map: MapFunction,
+    pub unmap: UnmapFunction,
+    pub allocate_buffer: AllocateFunction,
+    pub free_buffer: FreeFunction,
+    pub flush: FlushFunction,
+    pub get_location: LocationFunction,
+    pub attributes: AttributesFunction,
+    pub get_bar_attributes: GetBarFunction,
+    pub set_bar_attributes: SetBarFunction,
     pub rom_size: u64,
     pub rom_image: *mut c_void,
 }

@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sessions and commands against controllers that have everything.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use nvme_core::wire::log::LogPageId;
+use nvme_core::wire::{ControllerId, Lba};
+use nvme_host_uefi::announced::Unsupported;
+use nvme_host_uefi::commands::{self, CommandError, Fence, Migration, Watch};
+use nvme_host_uefi::registers::PciRegisters;
+use nvme_host_uefi::session::SessionError;
+use nvme_host_uefi::sys::{PciStatus, attributes};
+
+use crate::sys::{Function, Manners, PAGE};
+use crate::world::{BLOCKS, GUEST, NAMESPACE, Side, Time, open};
+
+const NOTHING: [(usize, usize); 2] = [(0, 0); 2];
+
+#[test]
+fn blocks_are_read_and_written_wherever_memory_is_on_the_bus() {
+    let pieces = |piece| Manners { piece, ..Manners::default() };
+    for (name, shift, manners) in [
+        ("blocks of 512 bytes", 9, pieces(None)),
+        ("blocks of 4 KiB", 12, pieces(None)),
+        // Queues are contiguous: no memory of theirs is longer than sixteen pages.
+        ("memory in pieces of sixteen pages", 12, pieces(Some(16 * PAGE))),
+    ] {
+        let side = Side::new(shift, |lba| lba as u8);
+        side.manager.memory.manners.set(manners);
+        let time = Time::of(&[&side]);
+        let (mut session, arena) = open(side.manager, &time);
+        let shape = session.shape(NAMESPACE).expect(name).expect("active");
+        assert_eq!((shape.blocks, shape.block_bytes), (BLOCKS, 1 << shift), "{name}");
+        let ours: Vec<u8> = (0..300 << shift).map(|n: usize| (n % 251) as u8).collect();
+        session.write(NAMESPACE, shape, Lba::new(5), &ours).expect(name);
+        session.flush(NAMESPACE).expect(name);
+        let mut read = Vec::new();
+        let each = |bytes: &[u8]| {
+            read.extend_from_slice(bytes);
+            Ok::<(), SessionError>(())
+        };
+        session.read(NAMESPACE, shape, Lba::new(0), BLOCKS, each).expect(name);
+        assert!(read == *side.media.bytes.borrow() && read[5 << shift..305 << shift] == ours, "{name}");
+        session.write_zeroes(NAMESPACE, Lba::new(0), 8).expect(name);
+        assert!(side.media.bytes.borrow()[..8 << shift].iter().all(|byte| *byte == 0), "{name}");
+        let last = session.read(NAMESPACE, shape, Lba::new(BLOCKS), 1, |_| Ok::<(), SessionError>(()));
+        assert!(matches!(last, Err(SessionError::Io("Read", _))), "{name}: {last:?}");
+        assert_eq!(session.close(), Ok(()), "{name}");
+        assert_eq!((arena.live(), arena.lost(), side.live()), (0, 0, NOTHING), "{name}");
+    }
+}
+
+#[test]
+fn commands_tell_what_there_is() {
+    let side = Side::new(9, |lba| if lba == 3 { b'x' } else { 0 });
+    let time = Time::of(&[&side]);
+    let (mut session, _) = open(side.manager, &time);
+    type Run = fn(&mut crate::world::Own, &mut String) -> Result<(), CommandError>;
+    let rows: [(&str, Run, &[&str]); 6] = [
+        (
+            "identify",
+            |session, out| commands::identify(session, out),
+            &[
+                "controller         1\n",
+                "TRATTR             0x03",
+                "namespace 1        1024 blocks of 512 bytes",
+            ],
+        ),
+        (
+            "read",
+            |session, out| commands::read(session, NAMESPACE, 3, 1, out),
+            &["0000000600  78 78", "00000007f0  78", "xxxxxxxxxxxxxxxx\n"],
+        ),
+        ("health", |session, out| commands::log(session, LogPageId::new(2), out), &["temperature"]),
+        ("errors", |session, out| commands::log(session, LogPageId::new(1), out), &["no errors"]),
+        (
+            "firmware",
+            |session, out| commands::log(session, LogPageId::new(3), out),
+            &["active slot 1", "slot 1 1"],
+        ),
+        ("bytes", |session, out| commands::log(session, LogPageId::new(5), out), &["00000001f0  "]),
+    ];
+    for (name, run, expected) in rows {
+        let mut out = String::new();
+        assert_eq!(run(&mut session, &mut out), Ok(()), "{name}");
+        for words in expected {
+            assert!(out.contains(words), "{name}: {words:?} is not in {out}");
+        }
+    }
+    let mut out = String::new();
+    commands::registers(&PciRegisters::new(&side.manager.io), &mut out).expect("registers");
+    assert!(out.starts_with("0000  CAP") && out.contains("001c  CSTS     0x00000001"), "{out}");
+    let beyond = CommandError::BeyondEnd { start: BLOCKS - 1, count: 2, blocks: BLOCKS };
+    assert_eq!(commands::read(&mut session, NAMESPACE, BLOCKS - 1, 2, &mut out), Err(beyond));
+    assert_eq!(session.close(), Ok(()));
+    assert_eq!(side.live(), NOTHING);
+}
+
+const WATCH: Watch = Watch { controller: 2, entries: 64, time: Duration::from_millis(20) };
+
+#[test]
+fn changes_of_a_guest_are_shown_as_they_come() {
+    for (name, writes, entries, overflow) in
+        [("a few", 3, 64, false), ("more than the queue holds", 200, 4, true)]
+    {
+        let side = Side::new(9, |_| 0);
+        let time = Time::of(&[&side]);
+        let (mut manager, _) = open(side.manager, &time);
+        let (mut guest, _) = open(side.guest, &time);
+        let shape = guest.shape(NAMESPACE).expect(name).expect("active");
+        let (mut out, mut written) = (String::new(), 0);
+        let mut meanwhile = || {
+            // In batches that nobody reads in between.
+            for _ in 0..10 {
+                if written < writes {
+                    guest.write(NAMESPACE, shape, Lba::new(written * 4), &[1; 1024]).expect(name);
+                    written += 1;
+                }
+            }
+        };
+        let watch = Watch { entries, ..WATCH };
+        let watched = commands::watch(&mut manager, &watch, &mut out, &mut meanwhile);
+        assert_eq!((watched, written), (Ok(()), writes), "{name}: {out}");
+        assert!(
+            out.contains("watching controller 2 through queue") && out.contains("log started"),
+            "{name}: {out}"
+        );
+        assert_eq!(out.contains("OVERFLOW"), overflow, "{name}: {out}");
+        if !overflow {
+            assert!(out.contains("changed namespace 1, 2 blocks from 8 on"), "{name}: {out}");
+            assert!(
+                out.contains("log stopped") && out.contains(", 0 overflows, 0 violations"),
+                "{name}: {out}"
+            );
+        }
+        assert_eq!((manager.close(), guest.close()), (Ok(()), Ok(())), "{name}");
+        assert_eq!(side.live(), NOTHING, "{name}");
+    }
+}
+
+#[test]
+fn a_queue_that_cannot_be_made_leaves_nothing() {
+    let side = Side::new(9, |_| 0);
+    let time = Time::of(&[&side]);
+    let (mut manager, _) = open(side.manager, &time);
+    let mut out = String::new();
+    type Expected = fn(CommandError) -> bool;
+    let rows: [(&str, Watch, Expected); 3] = [
+        ("itself", Watch { controller: 1, ..WATCH }, |error| error == CommandError::TargetIsManager(1)),
+        ("one slot", Watch { entries: 1, ..WATCH }, |error| matches!(error, CommandError::Queue(_))),
+        ("nobody", Watch { controller: 9, ..WATCH }, |error| matches!(error, CommandError::QueueCommand(..))),
+    ];
+    for (name, watch, expected) in rows {
+        let error = commands::watch(&mut manager, &watch, &mut out, &mut || {}).expect_err(name);
+        assert!(expected(error), "{name}: {error}");
+    }
+    assert_eq!(manager.close(), Ok(()));
+    assert_eq!(side.live(), NOTHING);
+}
+
+/// Bus mastering of a function, and who changed it.
+struct Bus<'l> {
+    function: &'static Function,
+    name: &'static str,
+    log: &'l RefCell<Vec<(&'static str, bool)>>,
+}
+
+impl Fence for Bus<'_> {
+    fn let_through(&self, on: bool) -> Result<(), PciStatus> {
+        self.log.borrow_mut().push((self.name, on));
+        match on {
+            true => self.function.io.enable_attributes(attributes::BUS_MASTER),
+            false => self.function.io.disable_attributes(attributes::BUS_MASTER),
+        }
+    }
+}
+
+const MIGRATION: Migration = Migration { source: GUEST, destination: GUEST, namespace: NAMESPACE };
+
+#[test]
+fn a_controller_with_its_namespace_moves_while_it_is_written_to() {
+    let (one, other) = (Side::new(9, |lba| lba as u8), Side::new(9, |_| 0));
+    let time = Time::of(&[&one, &other]);
+    let ((mut from, _), (mut to, _), (mut guest, guest_arena)) =
+        (open(one.manager, &time), open(other.manager, &time), open(one.guest, &time));
+    let shape = guest.shape(NAMESPACE).expect("a namespace").expect("active");
+    one.guest.attributes.set(attributes::MEMORY | attributes::BUS_MASTER);
+    let log = RefCell::default();
+    let source = Bus { function: one.guest, name: "source", log: &log };
+    let destination = Bus { function: other.guest, name: "destination", log: &log };
+    let (mut out, mut written) = (String::new(), 0);
+    let mut meanwhile = || {
+        // Early, before it is suspended.
+        if written < 5 {
+            guest
+                .write(NAMESPACE, shape, Lba::new(written * 100), &[0xA0 + written as u8; 512])
+                .expect("a write");
+            written += 1;
+        }
+    };
+    let sides = (
+        commands::Side { session: &mut from, fence: &source },
+        commands::Side { session: &mut to, fence: &destination },
+    );
+    let migrated = commands::migrate(sides.0, sides.1, &MIGRATION, &mut out, &mut meanwhile);
+    assert_eq!((migrated, written), (Ok(()), 5), "{out}");
+    assert!(out.contains("migrated: ") && out.contains("round 0: "), "{out}");
+    assert_eq!(*one.media.bytes.borrow(), *other.media.bytes.borrow(), "block for block");
+    assert_eq!(other.media.bytes.borrow()[400 * 512], 0xA4, "what was written meanwhile");
+    assert_eq!(*log.borrow(), [("destination", false), ("source", false), ("destination", true)]);
+    assert_eq!(one.guest.attributes.get() & attributes::BUS_MASTER, 0, "the source reaches no memory");
+    assert_eq!((from.close(), to.close()), (Ok(()), Ok(())));
+    assert_eq!((one.manager.memory.live(), other.live()), ((0, 0), NOTHING));
+    assert!(guest_arena.live() > 0, "the guest has what it had");
+}
+
+#[test]
+fn a_migration_that_cannot_be_is_refused_or_rolled_back() {
+    let nobody = Migration { destination: ControllerId::new(9), ..MIGRATION };
+    let itself = Migration { source: ControllerId::new(1), ..MIGRATION };
+    for (name, shift, migration, expected) in [
+        ("to itself", 9, itself, CommandError::TargetIsManager(1)),
+        ("namespaces of other blocks", 12, MIGRATION, CommandError::Unlike),
+        ("to nobody", 9, nobody, CommandError::NotMigrated),
+    ] {
+        let (one, other) = (Side::new(9, |lba| lba as u8), Side::new(shift, |_| 0));
+        let time = Time::of(&[&one, &other]);
+        let ((mut from, _), (mut to, _)) = (open(one.manager, &time), open(other.manager, &time));
+        let log = RefCell::default();
+        let source = Bus { function: one.guest, name: "source", log: &log };
+        let destination = Bus { function: other.guest, name: "destination", log: &log };
+        let mut out = String::new();
+        let sides = (
+            commands::Side { session: &mut from, fence: &source },
+            commands::Side { session: &mut to, fence: &destination },
+        );
+        let ended = commands::migrate(sides.0, sides.1, &migration, &mut out, &mut || {});
+        assert_eq!(ended, Err(expected), "{name}: {out}");
+        assert!(!log.borrow().contains(&("destination", true)), "{name}: the destination runs");
+        assert_eq!((from.close(), to.close()), (Ok(()), Ok(())), "{name}");
+        assert_eq!((one.live(), other.live()), (NOTHING, NOTHING), "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_announced_is_not_sent() {
+    // A guest's controller manages nothing.
+    let side = Side::new(9, |_| 0);
+    let time = Time::of(&[&side]);
+    let ((mut guest, _), (mut manager, _)) = (open(side.guest, &time), open(side.manager, &time));
+    let rings = side.guest.rings.get();
+    let expected = |error: Result<(), CommandError>| {
+        let error = error.expect_err("not supported");
+        let CommandError::Unsupported(Unsupported { field: "OACS", bit: 11, .. }) = error else {
+            panic!("{error}");
+        };
+        let text = error.to_string();
+        assert!(
+            text.starts_with("Host Managed Live Migration is not supported by this controller: OACS")
+                && text.ends_with("bit 11 clear; nothing was sent"),
+            "{text}"
+        );
+    };
+    let mut out = String::new();
+    expected(commands::watch(&mut guest, &WATCH, &mut out, &mut || {}));
+    let log = RefCell::default();
+    let fence = Bus { function: side.guest, name: "any", log: &log };
+    let sides = (
+        commands::Side { session: &mut guest, fence: &fence },
+        commands::Side { session: &mut manager, fence: &fence },
+    );
+    expected(commands::migrate(sides.0, sides.1, &MIGRATION, &mut out, &mut || {}));
+    assert_eq!((side.guest.rings.get(), log.borrow().len(), out.len()), (rings, 0, 0));
+    assert_eq!((guest.close(), manager.close()), (Ok(()), Ok(())));
+    assert_eq!(side.live(), NOTHING);
+}
