@@ -61,6 +61,8 @@ mod kept {
         pub(in crate::dma) const PUBLISHED: u8 = 4;
         /// The processor read the byte while the device's copy was newer.
         pub(in crate::dma) const STALE: u8 = 8;
+        /// The processor has acquired the byte: both copies were equal then.
+        pub(in crate::dma) const ACQUIRED: u8 = 16;
 
         /// Bytes that the notes of a region of `len` bytes take.
         pub(in crate::dma) const fn bytes(len: usize) -> usize {

@@ -235,7 +235,7 @@ impl Entry {
         }
         let (lost, set) = match publish {
             true => (Notes::DEVICE_WROTE, Notes::PUBLISHED),
-            false => (Notes::CPU_WROTE, 0),
+            false => (Notes::CPU_WROTE, Notes::ACQUIRED),
         };
         let mut first = None;
         self.each_flag(range, |offset, flags| {
@@ -264,7 +264,9 @@ impl Entry {
                 let Some((cpu, device)) = bytes.next() else { return flags };
                 let has = |flag| flags & flag != 0;
                 published |= has(Notes::PUBLISHED);
-                let changed = if has(Notes::PUBLISHED) { cpu != device } else { *device != FRESH };
+                // A device that says nothing is known by what differs from the last time that both copies were equal.
+                let same_before = has(Notes::PUBLISHED) || has(Notes::ACQUIRED);
+                let changed = if same_before { cpu != device } else { *device != FRESH };
                 if has(Notes::CPU_WROTE) {
                     unpublished = unpublished.or(Some(offset));
                 } else if has(Notes::DEVICE_WROTE) || changed {

@@ -278,6 +278,15 @@ fn each_misuse_is_found() {
             dma::release(arena, data, &CommandEnded::new());
             std::vec![Violation::MissingAcquire { address, at: Moment::Release }]
         }),
+        ("command ended, data that came after they were acquired, of a device that says nothing", |arena| {
+            let data = region(arena, FromDevice);
+            let address = data.bus().plus(4);
+            arena.inner().device_poke(address, &[1]);
+            arena.acquire(&data, 0..600);
+            arena.inner().device_poke(address, &[2]);
+            dma::release(arena, data, &CommandEnded::new());
+            std::vec![Violation::MissingAcquire { address, at: Moment::Release }]
+        }),
     ];
     for (name, act) in rows {
         let mut expected = Vec::new();
@@ -302,6 +311,15 @@ fn right_use_is_not_complained_of() {
             assert_eq!(arena.device_access(second, 2, Access::Read), Ok(()));
             arena.inner().device_look(second, &mut seen);
             assert_eq!(&seen, b"xt");
+            dma::release(arena, data, &CommandEnded::new());
+        }),
+        ("data from a device that says nothing", |arena| {
+            let data = scattered(arena, Direction::FromDevice);
+            arena.inner().device_poke(data.bus().plus(7), b"text");
+            arena.acquire(&data, 0..data.len());
+            let mut seen = [0; 4];
+            data.read(7, &mut seen).unwrap();
+            assert_eq!(&seen, b"text");
             dma::release(arena, data, &CommandEnded::new());
         }),
         ("data from the device", |arena| {
