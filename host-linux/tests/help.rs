@@ -132,6 +132,15 @@ fn everything_is_in_the_manual_page_of_its_command() {
         let page =
             std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(page.contains("Example: nvme"), "{command:?}");
+        let mut lines = page.lines().skip_while(|line| *line != ".SH OPTIONS").peekable();
+        while let Some(line) = lines.next() {
+            // The name of an option, then its text.
+            if line == ".TP" {
+                let name = lines.next().unwrap_or_default();
+                let text = lines.peek().copied().unwrap_or_default();
+                assert!(!text.is_empty() && !text.starts_with('.'), "{command:?}: {name} has no text");
+            }
+        }
         if command == ["migrate"] {
             let plain = page.replace('\\', "");
             for option in ["--cancel-after", "--fence", "--fault", "--vf-token", "--at-stop"] {

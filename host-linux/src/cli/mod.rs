@@ -85,11 +85,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Prints the manual page, or writes one for each command into a folder.
 fn man(folder: Option<&Path>) -> io::Result<()> {
+    // What the short help leaves out has a text in a manual page.
+    fn whole(command: clap::Command) -> clap::Command {
+        command.mut_args(|arg| arg.hide_short_help(false)).mut_subcommands(whole)
+    }
     match folder {
-        Some(folder) => clap_mangen::generate_to(program(), folder),
+        Some(folder) => clap_mangen::generate_to(whole(program()), folder),
         None => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(program()).render(&mut page)?;
+            clap_mangen::Man::new(whole(program())).render(&mut page)?;
             io::stdout().write_all(&page)
         }
     }
