@@ -64,6 +64,13 @@ pub enum DriverError {
         /// Queue pairs granted.
         granted: u16,
     },
+    /// A block of the namespace is longer than one command moves.
+    BlockTooLong {
+        /// Bytes in a block.
+        block: u32,
+        /// Bytes that one command moves at most.
+        limit: usize,
+    },
 }
 
 impl fmt::Display for DriverError {
@@ -78,6 +85,9 @@ impl fmt::Display for DriverError {
             Self::Submit(error) => write!(f, "an I/O command was not submitted: {error:?}"),
             Self::Io(what, status) => write!(f, "{what} completed with status {status}"),
             Self::TimedOut(what) => write!(f, "{what} did not complete in time"),
+            Self::BlockTooLong { block, limit } => {
+                write!(f, "a block has {block} bytes, and one command moves {limit} at most (MDTS)")
+            }
             Self::Malformed(what) => write!(f, "{what} returned by the controller is malformed"),
             Self::Memory(error) => write!(f, "no device memory: {error:?}"),
             Self::Queues { needed, granted } => {
@@ -421,6 +431,60 @@ pub(crate) fn bring_down<R: RegisterIo<Error = AccessError>>(
     waiter: Waiter<'_>,
 ) -> Result<(), DriverError> {
     bring_down_then(controller, arena, kept, waiter, |_| {})
+}
+
+/// How a controller is taken down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Its queues are deleted, and it is shut down.
+    Orderly,
+    /// It is reset at once.
+    Reset,
+}
+
+/// Takes a controller down with its queue pairs, and what was `kept` for it; calls `then` with the evidence that it is
+/// disabled, if it is.
+///
+/// # Errors
+/// What went wrong first. The controller is disabled then, too, unless it cannot be.
+pub(crate) fn take_down<R: RegisterIo<Error = AccessError>, T>(
+    mut controller: Controller<'_, '_, R>,
+    pairs: Vec<QueuePair<'_, '_, R, T>>,
+    arena: &AddressSpace,
+    kept: Kept,
+    ending: Ending,
+    waiter: Waiter<'_>,
+    then: impl FnOnce(&Quiesced<'_>),
+) -> Result<(), DriverError> {
+    let mut first = Ok(());
+    let mut undeleted = Vec::new();
+    for pair in pairs {
+        // After the first that fails the others would only wait as long.
+        let busy = pair.unfinished().next().is_some();
+        if ending == Ending::Reset || first.is_err() || busy {
+            undeleted.push(abandon_pair(&mut controller, pair, waiter));
+        } else if let Err((error, pair)) = delete_pair(&mut controller, pair, waiter) {
+            first = Err(error);
+            undeleted.push(pair);
+        }
+    }
+    let then = |proof: &Quiesced<'_>| {
+        for mut pair in undeleted {
+            while let Some(lost) = pair.drain(proof) {
+                if let Some(buffer) = lost.buffer {
+                    release(arena, buffer.into_region(), proof);
+                }
+            }
+            // The pair is this controller's, so the proof is taken.
+            let _ = pair.retire(proof);
+        }
+        then(proof);
+    };
+    let down = match ending {
+        Ending::Reset => reset_then(controller, arena, kept, waiter, then),
+        Ending::Orderly => bring_down_then(controller, arena, kept, waiter, then),
+    };
+    first.and(down)
 }
 
 /// As [`bring_down`]; calls `then` with the evidence that the controller is disabled, if it is.

@@ -22,14 +22,14 @@ use crate::backend::OpenError;
 use crate::config::{Between, CdqLayout, MigrateConfig, Namespaces};
 use crate::driver::DriverError;
 use crate::embedded::StartError;
-use crate::guest::{Guest, GuestError};
+use crate::guest::GuestError;
 use crate::images::Inputs;
 use crate::journal::Side;
 use crate::mover::MoverError;
 use crate::platform::PlatformError;
 use crate::report::{
-    CdqReport, ComparisonReport, ConvergenceReport, EnabledReport, FaultReport, GuestReport, LeftoverReport,
-    Report, RoundReport, Setup, Verdict,
+    CdqReport, ComparisonReport, ConvergenceReport, FaultReport, LeftoverReport, Report, RoundReport, Setup,
+    Verdict,
 };
 use crate::virtualization::VirtualizationError;
 use bench::{Bench, Limits, fault_reports};
@@ -143,34 +143,14 @@ fn run_with(
     mut bench: Bench,
     observer: &mut impl Observer,
 ) -> Result<Report, RunError> {
-    observer.update(&Status { step: "guest running".into(), ..Status::default() });
-    bench.let_run(config.run_before, config.run_commands, observer);
-    // A guest that has failed says why at the end.
-    let _ = bench.guest.as_ref().map(Guest::verify);
-    let transfer = bench.transfer(config, observer)?;
-    observer.update(&Status {
-        step: "guest running on".into(),
-        moved_bytes: transfer.summary.bytes,
-        total_bytes: transfer.summary.bytes,
-    });
-    let side = bench.platform.side();
-    // Where its registers lead nowhere it cannot go on, whatever the outcome says.
-    let guest_lives = bench.platform.guest_runs();
-    if guest_lives {
-        bench.let_run(config.run_after, config.run_commands, observer);
-    }
-    let enabled = bench.enabled();
-    let (guest, figures) = match bench.guest {
-        Some(guest) if guest_lives => {
-            let figures = guest.figures();
-            match guest.finish() {
-                Ok((figures, _)) => (Some(Ok(())), figures),
-                Err(error) => (Some(Err(error)), figures()),
-            }
+    let transfer = match bench.transfer(config, observer) {
+        Ok(transfer) => transfer,
+        Err(error) => {
+            bench.behind.end();
+            return Err(error);
         }
-        Some(guest) => (Some(Err(GuestError::Halted)), guest.halt(&bench.token)),
-        None => (None, GuestReport::default()),
     };
+    let side = bench.platform.side();
     let memory_left = |pool| {
         [&bench.guest_memory, &bench.source.memory, &bench.destination.memory]
             .iter()
@@ -186,7 +166,7 @@ fn run_with(
 
     let watched = bench.witness.is_some() || bench.compare;
     let comparison = bench.witness.map_or(Ok(transfer.comparison), |witness| witness.finish());
-    let (mut verdict, mut statement) = judge(&transfer, &guest, watched, &comparison, enabled, leftovers);
+    let (mut verdict, mut statement) = judge(&transfer, watched, &comparison, leftovers);
     if let (Verdict::MigrationFailed, Some(error)) = (verdict, bench.platform.error()) {
         statement = format!("{statement} (platform: {error})");
     }
@@ -196,12 +176,7 @@ fn run_with(
         statement = format!("{statement}; the journal cannot be written: {error}");
     }
     let comparison = comparison.unwrap_or(None);
-    Ok(report(
-        config,
-        size,
-        transfer,
-        Found { verdict, statement, side, guest: figures, comparison, enabled, leftovers, faults },
-    ))
+    Ok(report(config, size, transfer, Found { verdict, statement, side, comparison, leftovers, faults }))
 }
 
 /// What was found out at the end.
@@ -209,21 +184,18 @@ struct Found {
     verdict: Verdict,
     statement: String,
     side: Side,
-    guest: GuestReport,
     comparison: Option<ComparisonReport>,
-    enabled: EnabledReport,
     leftovers: LeftoverReport,
     faults: Vec<FaultReport>,
 }
 
 fn judge(
     transfer: &Transfer,
-    guest: &Option<Result<(), GuestError>>,
     watched: bool,
     comparison: &io::Result<Option<ComparisonReport>>,
-    enabled: EnabledReport,
     leftovers: LeftoverReport,
 ) -> (Verdict, String) {
+    let (guest, enabled) = (&transfer.after.guest, transfer.after.enabled);
     let runs_on = match guest {
         Some(_) => "the guest runs on at the source, verified",
         None => "the source was resumed; the guest is somebody else's and was not verified",
@@ -453,9 +425,9 @@ fn report(config: &MigrateConfig, size: u64, transfer: Transfer, found: Found) -
         stop_time_us: transfer.summary.stop_time.map(micros),
         duration_us: micros(transfer.duration),
         convergence: convergence(config, &transfer),
-        guest: found.guest,
+        guest: transfer.after.figures,
         comparison: found.comparison,
-        enabled: found.enabled,
+        enabled: transfer.after.enabled,
         leftovers: found.leftovers,
         faults: found.faults,
         journal: transfer.journal,

@@ -124,6 +124,9 @@ pub(crate) struct Mover<'d, 's, R> {
 impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
     /// A mover for `namespace` with blocks of 2^`block_shift` bytes. Both pairs have [`PIECES`] slots and one more. A
     /// command is given up after `timeout`. One Write Zeroes at the destination names at most `zeroes_limit` bytes.
+    ///
+    /// # Errors
+    /// A block is longer than one command moves, or there is no memory.
     pub(crate) fn new(
         source: (QueuePair<'d, 's, R, Tag>, &AddressSpace),
         destination: (QueuePair<'d, 's, R, Tag>, &AddressSpace),
@@ -131,11 +134,14 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
         block_shift: u32,
         timeout: Duration,
         zeroes_limit: Option<u64>,
-    ) -> Result<Self, DmaError> {
+    ) -> Result<Self, DriverError> {
         let bytes = PIECE_BYTES.min(source.0.max_transfer()).min(destination.0.max_transfer());
+        if bytes >> block_shift == 0 {
+            return Err(DriverError::BlockTooLong { block: 1 << block_shift, limit: bytes });
+        }
         let buffers = |arena: &AddressSpace, direction| {
             let buffer = |_| arena.allocate_scattered(Pool::Data, bytes, direction);
-            (0..PIECES).map(buffer).collect::<Result<Vec<_>, _>>()
+            (0..PIECES).map(buffer).collect::<Result<Vec<_>, DmaError>>()
         };
         Ok(Self {
             source: Side { idle: buffers(source.1, Direction::FromDevice)?, pair: source.0, timeout },

@@ -23,9 +23,9 @@ use std::time::Duration;
 
 use nvme_core::admin::{AdminData, AdminOutcome, AdminPort, AdminRequest, AdminSlot, CallError, SubmitError};
 use nvme_core::cdq::Quarantined;
-use nvme_core::controller::{EnableOptions, Link, Quiesced};
+use nvme_core::controller::{EnableOptions, Link};
 use nvme_core::dma::{Direction, DmaArena, DmaRegion, Pool};
-use nvme_core::io::{Buffer, IoSlot, Lost, QuarantinedQueuePair};
+use nvme_core::io::{Buffer, IoSlot};
 use nvme_core::migration::Quirks;
 use nvme_core::time::Instant;
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
@@ -36,9 +36,8 @@ use nvme_core::wire::{
 
 use crate::backend::{Device, Registers};
 use crate::driver::{
-    Clock, Controller, DriverError, IDENTIFY_BYTES, Kept, QueuePair, Waiter, abandon_pair, admin,
-    bring_down_then, bring_up, create_pair, delete_pair, identify_controller_bytes, request_queues_up_to,
-    reset_then,
+    Clock, Controller, DriverError, Ending, IDENTIFY_BYTES, Kept, QueuePair, Waiter, admin, bring_down_then,
+    bring_up, create_pair, identify_controller_bytes, request_queues_up_to, take_down,
 };
 use crate::memory::AddressSpace;
 use crate::quirks::QuirkChoice;
@@ -494,7 +493,7 @@ impl<'d> Session<'d> {
     /// # Errors
     /// What went wrong first. The controller is disabled then, too, unless it cannot be.
     pub fn close(self) -> Result<(), DriverError> {
-        self.end(true)
+        self.end(Ending::Orderly)
     }
 
     /// Disables the controller with all its queues and without a shutdown (CC.EN = 0); all memory comes back.
@@ -502,41 +501,13 @@ impl<'d> Session<'d> {
     /// # Errors
     /// It cannot be disabled.
     pub fn reset(self) -> Result<(), DriverError> {
-        self.end(false)
+        self.end(Ending::Reset)
     }
 
-    fn end(self, orderly: bool) -> Result<(), DriverError> {
+    fn end(self, ending: Ending) -> Result<(), DriverError> {
         let waiter = self.waiter();
-        let Self { device, mut controller, mut pairs, kept, .. } = self;
-        let mut first = Ok(());
-        let mut undeleted: Vec<QuarantinedQueuePair<'_, '_, Registers, AddressSpace, u64>> = Vec::new();
-        for pair in pairs.drain(..) {
-            // After the first that fails the others would only wait as long.
-            let busy = pair.unfinished().next().is_some();
-            if busy || first.is_err() || !orderly {
-                undeleted.push(abandon_pair(&mut controller, pair, waiter));
-            } else if let Err((error, pair)) = delete_pair(&mut controller, pair, waiter) {
-                first = Err(error);
-                undeleted.push(pair);
-            }
-        }
-        let arena: &AddressSpace = device.space();
-        let then = |proof: &Quiesced<'_>| {
-            for mut pair in undeleted.drain(..) {
-                while let Some(Lost { buffer, .. }) = pair.drain(proof) {
-                    if let Some(buffer) = buffer {
-                        nvme_core::dma::release(arena, buffer.into_region(), proof);
-                    }
-                }
-                // The pair is this controller's, so the proof is taken.
-                let _ = pair.retire(proof);
-            }
-        };
-        let down = match orderly {
-            true => bring_down_then(controller, arena, kept, waiter, then),
-            false => reset_then(controller, arena, kept, waiter, then),
-        };
-        first.and(down)
+        let Self { device, controller, pairs, kept, .. } = self;
+        take_down(controller, pairs, device.space(), kept, ending, waiter, |_| {})
     }
 }
 

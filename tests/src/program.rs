@@ -3,10 +3,37 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use nvme_host_linux::report::Report;
+
+/// How long anything may take on a busy computer.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Waits for something that a running program brings about.
+///
+/// # Panics
+/// It ends before, or nothing comes about.
+pub fn wait_until(child: &mut Child, what: &str, mut is_true: impl FnMut() -> bool) {
+    let until = Instant::now() + LIMIT;
+    while !is_true() {
+        let ended = child.try_wait().expect("a child");
+        assert!(ended.is_none() || is_true(), "{what}: it ended before: {ended:?}");
+        assert!(Instant::now() < until, "{what}: waited for in vain");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends a signal, named without its prefix, as in `INT`.
+///
+/// # Panics
+/// There is no such process.
+pub fn send(signal: &str, child: &Child) {
+    let kill = format!("kill -{signal} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh").success());
+}
 
 /// The optimised program. Cargo builds no program of another package for a test, so the first call does; with
 /// nothing changed since the last build that takes no time.

@@ -3,20 +3,18 @@
 //! both kinds in one migration.
 
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
 
 use nvme_controller::SecondaryConfig;
 use nvme_host_linux::report::{Report, Verdict};
 use nvme_host_linux::vfio_user::server::ServeOptions;
-use nvme_tests::program::nvme_lm;
+use nvme_tests::conformance::backend::Topology;
+use nvme_tests::program::{nvme_lm, send, wait_until};
 use nvme_tests::vfio_user::{Serving, migration_side};
 
 /// Blocks of 4 KiB of each namespace: 8 MiB.
 const BLOCKS: u64 = 2048;
 const SIZE: &str = "size=8M";
-/// How long anything may take on a busy computer.
-const LIMIT: Duration = Duration::from_secs(120);
 
 fn command_for(arguments: &[String]) -> Command {
     let mut command = Command::new(nvme_lm());
@@ -28,22 +26,6 @@ fn command_for(arguments: &[String]) -> Command {
 
 fn run(arguments: &[String]) -> Output {
     command_for(arguments).output().expect("nvme-lm starts")
-}
-
-/// Waits for something that a running program brings about.
-fn wait_until(child: &mut Child, what: &str, is_true: impl Fn() -> bool) {
-    let until = Instant::now() + LIMIT;
-    while !is_true() {
-        let ended = child.try_wait().expect("a child");
-        assert!(ended.is_none() || is_true(), "{what}: it ended before: {ended:?}");
-        assert!(Instant::now() < until, "{what}: waited for in vain");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn send(signal: &str, child: &Child) {
-    let kill = format!("kill -{signal} {}", child.id());
-    assert!(Command::new("sh").args(["-c", &kill]).status().expect("sh").success());
 }
 
 /// The report of a run with exit status 0.
@@ -293,6 +275,20 @@ fn what_does_not_fit_is_refused_before_anything_is_changed() {
         ("with a fault rule", format!("{good} --fault drop"), 2, "cannot be used with"),
         ("a subsystem that nobody names", format!("{good} --embedded c"), 2, "no address names"),
         ("an I/O size below a block", format!("{good} --io-size 512"), 2, "not a multiple"),
+        (
+            "quirks to be listed",
+            format!("{good} --quirks list"),
+            2,
+            "--quirks list only shows",
+        ),
+        (
+            "one controller for both sides",
+            "--source-manager embedded:a/1 --source-controller 2 --dest-manager embedded:a/3 --dest-controller 2 \
+             --data shared --fence true --unfence true --dest-fence true"
+                .into(),
+            2,
+            "the same on both sides",
+        ),
         ("a socket that is not there", good.replace("embedded:b/7", "vfio-user:/nowhere"), 1, "connecting"),
     ];
     for (name, arguments, status, words) in table {
@@ -314,6 +310,48 @@ fn a_controller_without_live_migration_is_told_by_its_identify_data() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("OACS in Identify Controller is") && said.contains("nothing was sent"), "{said}");
+}
+
+#[test]
+fn sides_that_cannot_do_it_are_refused_before_anything_is_copied() {
+    let theirs = ["--source-controller", "2", "--dest-controller", "2"];
+    let fences = ["--fence", "true", "--unfence", "true", "--dest-fence", "true"];
+    let theirs: Vec<String> = theirs.iter().chain(&fences).map(|one| (*one).to_owned()).collect();
+    type Change = fn(&mut Topology);
+    let rows: [(&str, Change, &str); 2] = [
+        (
+            "blocks longer than a command moves",
+            |topology| {
+                topology.config.max_transfer_shift = 1;
+                topology.namespaces[0].block_shift = 14;
+            },
+            "a block has 16384 bytes, and one command moves 8192",
+        ),
+        (
+            "no state format in common",
+            |topology| topology.config.vendor_state_format = false,
+            "no vendor-specific state format",
+        ),
+    ];
+    for (name, change, words) in rows {
+        let other = |side: &'static str| {
+            move || {
+                let mut topology = migration_side(64);
+                topology.config.serial_number = side;
+                change(&mut topology);
+                topology
+            }
+        };
+        let servers = ["one", "other"].map(|side| Serving::start(other(side), ServeOptions::default()));
+        let [source, destination] = servers.each_ref().map(|server| socket(&server.path(0)));
+        let managers = ["--source-manager", &source, "--dest-manager", &destination, "--yes"];
+        let arguments: Vec<String> =
+            managers.iter().map(|one| (*one).to_owned()).chain(theirs.clone()).collect();
+        let output = run(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {said}");
+        assert!(said.contains(words), "{name}: {said}");
+    }
 }
 
 #[test]

@@ -126,11 +126,7 @@ impl Device {
     /// fewer vectors than queues some have one in common.
     #[must_use]
     pub fn vector(&self, queue: QueueId) -> Option<u16> {
-        match self.vectors {
-            None => Some(queue.get()),
-            Some(0) => None,
-            Some(count) => Some(queue.get() % count),
-        }
+        vector(self.vectors, queue)
     }
 
     fn embedded(
@@ -316,6 +312,15 @@ impl Devices {
     /// Names of the embedded subsystems that run for these controllers.
     pub fn subsystems(&self) -> impl Iterator<Item = &str> {
         self.subsystems.keys().map(String::as_str)
+    }
+}
+
+/// The interrupt vector for an I/O queue pair of a controller with so many `vectors`, as [`Device::vector`].
+pub(crate) const fn vector(vectors: Option<u16>, queue: QueueId) -> Option<u16> {
+    match vectors {
+        None => Some(queue.get()),
+        Some(0) => None,
+        Some(count) => Some(queue.get() % count),
     }
 }
 

@@ -28,8 +28,8 @@ mod wake;
 
 pub use absent::{AbsentController, PropertiesError};
 pub use confined::{Confined, attach};
-pub(crate) use device::is_same_controller;
 pub use device::{Device, Devices, InterruptMode, Memory, OpenOptions, Request};
+pub(crate) use device::{is_same_controller, vector};
 pub use embedded::EmbeddedOptions;
 pub use error::OpenError;
 pub use registers::Registers;

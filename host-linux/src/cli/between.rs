@@ -106,6 +106,12 @@ impl BetweenArgs {
                 "--dest-controller beside --dest is for --virtualization; leave one of them out".into()
             );
         }
+        if self.quirks.is_some_and(QuirkChoice::is_list) {
+            return Err(
+                "--quirks list only shows what a controller has: give it to a command such as `nvme-lm identify ADDRESS`"
+                    .into(),
+            );
+        }
         let queues = self.virtual_queues.unwrap_or(io_queues.saturating_add(1));
         let interrupts = self.virtual_interrupts.unwrap_or(queues);
         Ok(Some(Between {

@@ -17,7 +17,7 @@ use nvme_core::wire::{Command, NamespaceId, QueueId};
 
 use super::ledger::Mismatch;
 use super::workload::{Operation, Purpose, Workload};
-use crate::backend::Confined;
+use crate::backend::{Confined, vector};
 use crate::driver::{
     Controller, DriverError, Kept, QueuePair, Waiter, bring_down, create_pair, delete_pair,
     identify_controller, request_queues, reset,
@@ -94,12 +94,8 @@ pub struct Wiring {
 
 impl Wiring {
     /// The interrupt vector of an I/O queue pair.
-    fn vector(self, queue: u16) -> Option<u16> {
-        match self.vectors {
-            None => Some(queue),
-            Some(0) => None,
-            Some(count) => Some(queue % count),
-        }
+    fn vector(self, queue: QueueId) -> Option<u16> {
+        vector(self.vectors, queue)
     }
 }
 
@@ -139,7 +135,7 @@ impl<'d, 's, R: Confined<Error = AccessError>> Engine<'d, 's, R> {
             let pair = create_pair(
                 &mut controller,
                 QueueId::new(id),
-                wiring.vector(id),
+                wiring.vector(QueueId::new(id)),
                 command_bytes,
                 slots,
                 waiter,
@@ -315,7 +311,7 @@ impl<'d, 's, R: Confined<Error = AccessError>> Engine<'d, 's, R> {
             let pair = create_pair(
                 &mut controller,
                 QueueId::new(id),
-                self.wiring.vector(id),
+                self.wiring.vector(QueueId::new(id)),
                 bytes.len(),
                 slots,
                 waiter,

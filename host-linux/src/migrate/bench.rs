@@ -35,7 +35,7 @@ pub(super) const SOURCE: ControllerId = ControllerId::new(2);
 pub(super) const DESTINATION: ControllerId = ControllerId::new(7);
 
 /// Controller Configuration and Controller Status.
-const CC: Offset = Offset::new(0x14);
+pub(super) const CC: Offset = Offset::new(0x14);
 const CSTS: Offset = Offset::new(0x1C);
 /// How long a controller may take to become disabled.
 const DISABLE: Duration = Duration::from_secs(2);
@@ -193,11 +193,15 @@ pub(super) struct Bench {
     pub(super) destination: Party,
     /// The guest's namespace.
     pub(super) namespace: NamespaceId,
+    /// Its blocks, and the bytes in one.
+    pub(super) shape: (u64, u32),
     /// The guest's memory, the same on both sides.
     pub(super) guest_memory: Arc<AddressSpace>,
     /// Raised by both managing controllers.
     pub(super) managers: Arc<Signal>,
-    /// The guest, if it is this program's.
+    /// The guest to be started, if it is this program's.
+    pub(super) guest_setup: Option<GuestSetup<Registers>>,
+    /// The guest while it runs.
     pub(super) guest: Option<Guest>,
     /// The guest's processor.
     pub(super) token: Arc<RunToken>,
@@ -218,7 +222,7 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// Fills the source if it is in memory, starts both subsystems and lets the guest begin.
+    /// Fills the source if it is in memory, and starts both subsystems.
     pub(super) fn start(config: &MigrateConfig, inputs: &Inputs, limits: Limits) -> Result<Self, RunError> {
         let in_memory = matches!(config.namespaces, Namespaces::Memory { .. });
         if in_memory {
@@ -305,7 +309,7 @@ impl Bench {
             .map_err(|error| RunError::Manager(crate::driver::DriverError::Access(error)))?;
         let token = Arc::<RunToken>::default();
         let block_size = config.block_size;
-        let guest = Guest::start(GuestSetup {
+        let guest_setup = GuestSetup {
             endpoint: Arc::clone(&endpoint),
             memory: Arc::clone(&memory.guest),
             interrupts,
@@ -328,8 +332,7 @@ impl Bench {
                 writes: config.writes,
             },
             log: config.guest_log.clone(),
-        })
-        .map_err(RunError::Guest)?;
+        };
         let platform = HostPlatform::new(
             Arc::clone(&endpoint),
             Arc::clone(&token),
@@ -343,9 +346,11 @@ impl Bench {
             source,
             destination,
             namespace: NAMESPACE,
+            shape: (blocks, block_size),
             guest_memory: memory.guest,
             managers,
-            guest: Some(guest),
+            guest_setup: Some(guest_setup),
+            guest: None,
             token,
             endpoint,
             limits,

@@ -41,6 +41,9 @@ fn on(side: usize, error: impl Into<DriverError>) -> MoverError {
 impl<'d, 's> Comparer<'d, 's> {
     /// A comparer of `blocks` blocks of `block_bytes` bytes, with a queue pair and the memory of each managing controller,
     /// the source's first.
+    ///
+    /// # Errors
+    /// A block is longer than one command moves, or there is no memory.
     pub(super) fn new(
         pairs: [(Pair<'d, 's>, &AddressSpace); 2],
         namespace: NamespaceId,
@@ -48,6 +51,9 @@ impl<'d, 's> Comparer<'d, 's> {
         timeout: Duration,
     ) -> Result<Self, DriverError> {
         let bytes = pairs.iter().map(|(pair, _)| pair.max_transfer()).fold(PIECE_BYTES, usize::min);
+        if bytes < block_bytes as usize {
+            return Err(DriverError::BlockTooLong { block: block_bytes, limit: bytes });
+        }
         let [source, destination] = pairs.map(|(pair, arena)| {
             let buffer = |_| arena.allocate_scattered(Pool::Data, bytes, Direction::FromDevice);
             Ok::<_, DriverError>(Side { pair, idle: (0..PIECES).map(buffer).collect::<Result<_, _>>()? })

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use nvme_core::migration::Quirks;
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
+use nvme_core::wire::identify::{ControllerIdentity, SupportedControllerStateFormats};
 use nvme_core::wire::{AdminOpcode, ControllerId};
 
 use super::RunError;
@@ -18,9 +19,10 @@ use crate::backend::{AbsentController, Device, Devices, Memory, Pump, Registers,
 use crate::config::{Between, DataPath, MigrateConfig, Namespaces, SIZE_LIMITS, Tracked};
 use crate::driver::DriverError;
 use crate::endpoint::{Attachment, Endpoint};
-use crate::guest::{Guest, GuestSetup, InitialContent, Wiring, WorkloadOptions};
+use crate::guest::{GuestSetup, InitialContent, Wiring, WorkloadOptions};
 use crate::images::Inputs;
 use crate::memory::{AddressSpace, Capacity, PAGE};
+use crate::mover::PIECE_BYTES;
 use crate::platform::{Hooks, HostPlatform};
 use crate::session::{Session, Storage};
 use crate::sync::{RunToken, Signal};
@@ -48,13 +50,31 @@ fn ask<T>(
     answer
 }
 
+/// A managing controller that can do its part, as it was found.
+struct Found {
+    identity: Box<ControllerIdentity>,
+    quirks: Quirks,
+    /// The namespace there.
+    shape: Shape,
+    /// Its Supported Controller State Formats; none if it does not show them.
+    formats: Option<Vec<u8>>,
+}
+
+impl Found {
+    /// Its vendor-specific state formats, if it shows them.
+    fn vendor_formats(&self) -> Option<Vec<[u8; 16]>> {
+        let formats = SupportedControllerStateFormats::parse(self.formats.as_deref()?).ok()?;
+        Some(formats.vendors().map(|(_, uuid)| uuid).collect())
+    }
+}
+
 /// Checks that a controller can manage its side, and looks at the namespace there.
 fn look(
     device: &Device,
     limits: &Limits,
     features: &[Feature],
     between: &Between,
-) -> Result<(ControllerId, Quirks, Shape), RunError> {
+) -> Result<Found, RunError> {
     let (address, namespace) = (device.address(), between.namespace);
     ask(device, limits, |session| {
         for feature in features {
@@ -68,9 +88,52 @@ fn look(
                 namespace.get()
             ));
         };
+        let block = found.block_bytes();
+        let limit = PIECE_BYTES.min(session.max_transfer());
+        if block as usize > limit {
+            return input(format!("{address}: {}", DriverError::BlockTooLong { block, limit }));
+        }
+        // The migration asks again, and says what is wrong if it gets no answer either.
+        let formats = [
+            IdentifyStructure::SUPPORTED_CONTROLLER_STATE_FORMATS,
+            IdentifyStructure::SUPPORTED_CONTROLLER_STATE_FORMATS_ERRATUM,
+        ];
+        let mut ask = |structure| session.identify("Identify", &Identify::new(structure)).ok();
+        let formats = formats.into_iter().find_map(&mut ask);
         let quirks = between.quirks.of(session.identity());
-        Ok((session.identity().controller, quirks, (found.blocks, found.block_bytes())))
+        let identity = Box::new(session.identity().clone());
+        Ok(Found { identity, quirks, shape: (found.blocks, block), formats })
     })
+}
+
+/// Checks that both sides fit each other.
+fn fit(source: &Found, destination: &Found, between: &Between) -> Result<(), RunError> {
+    let (shape, other) = (source.shape, destination.shape);
+    if shape != other {
+        return input(format!(
+            "namespace {} has {} blocks of {} bytes at the source and {} of {} at the destination; they must be alike",
+            between.namespace, shape.0, shape.1, other.0, other.1
+        ));
+    }
+    let Tracked::Theirs(id) = between.destination else { return Ok(()) };
+    // Only for controllers with an address it shows there whether they are one.
+    let name = |found: &Found| (found.identity.subsystem_name, found.identity.serial_number);
+    if between.source == between.destination && name(source) == name(destination) {
+        return input(format!(
+            "controller {} is of one subsystem, so it is the same on both sides; name two controllers",
+            id.get()
+        ));
+    }
+    if let (Some(source), Some(destination)) = (source.vendor_formats(), destination.vendor_formats())
+        && !source.iter().any(|uuid| destination.contains(uuid))
+    {
+        return input(
+            "the sides have no vendor-specific state format in common, so what the guest programmed has to be written to the \
+             destination's registers, which somebody else drives; migrate between controllers that share a format"
+                .into(),
+        );
+    }
+    Ok(())
 }
 
 /// The identifier of a controller that is migrated, and its registers.
@@ -192,7 +255,7 @@ fn pump(pumps: &mut Vec<Pump>, device: &Device, signal: &Arc<Signal>) -> Result<
     Ok(())
 }
 
-/// Opens the controllers, looks at them, and starts the guest if it is ours. Returns what is run, with the block size and
+/// Opens the controllers, looks at them, and makes the guest ready if it is ours. Returns what is run, with the block size and
 /// the bytes of the namespace that were found.
 pub(super) fn start(
     config: &MigrateConfig,
@@ -208,20 +271,15 @@ pub(super) fn start(
         DataPath::Copy => &[Feature::Migration, Feature::TrackUserData],
         DataPath::Shared => &[Feature::Migration],
     };
-    let (source_id, source_quirks, shape) = look(source_manager, &limits, features, between)?;
-    let (destination_id, destination_quirks, other) =
-        look(destination_manager, &limits, &[Feature::Migration], between)?;
-    if shape != other {
-        return input(format!(
-            "namespace {} has {} blocks of {} bytes at the source and {} of {} at the destination; they must be alike",
-            between.namespace, shape.0, shape.1, other.0, other.1
-        ));
-    }
-    let (blocks, block_size) = shape;
+    let found = look(source_manager, &limits, features, between)?;
+    let other = look(destination_manager, &limits, &[Feature::Migration], between)?;
+    fit(&found, &other, between)?;
+    let (blocks, block_size) = found.shape;
     let size = blocks.saturating_mul(u64::from(block_size));
-    if !SIZE_LIMITS.contains(&size) {
+    let is_ours = matches!(between.source, Tracked::Ours(_));
+    if is_ours && !SIZE_LIMITS.contains(&size) {
         return input(format!(
-            "the namespace has {size} bytes; this program migrates from {} to {}",
+            "the namespace has {size} bytes; this program's guest uses from {} to {}",
             SIZE_LIMITS.start(),
             SIZE_LIMITS.end()
         ));
@@ -231,7 +289,7 @@ pub(super) fn start(
         namespaces: Namespaces::Controllers(Box::new(between.clone())),
         ..config.clone()
     };
-    if config.io_size < block_size || !config.io_size.is_multiple_of(block_size) {
+    if is_ours && (config.io_size < block_size || !config.io_size.is_multiple_of(block_size)) {
         return input(format!(
             "I/O size {} is not a multiple of the namespace's block size {block_size}",
             config.io_size
@@ -261,21 +319,22 @@ pub(super) fn start(
         let (memory, vectors) = (Arc::clone(manager.space()), manager.vectors());
         Ok(Party { manager: manager.registers().clone(), memory, vectors, controller, registers, quirks })
     };
-    let source = party(source_manager, &between.source, &absent, None, source_id, source_quirks)?;
+    let (own, quirks) = (found.identity.controller, found.quirks);
+    let source = party(source_manager, &between.source, &absent, None, own, quirks)?;
     let destination = party(
         destination_manager,
         &between.destination,
         &AbsentController::unknown(),
         secondary,
-        destination_id,
-        destination_quirks,
+        other.identity.controller,
+        other.quirks,
     )?;
     let endpoint = Arc::new(Endpoint::new(source.registers.clone(), destination.registers.clone()));
     endpoint
         .set_bus_master(Attachment::Destination, false)
         .map_err(|error| RunError::Manager(DriverError::Access(error)))?;
     let token = Arc::<RunToken>::default();
-    let (guest, guest_memory) = match (&between.source, &between.destination) {
+    let (guest_setup, guest_memory) = match (&between.source, &between.destination) {
         (Tracked::Ours(one), Tracked::Ours(other)) => {
             let (one, other) = (find(&devices, one)?, find(&devices, other)?);
             let interrupts = Arc::<Signal>::default();
@@ -283,7 +342,7 @@ pub(super) fn start(
             pump(&mut pumps, other, &interrupts)?;
             let vectors = [one.vectors(), other.vectors()].into_iter().flatten().min();
             let extents = Inputs::extents(&config, size).map_err(|error| RunError::Input(error.0))?;
-            let guest = Guest::start(GuestSetup {
+            let setup = GuestSetup {
                 endpoint: Arc::clone(&endpoint),
                 memory: Arc::clone(one.space()),
                 interrupts,
@@ -306,8 +365,8 @@ pub(super) fn start(
                     writes: config.writes,
                 },
                 log: config.guest_log.clone(),
-            });
-            (Some(guest.map_err(RunError::Guest)?), Arc::clone(one.space()))
+            };
+            (Some(setup), Arc::clone(one.space()))
         }
         _ => {
             let none = Capacity { queues: PAGE, data: PAGE, controller_data: PAGE };
@@ -328,9 +387,11 @@ pub(super) fn start(
         source,
         destination,
         namespace: between.namespace,
+        shape: (blocks, block_size),
         guest_memory,
         managers,
-        guest,
+        guest_setup,
+        guest: None,
         token,
         endpoint,
         limits,

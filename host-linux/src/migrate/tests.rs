@@ -14,7 +14,7 @@ use nvme_core::migration::Timeouts;
 use nvme_core::register::{Offset, RegisterIo};
 
 use super::*;
-use crate::driver::{Clock, Kept, Waiter};
+use crate::driver::{Clock, Ending, Kept, Waiter};
 use crate::report::{EnabledReport, LeftoverReport};
 
 fn config(at_stop: String) -> MigrateConfig {
@@ -144,8 +144,8 @@ fn r10_a_source_that_cannot_be_resumed_runs_on_after_the_reset_of_its_manager() 
 
 #[test]
 fn a_comparison_ends_between_two_windows_if_the_run_is_to_end() {
-    // A guest that only reads, so that nothing changes.
-    let config = MigrateConfig { read_percent: 100, at_stop: None, ..config(String::new()) };
+    // Its guest is never started, so nothing changes.
+    let config = config(String::new());
     let inputs = Inputs::open(&config, None).expect("inputs");
     let bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
     // Name, calls until it is to end, whether it comes to its end.
@@ -189,13 +189,44 @@ fn a_comparison_ends_between_two_windows_if_the_run_is_to_end() {
         let [(one, buffers), (other, more)] = comparer.into_parts();
         for (manager, pair, buffers) in [(source, one, buffers), (destination, other, more)] {
             let kept = Kept { buffers, ..Kept::default() };
-            transfer::end_manager(manager, vec![pair], kept, transfer::Ending::Orderly, waiter, |_| {})
-                .expect(name);
+            transfer::end_manager(manager, vec![pair], kept, Ending::Orderly, waiter, |_| {}).expect(name);
         }
         for arena in arenas {
             assert_eq!(arena.usage(Pool::Data).bytes, 0, "{name}");
         }
     }
-    bench.guest.expect("a guest").finish().expect("the guest");
     bench.behind.end();
+}
+
+#[test]
+fn what_goes_wrong_before_the_guest_runs_leaves_every_controller_disabled() {
+    type Change = fn(&mut Bench);
+    let rows: [(&str, Change, &str); 3] = [
+        (
+            "the namespace is another one than before",
+            |bench| bench.shape.0 += 1,
+            "had 1025 blocks of 4096 bytes and has 1024 of 4096 now",
+        ),
+        ("no queue for the comparison", |bench| bench.compare = true, "grants 1 I/O queue pairs where 2"),
+        (
+            "the guest expects something else",
+            |bench| bench.guest_setup.as_mut().expect("a guest").workload.blocks += 1,
+            "guest:",
+        ),
+    ];
+    for (name, change, words) in rows {
+        let config = config(String::new());
+        let inputs = Inputs::open(&config, None).expect("inputs");
+        let mut bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
+        change(&mut bench);
+        let error = bench.transfer(&config, &mut ()).err().expect(name).to_string();
+        assert!(error.contains(words), "{name}: {error}");
+        for (side, of) in [("source", &bench.source), ("destination", &bench.destination)] {
+            for (which, registers) in [("manager", &of.manager), ("guest's", &of.registers)] {
+                let configuration = registers.read32(Offset::new(0x14)).expect("registers");
+                assert_eq!(configuration & 1, 0, "{name}: {which} at the {side}");
+            }
+        }
+        bench.behind.end();
+    }
 }

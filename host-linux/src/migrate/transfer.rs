@@ -2,6 +2,7 @@
 //! The migration itself: both managing controllers, the mover, and the step machine that uses them.
 
 use std::cell::RefCell;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,30 +10,30 @@ use nvme_core::admin::AdminSlot;
 use nvme_core::cdq::{CdqOptions, HeadPolicy, QueueLayout};
 use nvme_core::controller::{EnableOptions, Link, Quiesced};
 use nvme_core::dirty::{DirtyMap, DirtySet, Granularity};
-use nvme_core::dma::{Pool, release};
+use nvme_core::dma::{DmaRegion, Pool};
 use nvme_core::io::IoSlot;
 use nvme_core::migration::{
     Cancellation, ConvergencePolicy, DestinationOptions, MigrationOptions, MigrationStep, Migrator, Outcome,
     Platform, Ports, Round, Summary, Timeouts,
 };
+use nvme_core::register::RegisterIo;
 use nvme_core::time::{Instant, Step};
 use nvme_core::wire::{ControllerId, QueueId};
 
-use super::bench::{Bench, Party, let_run};
+use super::bench::{Bench, CC, Party, let_run};
 use super::compare::Comparer;
 use super::{Observer, RunError, Status};
-use crate::backend::Registers;
+use crate::backend::{Registers, vector};
 use crate::config::{CdqLayout, DataPath, MigrateConfig};
 use crate::driver::{
-    Clock, Controller, DriverError, Kept, QueuePair, Waiter, abandon_pair, bring_down_then, bring_up,
-    create_pair, delete_pair, identify_controller, identify_namespace, request_queues, reset_then,
-    zeroes_limit,
+    Clock, Controller, DriverError, Ending, Kept, QueuePair, Waiter, bring_up, create_pair,
+    identify_controller, identify_namespace, request_queues, take_down, zeroes_limit,
 };
-use crate::guest::Guest;
+use crate::guest::{Guest, GuestError};
 use crate::memory::AddressSpace;
 use crate::mover::{Mover, MoverError, PIECE_BYTES, PIECES, Tag};
 use crate::platform::{HostPlatform, PlatformError};
-use crate::report::ComparisonReport;
+use crate::report::{ComparisonReport, EnabledReport, GuestReport};
 use crate::virtualization::bring_online;
 
 const ADMIN_SLOTS: usize = 32;
@@ -66,6 +67,17 @@ pub(super) struct Transfer {
     pub(super) journal: Option<PathBuf>,
     /// Both sides at the stop, if they were compared then.
     pub(super) comparison: Option<ComparisonReport>,
+    /// What became of the guest.
+    pub(super) after: After,
+}
+
+/// What became of the guest once the migration had ended.
+pub(super) struct After {
+    /// How it ended, if it is this program's.
+    pub(super) guest: Option<Result<(), GuestError>>,
+    pub(super) figures: GuestReport,
+    /// Which of its controllers was enabled while it ran on.
+    pub(super) enabled: EnabledReport,
 }
 
 /// A managing controller in use.
@@ -77,6 +89,7 @@ pub(super) struct Manager<'d, 's> {
 /// An I/O queue pair of a managing controller.
 pub(super) type Pair<'d, 's> = QueuePair<'d, 's, Registers, Tag>;
 
+/// Brings a managing controller up with a queue pair for each element of `io_slots`. If that fails it is disabled.
 pub(super) fn bring_up_manager<'d, 's>(
     party: &'d Party,
     link: &'d Link,
@@ -84,72 +97,78 @@ pub(super) fn bring_up_manager<'d, 's>(
     io_slots: &'s mut [Vec<IoSlot<Tag>>],
     waiter: Waiter<'_>,
 ) -> Result<(Manager<'d, 's>, Vec<Pair<'d, 's>>), DriverError> {
-    let arena = &party.memory;
-    let options = EnableOptions::default();
-    let mut controller = bring_up(&party.manager, arena, link, slots, &options, waiter)?;
-    identify_controller(&mut controller, waiter)?;
-    request_queues(&mut controller, io_slots.len() as u16, waiter)?;
+    let (arena, options) = (&*party.memory, EnableOptions::default());
+    let mut controller = match bring_up(&party.manager, arena, link, slots, &options, waiter) {
+        Ok(controller) => controller,
+        Err(error) => {
+            // Whatever state that has left it in.
+            let _ = party.manager.write32(CC, 0);
+            return Err(error);
+        }
+    };
     let mut pairs = Vec::new();
-    for (id, slots) in (1..).zip(io_slots) {
-        let vector = match party.vectors {
-            None => Some(id),
-            Some(0) => None,
-            Some(count) => Some(id % count),
-        };
-        pairs.push(create_pair(&mut controller, QueueId::new(id), vector, PIECE_BYTES, slots, waiter)?);
+    let make_pairs = || {
+        identify_controller(&mut controller, waiter)?;
+        request_queues(&mut controller, io_slots.len() as u16, waiter)?;
+        for (id, slots) in (1..).map(QueueId::new).zip(io_slots) {
+            let vector = vector(party.vectors, id);
+            pairs.push(create_pair(&mut controller, id, vector, PIECE_BYTES, slots, waiter)?);
+        }
+        Ok(())
+    };
+    let made = make_pairs();
+    let manager = Manager { controller, arena };
+    match made {
+        Ok(()) => Ok((manager, pairs)),
+        Err(error) => {
+            let _ = end_manager(manager, pairs, Kept::default(), Ending::Orderly, waiter, |_| {});
+            Err(error)
+        }
     }
-    Ok((Manager { controller, arena }, pairs))
-}
-
-/// How a managing controller is taken down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// Its queues are deleted, and it is shut down.
-    Orderly,
-    /// It is reset at once: it does not do what it should, and the guest waits for that.
-    Reset,
 }
 
 /// Takes a managing controller down, with its queue pairs and what was kept for it; calls `then` with the evidence that it
 /// is disabled, if it is.
 pub(super) fn end_manager(
-    mut manager: Manager<'_, '_>,
+    manager: Manager<'_, '_>,
     pairs: Vec<Pair<'_, '_>>,
     kept: Kept,
     ending: Ending,
     waiter: Waiter<'_>,
     then: impl FnOnce(&Quiesced<'_>),
 ) -> Result<(), DriverError> {
-    let mut ended = Ok(());
-    let mut undeleted = Vec::new();
-    for pair in pairs {
-        // After the first that fails the others would only wait as long.
-        let busy = pair.unfinished().next().is_some();
-        if ending == Ending::Reset || ended.is_err() || busy {
-            undeleted.push(abandon_pair(&mut manager.controller, pair, waiter));
-        } else if let Err((error, pair)) = delete_pair(&mut manager.controller, pair, waiter) {
-            ended = Err(error);
-            undeleted.push(pair);
+    take_down(manager.controller, pairs, manager.arena, kept, ending, waiter, then)
+}
+
+/// Queue pairs and buffers of both managing controllers, the source's first.
+type Parts<'d, 's> = [(Vec<Pair<'d, 's>>, Vec<DmaRegion>); 2];
+
+/// Takes what uses the managing controllers apart.
+fn take_apart<'d, 's>(mover: Mover<'d, 's, Registers>, comparer: Option<Comparer<'d, 's>>) -> Parts<'d, 's> {
+    let mut parts = mover.into_parts().map(|(pair, buffers)| (vec![pair], buffers));
+    if let Some(comparer) = comparer {
+        for ((pairs, buffers), (pair, more)) in parts.iter_mut().zip(comparer.into_parts()) {
+            pairs.push(pair);
+            buffers.extend(more);
         }
     }
-    let arena = manager.arena;
-    let then = |proof: &Quiesced<'_>| {
-        for mut pair in undeleted {
-            while let Some(lost) = pair.drain(proof) {
-                if let Some(buffer) = lost.buffer {
-                    release(arena, buffer.into_region(), proof);
-                }
-            }
-            // The pair is this controller's, so the proof is taken.
-            let _ = pair.retire(proof);
-        }
-        then(proof);
-    };
-    let down = match ending {
-        Ending::Reset => reset_then(manager.controller, manager.arena, kept, waiter, then),
-        Ending::Orderly => bring_down_then(manager.controller, manager.arena, kept, waiter, then),
-    };
-    ended.and(down)
+    parts
+}
+
+/// Takes both managing controllers down before anything has been migrated. What went wrong before matters more than how
+/// they go down.
+fn give_up(managers: [Manager<'_, '_>; 2], parts: Parts<'_, '_>, waiter: Waiter<'_>) {
+    for (manager, (pairs, buffers)) in managers.into_iter().zip(parts) {
+        let kept = Kept { buffers, quarantined: Vec::new() };
+        let _ = end_manager(manager, pairs, kept, Ending::Orderly, waiter, |_| {});
+    }
+}
+
+/// The granularity of the map of changed blocks: blocks, unless the map would need more than 256 MiB.
+fn granularity(blocks: u64) -> Granularity {
+    const BITS: u64 = 1 << 31;
+    let granule = blocks.div_ceil(BITS).max(1).next_power_of_two();
+    Granularity::new(granule).unwrap_or(Granularity::BLOCK)
 }
 
 fn options(
@@ -283,8 +302,88 @@ impl Platform for Timed<'_, '_, '_> {
     }
 }
 
+/// What moves and compares blocks, and whether deallocated ones read as zeroes.
+type Prepared<'d, 's> = (Mover<'d, 's, Registers>, Option<Comparer<'d, 's>>, bool);
+
 impl Bench {
-    /// Migrates the guest, or tries to.
+    /// Brings the destination's controller online, if that is asked for, and makes what moves and compares blocks out of the
+    /// queue `pairs` of both managing controllers.
+    fn prepare<'d, 's>(
+        &self,
+        source: &mut Manager<'d, 's>,
+        destination: &mut Manager<'d, 's>,
+        pairs: &mut [Vec<Pair<'d, 's>>; 2],
+        waiter: Waiter<'_>,
+    ) -> Result<Prepared<'d, 's>, RunError> {
+        let [source_pairs, destination_pairs] = pairs;
+        let found =
+            identify_namespace(&mut source.controller, self.namespace, waiter).map_err(RunError::Manager)?;
+        let (blocks, block_size) = self.shape;
+        if (found.blocks, found.block_bytes()) != self.shape {
+            return Err(RunError::Input(format!(
+                "namespace {} had {blocks} blocks of {block_size} bytes and has {} of {} now; leave it as it is meanwhile",
+                self.namespace,
+                found.blocks,
+                found.block_bytes()
+            )));
+        }
+        let zeroes_limit = zeroes_limit(&mut destination.controller, waiter).map_err(RunError::Manager)?;
+        let none = || RunError::Manager(DriverError::Queues { needed: 1, granted: 0 });
+        let mut comparer = None;
+        if self.compare
+            && let (Some(one), Some(other)) = (source_pairs.pop(), destination_pairs.pop())
+        {
+            let pairs = [(one, source.arena), (other, destination.arena)];
+            let comparing = Comparer::new(pairs, self.namespace, self.shape, self.limits.mover);
+            comparer = Some(comparing.map_err(RunError::Manager)?);
+        }
+        let mover = Mover::new(
+            (source_pairs.pop().ok_or_else(none)?, source.arena),
+            (destination_pairs.pop().ok_or_else(none)?, destination.arena),
+            self.namespace,
+            block_size.trailing_zeros(),
+            self.limits.mover,
+            zeroes_limit,
+        );
+        let mover = mover.map_err(RunError::Manager)?;
+        if let Some(resources) = self.virtualization {
+            let (id, registers) = (self.destination.controller, &self.destination.registers);
+            bring_online(&mut destination.controller, id, registers, resources, waiter)
+                .map_err(RunError::Virtualization)?;
+        }
+        Ok((mover, comparer, found.deallocate_features & 7 == 1))
+    }
+
+    /// Lets the guest run on, and ends it.
+    fn run_on(&self, guest: Option<Guest>, config: &MigrateConfig, observer: &impl Observer) -> After {
+        // Where its registers lead nowhere it cannot go on, whatever the outcome says.
+        let runs = self.platform.guest_runs();
+        if let Some(guest) = guest.as_ref().filter(|_| runs) {
+            let_run(guest, config.run_after, config.run_commands, observer);
+        }
+        let enabled = self.enabled();
+        let (guest, figures) = match guest {
+            Some(guest) if runs => {
+                let figures = guest.figures();
+                match guest.finish() {
+                    Ok((figures, _)) => (Some(Ok(())), figures),
+                    Err(error) => (Some(Err(error)), figures()),
+                }
+            }
+            Some(guest) => (Some(Err(GuestError::Halted)), guest.halt(&self.token)),
+            None => (None, GuestReport::default()),
+        };
+        if matches!(guest, Some(Err(_))) {
+            // It did not come to shut its controller down.
+            self.disable_both();
+        }
+        After { guest, figures, enabled }
+    }
+
+    /// Starts the guest, migrates it or tries to, and lets it run on to its end.
+    ///
+    /// # Errors
+    /// What kept the guest from being started. The managing controllers are disabled then, too.
     pub(super) fn transfer(
         &mut self,
         config: &MigrateConfig,
@@ -306,57 +405,55 @@ impl Bench {
         let (mut source_slots, mut destination_slots) = (admin_slots(), admin_slots());
         let (mut source_io, mut destination_io) = (io_slots(), io_slots());
 
+        // All that could fail comes before anything runs, and what needs no controller before the controllers.
+        let (blocks, block_size) = self.shape;
+        let no_map = |error| RunError::Io("memory for the map of changed blocks", error);
+        let granularity = granularity(blocks);
+        let needed = granularity.words_needed(blocks).unwrap_or(usize::MAX);
+        let mut words = Vec::new();
+        words.try_reserve_exact(needed).map_err(|_| no_map(io::ErrorKind::OutOfMemory.into()))?;
+        words.resize(needed, 0);
+        let map = DirtyMap::new(self.namespace, blocks, granularity, &mut words);
+        let mut maps = [map.map_err(|error| no_map(io::Error::other(error.to_string())))?];
+        let dirty = DirtySet::new(&mut maps).map_err(|error| no_map(io::Error::other(error.to_string())))?;
+
         let (mut source, source_pairs) =
             bring_up_manager(source_party, source_link, &mut source_slots, &mut source_io, waiter)
                 .map_err(RunError::Manager)?;
-        let (mut destination, destination_pairs) = bring_up_manager(
-            destination_party,
-            destination_link,
-            &mut destination_slots,
-            &mut destination_io,
-            waiter,
-        )
-        .map_err(RunError::Manager)?;
-        if let Some(resources) = self.virtualization {
-            let registers = &destination_party.registers;
-            bring_online(&mut destination.controller, destination_id, registers, resources, waiter)
-                .map_err(RunError::Virtualization)?;
+        let (slots, io) = (&mut destination_slots, &mut destination_io);
+        let destination = bring_up_manager(destination_party, destination_link, slots, io, waiter);
+        let (mut destination, destination_pairs) = match destination.map_err(RunError::Manager) {
+            Ok(destination) => destination,
+            Err(error) => {
+                let kept = Kept::default();
+                let _ = end_manager(source, source_pairs, kept, Ending::Orderly, waiter, |_| {});
+                return Err(error);
+            }
+        };
+        let mut pairs = [source_pairs, destination_pairs];
+        let (mut mover, comparer, reads_zero) =
+            match self.prepare(&mut source, &mut destination, &mut pairs, waiter) {
+                Ok(prepared) => prepared,
+                Err(error) => {
+                    give_up([source, destination], pairs.map(|pairs| (pairs, Vec::new())), waiter);
+                    return Err(error);
+                }
+            };
+        match self.guest_setup.take().map(Guest::start).transpose() {
+            Ok(guest) => self.guest = guest,
+            Err(error) => {
+                give_up([source, destination], take_apart(mover, comparer), waiter);
+                self.disable_both();
+                return Err(RunError::Guest(error));
+            }
         }
-        let namespace =
-            identify_namespace(&mut source.controller, self.namespace, waiter).map_err(RunError::Manager)?;
-        let block_size = namespace.block_bytes();
-        let zeroes_limit = zeroes_limit(&mut destination.controller, waiter).map_err(RunError::Manager)?;
-        let none = || RunError::Manager(DriverError::Queues { needed: 1, granted: 0 });
-        let (mut source_pairs, mut destination_pairs) = (source_pairs, destination_pairs);
-        let mut comparer = None;
-        if self.compare
-            && let (Some(one), Some(other)) = (source_pairs.pop(), destination_pairs.pop())
-        {
-            let pairs = [(one, source.arena), (other, destination.arena)];
-            let comparing =
-                Comparer::new(pairs, self.namespace, (namespace.blocks, block_size), self.limits.mover);
-            comparer = Some(comparing.map_err(RunError::Manager)?);
-        }
-        let source_pair = source_pairs.pop().ok_or_else(none)?;
-        let destination_pair = destination_pairs.pop().ok_or_else(none)?;
-        let mut mover = Mover::new(
-            (source_pair, source.arena),
-            (destination_pair, destination.arena),
-            self.namespace,
-            block_size.trailing_zeros(),
-            self.limits.mover,
-            zeroes_limit,
-        )
-        .map_err(|error| RunError::Manager(error.into()))?;
+        observer.update(&Status { step: "guest running".into(), ..Status::default() });
+        self.let_run(config.run_before, config.run_commands, observer);
+        // A guest that has failed says why at the end.
+        let _ = self.guest.as_ref().map(Guest::verify);
 
-        let mut words = vec![0; Granularity::BLOCK.words_needed(namespace.blocks).unwrap_or(usize::MAX)];
-        let no_map = || RunError::Manager(DriverError::Malformed("Identify Namespace"));
-        let map = DirtyMap::new(self.namespace, namespace.blocks, Granularity::BLOCK, &mut words);
-        let mut maps = [map.map_err(|_| no_map())?];
-        let dirty = DirtySet::new(&mut maps).map_err(|_| no_map())?;
         let mut rounds = vec![Round::default(); config.max_rounds as usize * 2 + 64];
         let mut image = vec![0; STATE_BYTES];
-        let reads_zero = namespace.deallocate_features & 7 == 1;
         let mut migrator = Migrator::new(
             options(config, source_party, block_size, reads_zero, self.data, self.limits.migration),
             DestinationOptions {
@@ -387,7 +484,7 @@ impl Bench {
         let mut cancelled_after = None;
         let mut interrupted_in = None;
         let mut stalls = 0;
-        loop {
+        let outcome = loop {
             let now = waiter.now();
             // A manager that fails loses its commands, which is how the migration learns of it.
             let _ = source.controller.poll(now);
@@ -433,37 +530,28 @@ impl Bench {
                     total_bytes: progress.moved_bytes + progress.remaining_blocks * u64::from(block_size),
                 });
             }
+            if let Some(outcome) = migrator.outcome().copied() {
+                break outcome;
+            }
             match step {
-                Step::Done => break,
-                Step::Again => {}
+                Step::Done | Step::Again => {}
                 Step::Wait(until) => {
                     self.managers.wait(until.since(waiter.now()).min(NAP));
                 }
             }
-        }
+        };
         let duration = begun.elapsed();
         let stopped = platform.stopped;
         let was_interrupted_at_stop = platform.was_interrupted;
         let comparison = platform.comparison;
         let comparer = platform.comparer.take();
-        let Some(outcome) = migrator.outcome().copied() else {
-            return Err(RunError::Manager(DriverError::TimedOut("the migration")));
-        };
         let mut summary = migrator.summary();
         summary.stop_time = summary.stop_time.map(|time| time + stopped);
         let step = migrator.step();
         let controller_data_left = self.source.memory.usage(Pool::ControllerData).bytes as u64;
 
-        let [(source_pair, mut source_buffers), (destination_pair, mut destination_buffers)] =
-            mover.into_parts();
-        let (mut source_pairs, mut destination_pairs) = (vec![source_pair], vec![destination_pair]);
-        if let Some(comparer) = comparer {
-            let [(one, buffers), (other, more)] = comparer.into_parts();
-            source_pairs.push(one);
-            source_buffers.extend(buffers);
-            destination_pairs.push(other);
-            destination_buffers.extend(more);
-        }
+        let [(source_pairs, source_buffers), (destination_pairs, destination_buffers)] =
+            take_apart(mover, comparer);
         let mut destination_end = Some((destination, destination_pairs, destination_buffers));
         let mut end_destination = |ending, then: &mut dyn FnMut()| match destination_end.take() {
             Some((manager, pairs, buffers)) => {
@@ -516,9 +604,19 @@ impl Bench {
             // The source was stuck and still is: nothing must bring it back later.
             self.disable_both();
         }
-        bring_down_error = bring_down_error.or(end_destination(Ending::Orderly, &mut || {}).err());
         drop(migrator);
+        if self.virtualization.is_none() {
+            bring_down_error = bring_down_error.or(end_destination(Ending::Orderly, &mut || {}).err());
+        }
+        let observer = observer.into_inner();
+        let (moved_bytes, total_bytes) = (summary.bytes, summary.bytes);
+        observer.update(&Status { step: "guest running on".into(), moved_bytes, total_bytes });
+        let guest = self.guest.take();
+        let after = self.run_on(guest, config, observer);
+        // A primary controller that is disabled takes its secondary ones, among them the guest's, offline.
+        bring_down_error = bring_down_error.or(end_destination(Ending::Orderly, &mut || {}).err());
         Ok(Transfer {
+            after,
             outcome,
             was_stuck: was_stuck && guest_runs,
             was_forced: forced && guest_runs,
@@ -534,5 +632,27 @@ impl Bench {
             journal: self.journal.clone(),
             comparison,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_map_of_a_namespace_of_any_size_fits_in_256_mib() {
+        let rows = [
+            ("empty", 0, 1),
+            ("small", 1, 1),
+            ("8 TiB of 4 KiB", 1 << 31, 1),
+            ("one block more", (1 << 31) + 1, 2),
+            ("four times as many", 1 << 33, 4),
+            ("all there can be", u64::MAX, 1 << 33),
+        ];
+        for (name, blocks, expected) in rows {
+            let granularity = granularity(blocks);
+            assert_eq!(granularity.blocks(), expected, "{name}");
+            assert!(granularity.words_needed(blocks).is_some_and(|words| words <= 1 << 25), "{name}");
+        }
     }
 }

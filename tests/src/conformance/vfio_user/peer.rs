@@ -181,7 +181,7 @@ pub fn with_server<T>(
         controllers: &mut controllers,
         namespaces: &mut namespaces,
         data_queues: &mut vec![DataQueueSlot::new(); topology.data_queues],
-        scratch: &mut vec![0; 16 << 10],
+        scratch: &mut vec![0; 32 << 10],
     };
     let ids: Vec<ControllerId> = configs.iter().map(|config| config.id).collect();
     let interrupts = FunctionInterrupts::new(ids.iter().copied().zip(vectors.iter().cloned()).collect());
