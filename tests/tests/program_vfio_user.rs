@@ -48,7 +48,7 @@ fn commands_work_on_controllers_of_another_process() {
     let data: Vec<u8> = (0..300 * 4096_u32).map(|at| (at % 253) as u8 ^ (at / 4096) as u8).collect();
     fs::write(directory.path().join("data"), &data).expect("a file");
     let place = format!("vfio-user:{}", serving.path(0).display());
-    let rows: [(&str, i32, &[&str]); 16] = [
+    let rows: [(&str, i32, &[&str]); 19] = [
         ("list P", 0, &["migration manager"]),
         ("identify P --cns 1", 0, &[]),
         ("write P --lba 5 --input data --queues 4 --depth 8 --yes", 0, &["written", "blocks 5 to 304"]),
@@ -64,6 +64,9 @@ fn commands_work_on_controllers_of_another_process() {
         ("io P --opcode 2 --namespace 1 --cdw10 5000 --receive 4096", 1, &["LBA Out of Range"]),
         ("reset P --controller --yes", 0, &["controller reset, ready"]),
         ("reset P --function --yes", 0, &["function reset, ready"]),
+        ("reset P --subsystem --yes", 0, &["subsystem reset, ready"]),
+        ("registers P", 0, &["NSSRS"]),
+        ("features get P --feature 0x16", 0, &["ACRE"]),
         ("bench P --op randread --queues 2 --depth 4 --seconds 1", 0, &["latency 99.9 %"]),
     ];
     for (line, status, words) in rows {
