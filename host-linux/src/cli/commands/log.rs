@@ -33,9 +33,9 @@ pub struct LogArgs {
     /// Byte to begin with, a multiple of 4.
     #[arg(long, value_name = "N", default_value = "0", value_parser = values::number::<u64>)]
     offset: u64,
-    /// Namespace identifier, for pages about one.
-    #[arg(long, value_name = "ID", default_value = "0", value_parser = values::number::<u32>)]
-    namespace: u32,
+    /// Namespace identifier, for pages about one [default: all for page 2].
+    #[arg(long, value_name = "ID", value_parser = values::number::<u32>)]
+    namespace: Option<u32>,
     /// Log specific parameter (LSP).
     #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", value_parser = values::number::<u8>)]
     lsp: u8,
@@ -63,6 +63,15 @@ const fn length(page: u8) -> u32 {
         0x02 | 0x03 | 0x81 => 512,
         0x06 => 564,
         _ => 4096,
+    }
+}
+
+/// Whom a page is about if nobody is named. Both 0h and FFFFFFFFh stand for the controller in page 02h, but some controllers
+/// take only the second. NVMe Base 2.1 §5.1.12.1.3, SMART / Health Information log page.
+const fn namespace(page: u8) -> NamespaceId {
+    match page {
+        0x02 => NamespaceId::ALL,
+        _ => NamespaceId::NONE,
     }
 }
 
@@ -97,7 +106,7 @@ impl Action for LogArgs {
             }
             let piece = left.min(most);
             let command = GetLogPage {
-                namespace: NamespaceId::new(self.namespace),
+                namespace: self.namespace.map_or(namespace(self.page), NamespaceId::new),
                 retain_event: self.retain,
                 specific_parameter: self.lsp,
                 specific_id: self.lsi,
