@@ -103,6 +103,12 @@ pub trait Backend: Sync {
     /// Why `need` cannot be given, or `None` if it can.
     fn lacks(&self, need: Need) -> Option<String>;
 
+    /// Whether an Abort command that names a submission queue which is not there may be refused as an invalid field. The
+    /// specification leaves it open; one that is asked here knows which.
+    fn may_refuse_abort_of_no_queue(&self) -> bool {
+        false
+    }
+
     /// Makes a fresh subsystem with all controllers disabled. A back end that lacks [`Need::Topology`] gives what it
     /// has, in a state as after a reset, with the controller under test as number 0.
     ///

@@ -79,6 +79,10 @@ impl Backend for Vfio {
         Some(reason.to_owned())
     }
 
+    fn may_refuse_abort_of_no_queue(&self) -> bool {
+        true
+    }
+
     fn open(&self, _: Topology) -> Result<Box<dyn Device>, Unavailable> {
         // The function is there, so what keeps it from being used is a failure of the case.
         self.disable().unwrap_or_else(|reason| panic!("the controller cannot be disabled: {reason}"));

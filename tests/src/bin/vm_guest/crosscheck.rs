@@ -3,21 +3,21 @@
 //! VFIO give the same bytes, and what one of them writes the other reads.
 
 use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use nvme_host_linux::address::PciAddress;
 use nvme_host_linux::vfio::{Container, OpenOptions};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use super::bulk::{BLOCKS, Job, by_kernel, by_vfio};
 use super::drive::text;
-use super::tools::{nvme_lm, start_nvme_lm, with_libraries};
+use super::interrupts::Interrupts;
+use super::machine::Kernel;
+use super::program::expect;
+use super::running::Running;
+use super::tools::{nvme_lm, start_nvme_lm, with_libraries, with_libraries_ended};
 use super::{Failure, doing, machine};
 
-const TIMEOUT: Duration = Duration::from_secs(60);
 /// What data are made of, in each direction.
 const SEEDS: [u64; 2] = [0x5EED_0001, 0x5EED_0002];
 /// Features whose value no driver sets. Not among them: 0Bh (which events are wanted) and 0Eh (the time), which the kernel
@@ -36,36 +36,13 @@ const FEATURES: [(u8, &str); 9] = [
 /// A feature that is a structure in memory.
 const HOST_BEHAVIOR: u8 = 0x16;
 const HOST_BEHAVIOR_BYTES: usize = 512;
-const HEALTH_BYTES: usize = 512;
+/// Log pages and what is compared of them, but for the health log.
+const PAGES: [(u8, usize, &str); 3] =
+    [(1, 64, "error log"), (3, 512, "firmware slots"), (5, 4096, "commands and effects")];
+/// Properties that say what the controller can do.
+const PROPERTIES: [&str; 3] = ["CAP", "VS", "CMBSZ"];
 /// Data Units Read to Host Write Commands in the health log, which count what was read and written.
 const COUNTERS: std::ops::Range<usize> = 32..96;
-
-/// What the kernel makes of a controller.
-struct Kernel {
-    /// Its device file.
-    controller: String,
-    /// That of namespace 1.
-    block: PathBuf,
-}
-
-/// Looks for the device files of a controller, which appear some time after its driver has it.
-fn wait_for_kernel(function: PciAddress) -> Result<Kernel, Failure> {
-    let folder = format!("/sys/bus/pci/devices/{function}/nvme");
-    let begin = Instant::now();
-    loop {
-        if let Some(entry) = fs::read_dir(&folder).ok().and_then(|mut entries| entries.next()) {
-            let name = entry.map_err(text)?.file_name().to_string_lossy().into_owned();
-            let found = Kernel { controller: format!("/dev/{name}"), block: format!("/dev/{name}n1").into() };
-            if Path::new(&found.controller).exists() && found.block.exists() {
-                return Ok(found);
-            }
-        }
-        if begin.elapsed() > TIMEOUT {
-            return Err(format!("the kernel's driver shows no controller with a namespace below {folder}"));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
 
 fn driver(function: PciAddress) -> Option<String> {
     let link = fs::read_link(format!("/sys/bus/pci/devices/{function}/driver")).ok()?;
@@ -121,6 +98,8 @@ fn ask_kernel(kernel: &Kernel) -> Result<Vec<Bytes>, Failure> {
     };
     ask("Identify Controller", &["id-ctrl", device, "--raw-binary"])?;
     ask("Identify Namespace", &["id-ns", device, "--namespace-id=1", "--raw-binary"])?;
+    ask("namespace descriptors", &["ns-descs", device, "--namespace-id=1", "--raw-binary"])?;
+    ask("Identify Controller of the command set", &["nvm-id-ctrl", device, "--output-format=binary"])?;
     for (id, name) in FEATURES {
         let feature = format!("--feature-id={id:#x}");
         let out = with_libraries("nvme", &["get-feature", device, "--namespace-id=1", &feature])?;
@@ -136,6 +115,11 @@ fn ask_kernel(kernel: &Kernel) -> Result<Vec<Bytes>, Failure> {
     let len = format!("--data-len={HOST_BEHAVIOR_BYTES}");
     let bytes = with_libraries("nvme", &["get-feature", device, &host, &len, "--raw-binary"])?;
     found.push(Bytes { what: "Host Behavior Support by nvme-cli".to_owned(), bytes });
+    for (page, len, name) in PAGES {
+        let (page, len) = (format!("--log-id={page}"), format!("--log-len={len}"));
+        let bytes = with_libraries("nvme", &["get-log", device, &page, &len, "--raw-binary"])?;
+        found.push(Bytes { what: format!("{name} by nvme-cli"), bytes });
+    }
     found.push(health_by_kernel(kernel)?);
     Ok(found)
 }
@@ -145,6 +129,68 @@ fn health_by_kernel(kernel: &Kernel) -> Result<Bytes, Failure> {
     Ok(Bytes { what: "health log by nvme-cli".to_owned(), bytes })
 }
 
+/// What nvme-cli says of the namespaces: identifier, blocks and the base-two logarithm of the bytes of each.
+fn namespaces_by_kernel(kernel: &Kernel) -> Result<Vec<(u64, u64, u64)>, Failure> {
+    let device = kernel.controller.as_str();
+    let list = with_libraries("nvme", &["list-ns", device])?;
+    // `[   0]:0x1`
+    let ids = String::from_utf8_lossy(&list).into_owned();
+    let ids = ids.lines().filter_map(|line| line.rsplit_once("]:0x")?.1.trim().parse::<u64>().ok());
+    let mut found = Vec::new();
+    for id in ids {
+        let namespace = format!("--namespace-id={id}");
+        let bytes = with_libraries("nvme", &["id-ns", device, &namespace, "--raw-binary"])?;
+        let blocks = bytes.get(..8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+        let format = bytes.get(26).map(|flbas| usize::from(flbas & 0xF));
+        let shift = format.and_then(|format| bytes.get(128 + 4 * format + 2)).copied();
+        found.push((id, blocks.unwrap_or(0), u64::from(shift.unwrap_or(0))));
+    }
+    Ok(found)
+}
+
+/// Properties that are the same whoever drives the controller, as nvme-cli shows them: name and value.
+fn registers_by_kernel(kernel: &Kernel) -> Result<Vec<(String, u64)>, Failure> {
+    // It prints them, and ends with a status that says nothing.
+    let ended = with_libraries_ended("nvme", &["show-regs", &kernel.controller, "--output-format=json"])?;
+    let json: serde_json::Value = serde_json::from_slice(&ended.out).map_err(text)?;
+    println!("{json}");
+    let mut found = Vec::new();
+    for name in PROPERTIES {
+        let value = json.get(name.to_lowercase());
+        let value = value.and_then(serde_json::Value::as_u64);
+        found.push((name.to_owned(), value.ok_or_else(|| format!("nvme-cli shows no {name}: {json}"))?));
+    }
+    Ok(found)
+}
+
+/// Compares what `nvme-lm namespaces` and `registers` say with what nvme-cli said.
+fn check_decoded(
+    function: PciAddress,
+    namespaces: &[(u64, u64, u64)],
+    registers: &[(String, u64)],
+) -> Result<(), Failure> {
+    let address = format!("vfio:{function}");
+    let json = |command: &str| -> Result<serde_json::Value, Failure> {
+        let out = nvme_lm(&[command, &address, "--json"])?.succeeded(command)?;
+        serde_json::from_slice(&out).map_err(text)
+    };
+    let found = json("namespaces")?;
+    if namespaces.is_empty() || found.as_array().map(Vec::len) != Some(namespaces.len()) {
+        return Err(format!("namespaces {namespaces:?} by nvme-cli, {found} by nvme-lm"));
+    }
+    for (at, (id, blocks, shift)) in namespaces.iter().enumerate() {
+        expect(&found, &format!("/{at}/namespace"), *id)?;
+        expect(&found, &format!("/{at}/blocks"), *blocks)?;
+        expect(&found, &format!("/{at}/block_bytes"), 1_u64 << shift)?;
+    }
+    let found = json("registers")?;
+    for (name, value) in registers {
+        expect(&found, &format!("/{name}/value"), *value)?;
+        println!("{name}: {value:#x} by nvme-cli and by nvme-lm");
+    }
+    Ok(())
+}
+
 /// What our side says of it, in the order of [`ask_kernel`].
 fn ask_vfio(function: PciAddress) -> Result<Vec<Bytes>, Failure> {
     let address = format!("vfio:{function}");
@@ -152,37 +198,36 @@ fn ask_vfio(function: PciAddress) -> Result<Vec<Bytes>, Failure> {
     for (what, arguments) in [
         ("Identify Controller", ["--cns", "1"].as_slice()),
         ("Identify Namespace", &["--cns", "0", "--namespace", "1"]),
+        ("namespace descriptors", &["--cns", "3", "--namespace", "1"]),
+        ("Identify Controller of the command set", &["--cns", "6"]),
     ] {
         let arguments = [&["identify", &address, "--raw"], arguments].concat();
         let bytes = nvme_lm(&arguments)?.succeeded("nvme-lm")?;
         found.push(Bytes { what: format!("{what} by nvme-lm"), bytes });
     }
     for (id, name) in FEATURES {
-        let feature = u32::from(id).to_string();
-        let command =
-            ["admin", &address, "--opcode", "0x0a", "--namespace", "1", "--cdw10", &feature, "--json"];
-        let out = nvme_lm(&command)?.succeeded("nvme-lm")?;
-        let json: serde_json::Value = serde_json::from_slice(&out).map_err(text)?;
-        let value = json.get("dw0").and_then(serde_json::Value::as_u64);
-        let value =
-            value.and_then(|value| u32::try_from(value).ok()).ok_or("no completion dword 0 is printed")?;
-        found.push(Bytes { what: format!("{name} by nvme-lm"), bytes: value.to_le_bytes().to_vec() });
+        let feature = id.to_string();
+        let command = ["features", "get", &address, "--feature", &feature, "--namespace", "1", "--raw"];
+        let bytes = nvme_lm(&command)?.succeeded("nvme-lm")?;
+        found.push(Bytes { what: format!("{name} by nvme-lm"), bytes });
     }
-    let (host, len) = (HOST_BEHAVIOR.to_string(), HOST_BEHAVIOR_BYTES.to_string());
-    let command =
-        ["admin", &address, "--opcode", "0x0a", "--cdw10", &host, "--receive", &len, "--output", "-"];
-    let bytes = nvme_lm(&command)?.succeeded("nvme-lm")?;
+    let host = HOST_BEHAVIOR.to_string();
+    let bytes = nvme_lm(&["features", "get", &address, "--feature", &host, "--raw"])?.succeeded("nvme-lm")?;
+    // Dword 0 of the completion is before the structure.
+    let bytes = bytes.get(4..).unwrap_or_default().to_vec();
     found.push(Bytes { what: "Host Behavior Support by nvme-lm".to_owned(), bytes });
+    for (page, len, name) in PAGES {
+        let (page, len) = (page.to_string(), len.to_string());
+        let bytes = nvme_lm(&["log", &address, "--page", &page, "--bytes", &len, "--raw"])?;
+        found.push(Bytes { what: format!("{name} by nvme-lm"), bytes: bytes.succeeded("nvme-lm")? });
+    }
     found.push(health_by_vfio(function)?);
     Ok(found)
 }
 
 fn health_by_vfio(function: PciAddress) -> Result<Bytes, Failure> {
-    // Log page 02h of the whole controller; NUMDL is zero-based.
-    let dword10 = ((HEALTH_BYTES / 4 - 1) << 16 | 0x02).to_string();
-    let (address, len) = (format!("vfio:{function}"), HEALTH_BYTES.to_string());
-    let command = ["admin", &address, "--opcode", "2", "--namespace", "0xffffffff", "--cdw10", &dword10];
-    let bytes = nvme_lm(&[command.as_slice(), &["--receive", &len, "--output", "-"]].concat())?;
+    let address = format!("vfio:{function}");
+    let bytes = nvme_lm(&["log", &address, "--page", "2", "--raw"])?;
     Ok(Bytes { what: "health log by nvme-lm".to_owned(), bytes: bytes.succeeded("nvme-lm")? })
 }
 
@@ -220,51 +265,28 @@ fn check_refusals(function: PciAddress, kernel: &Kernel) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Ends the program by each signal while it writes. A second start finds a controller that it can use at once.
+/// Ends the program by each signal while it writes and measures. A second start finds a controller that it can use at once.
 fn check_signals(function: PciAddress, identity: &[u8]) -> Result<(), Failure> {
     let (address, blocks) = (format!("vfio:{function}"), BLOCKS.to_string());
-    let group = fs::read_link(format!("/sys/bus/pci/devices/{function}/iommu_group")).map_err(text)?;
-    let group = Path::new("/dev/vfio").join(group.file_name().ok_or("the function has no group")?);
     let write = ["write", &address, "--lba", "0", "--blocks", &blocks, "--pattern", "random", "--yes"];
-    let rows = [
-        ("SIGINT", Signal::INT, (Some(130), None)),
-        ("SIGTERM", Signal::TERM, (Some(130), None)),
-        ("SIGKILL", Signal::KILL, (None, Some(Signal::KILL.as_raw()))),
-    ];
-    let bench = ["bench", &address, "--op", "randwrite", "--depth", "8", "--seconds", "600", "--yes"];
+    let bench = ["bench", &address, "--op", "randwrite", "--depth", "8", "--seconds", "3600", "--yes"];
     let commands: [(&str, &[&str]); 2] = [("writing", &write), ("measuring", &bench)];
-    for ((doing_what, command), (name, signal, expected)) in
-        commands.into_iter().flat_map(|command| rows.map(|row| (command, row)))
+    let signals = [("SIGINT", Some(Signal::INT)), ("SIGTERM", Some(Signal::TERM)), ("SIGKILL", None)];
+    for ((doing_what, command), (name, signal)) in
+        commands.into_iter().flat_map(|command| signals.map(|signal| (command, signal)))
     {
-        let mut child = start_nvme_lm(command)?;
-        let files = format!("/proc/{}/fd", child.id());
-        let is_open = || {
-            let links = fs::read_dir(&files).into_iter().flatten().flatten();
-            links.filter_map(|link| fs::read_link(link.path()).ok()).any(|file| file == group)
-        };
-        let begin = Instant::now();
-        while !is_open() {
-            if begin.elapsed() > TIMEOUT || doing(name, child.try_wait())?.is_some() {
-                return Err(format!("{name}: the program does not open {}", group.display()));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        // It brings the controller up meanwhile, and begins.
-        std::thread::sleep(Duration::from_secs(1));
-        if let Some(status) = doing(name, child.try_wait())? {
-            return Err(format!("{name}: the program has ended before: {status}"));
-        }
-        let process = Pid::from_child(&child);
-        doing(name, kill_process(process, signal))?;
-        let status = doing(name, child.wait())?;
-        if (status.code(), status.signal()) != expected {
-            return Err(format!("{name}: the program ended with {status}"));
+        let mut running = Running::new(&command.join(" "), start_nvme_lm(command)?);
+        running.until("the first write", || Interrupts::read(function)?.came_by(&[1]))?;
+        match signal {
+            // A program that had done all of its work would end with another status.
+            Some(signal) => running.signalled(signal, 130).map(drop)?,
+            None => running.killed()?,
         }
         let bytes = nvme_lm(&["identify", &address, "--cns", "1", "--raw"])?.succeeded("nvme-lm")?;
         if bytes != identity {
             return Err(format!("{name}: the controller says something else than before"));
         }
-        println!("{name} while {doing_what}: {status}, and the controller can be used at once");
+        println!("{name} while {doing_what}: the controller can be used at once");
     }
     Ok(())
 }
@@ -277,10 +299,12 @@ pub(crate) fn run() -> Result<(), Failure> {
         return Err(format!("{} NVMe functions where 1 is needed", functions.len()));
     };
     let function = *function;
-    let kernel = wait_for_kernel(function)?;
+    let kernel = machine::wait_for_kernel(function)?;
     check_refusals(function, &kernel)?;
+    let (namespaces, registers) = (namespaces_by_kernel(&kernel)?, registers_by_kernel(&kernel)?);
     let theirs = ask_kernel(&kernel)?;
     switch("bind", function, "vfio-pci")?;
+    check_decoded(function, &namespaces, &registers)?;
     compare(&theirs, &ask_vfio(function)?)?;
     let identity = &theirs.first().ok_or("there is no Identify Controller")?.bytes;
 
@@ -291,7 +315,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     drop((open, container));
     let written = by_vfio(function, Job::Write(SEEDS[0]))?;
     switch("unbind", function, "nvme")?;
-    let kernel = wait_for_kernel(function)?;
+    let kernel = machine::wait_for_kernel(function)?;
     same("written by nvme-lm, read through the kernel", &written, &by_kernel(&kernel.block, Job::Read)?)?;
     let written = by_kernel(&kernel.block, Job::Write(SEEDS[1]))?;
     let health = health_by_kernel(&kernel)?;
@@ -305,7 +329,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     check_signals(function, identity)?;
     switch("bind", function, "vfio-pci")?;
     switch("unbind", function, "nvme")?;
-    wait_for_kernel(function).map(drop)
+    machine::wait_for_kernel(function).map(drop)
 }
 
 fn same(what: &str, written: &str, read: &str) -> Result<(), Failure> {

@@ -197,6 +197,9 @@ pub(crate) fn drive(registers: &Registers, arena: &AddressSpace, waiting: Waitin
             let fast = blocks.first().copied().ok_or("there is no namespace")?;
             let outstanding = leave(&mut pairs, &mut buffers, fast, &waiter)?;
             println!("{outstanding} commands outstanding at {end}");
+            if outstanding == 0 {
+                return Err(format!("no command is outstanding at {end}"));
+            }
             if end == "a reset of the function" {
                 registers.reset().map_err(text)?;
             }

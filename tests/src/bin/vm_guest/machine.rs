@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nvme_host_linux::address::PciAddress;
 use rustix::mount::{MountFlags, mount};
@@ -17,13 +18,16 @@ const FUNCTIONS: &str = "/sys/bus/pci/devices";
 const MODULES: [&str; 6] =
     ["irqbypass", "vfio", "vfio_virqfd", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci"];
 
+/// How long the kernel's driver may take.
+const PATIENCE: Duration = Duration::from_secs(240);
+
 /// Mounts what the kernel has to show.
 pub(crate) fn prepare() -> io::Result<()> {
     for (kind, folder) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
         fs::create_dir_all(folder)?;
         mount(kind, folder, kind, MountFlags::empty(), c"")?;
     }
-    Ok(())
+    fs::create_dir_all("/tmp")
 }
 
 /// Loads the modules of VFIO from `/modules`.
@@ -40,6 +44,33 @@ pub(crate) fn load_modules() -> Result<(), String> {
     }
     println!("{loaded} modules loaded");
     Ok(())
+}
+
+/// What the kernel makes of a controller.
+pub(crate) struct Kernel {
+    /// Its device file.
+    pub(crate) controller: String,
+    /// That of namespace 1.
+    pub(crate) block: PathBuf,
+}
+
+/// Looks for the device files of a controller, which appear some time after its driver has it.
+pub(crate) fn wait_for_kernel(function: PciAddress) -> Result<Kernel, String> {
+    let folder = format!("/sys/bus/pci/devices/{function}/nvme");
+    let begin = Instant::now();
+    loop {
+        if let Some(entry) = fs::read_dir(&folder).ok().and_then(|mut entries| entries.next()) {
+            let name = entry.map_err(|error| error.to_string())?.file_name().to_string_lossy().into_owned();
+            let found = Kernel { controller: format!("/dev/{name}"), block: format!("/dev/{name}n1").into() };
+            if Path::new(&found.controller).exists() && found.block.exists() {
+                return Ok(found);
+            }
+        }
+        if begin.elapsed() > PATIENCE {
+            return Err(format!("the kernel's driver shows no controller with a namespace below {folder}"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// The functions that are NVM Express controllers, in the order of their addresses.

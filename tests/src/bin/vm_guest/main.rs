@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `drive` | binds the machine's NVMe functions to vfio-pci and drives them, on a kernel with modules and without iommufd |
 //! | `iommufd` | the same on a kernel with iommufd, by that and by type 1 |
+//! | `program type1`, `program iommufd` | runs the commands of `nvme-lm` on a controller and on a virtual function |
 //! | `conform` | runs the cases of the driver of the conformance list |
 //! | `tools` | compares what nvme-cli and `nvme-lm` say and do about one controller, under the kernel's driver and under VFIO |
 //!
@@ -18,9 +19,13 @@ mod conform;
 mod crosscheck;
 mod drive;
 mod interfaces;
+mod interrupts;
 mod machine;
+mod program;
+mod running;
 mod sys;
 mod tools;
+mod virtual_function;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -175,6 +180,7 @@ fn run() -> Result<(), Failure> {
             drive_all(IommuBackend::Type1)
         }
         ["iommufd"] => drive_all(IommuBackend::Iommufd),
+        ["program", iommu] => program::run(doing("reading the arguments", iommu.parse())?),
         ["conform"] => conform::run(),
         ["tools"] => crosscheck::run(),
         _ => Err(format!("the arguments {arguments:?} name no part")),

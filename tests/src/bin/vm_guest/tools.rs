@@ -21,19 +21,24 @@ pub(crate) fn nvme_lm(arguments: &[&str]) -> Result<Ended, Failure> {
     run("nvme-lm", arguments, command.args(arguments))
 }
 
-/// Starts `nvme-lm`; what it writes goes nowhere.
+/// Starts `nvme-lm`. It is given input and its output is taken through pipes.
 pub(crate) fn start_nvme_lm(arguments: &[&str]) -> Result<Child, Failure> {
     let mut command = Command::new(format!("{FOLDER}/nvme-lm"));
     let started =
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     started.map_err(|error| format!("nvme-lm does not start: {error}"))
 }
 
 /// Runs a program that needs libraries, and wants it to succeed. Returns what it wrote.
 pub(crate) fn with_libraries(program: &str, arguments: &[&str]) -> Result<Vec<u8>, Failure> {
+    with_libraries_ended(program, arguments)?.succeeded(program)
+}
+
+/// As [`with_libraries`], however the program ends.
+pub(crate) fn with_libraries_ended(program: &str, arguments: &[&str]) -> Result<Ended, Failure> {
     let mut command = Command::new(format!("{FOLDER}/loader"));
     command.arg("--library-path").arg(format!("{FOLDER}/lib")).arg(format!("{FOLDER}/{program}"));
-    run(program, arguments, command.args(arguments))?.succeeded(program)
+    run(program, arguments, command.args(arguments))
 }
 
 fn run(program: &str, arguments: &[&str], command: &mut Command) -> Result<Ended, Failure> {
@@ -64,12 +69,17 @@ impl Ended {
 
     /// Checks that the program refused, and said `words`.
     pub(crate) fn refused(self, what: &str, words: &[&str]) -> Result<(), Failure> {
+        self.failed(what, 2, words)
+    }
+
+    /// Checks that the program ended with this status, and said `words`.
+    pub(crate) fn failed(self, what: &str, status: i32, words: &[&str]) -> Result<(), Failure> {
         let missing: Vec<&&str> = words.iter().filter(|word| !self.error.contains(**word)).collect();
-        if self.status == Some(2) && missing.is_empty() {
+        if self.status == Some(status) && missing.is_empty() {
             return Ok(());
         }
         Err(format!(
-            "{what}: status {:?} where 2 is expected, {missing:?} not said: {}",
+            "{what}: status {:?} where {status} is expected, {missing:?} not said: {}",
             self.status, self.error
         ))
     }
