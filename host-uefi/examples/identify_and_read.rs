@@ -39,12 +39,9 @@ fn identify_and_read(taken: &Takeover) -> Option<()> {
     let mut session = taken.session(&registers, &arena, &link, &mut storage, &time).ok()?;
     let model = session.identity().model_number;
     let mut sum = 0_u32;
-    let read = session.shape(NAMESPACE).and_then(|shape| match shape {
-        Some(shape) => session.read(NAMESPACE, shape, Lba::new(0), 1, |bytes| {
-            sum = bytes.iter().fold(sum, |sum, byte| sum.wrapping_add(u32::from(*byte)));
-            Ok::<(), SessionError>(())
-        }),
-        None => Ok(()),
+    let read = session.read(NAMESPACE, Lba::new(0), 1, |bytes| {
+        sum = bytes.iter().fold(sum, |sum, byte| sum.wrapping_add(u32::from(*byte)));
+        Ok::<(), SessionError>(())
     });
     session.close().ok()?;
     read.ok()?;

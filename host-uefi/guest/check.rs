@@ -12,8 +12,8 @@ use nvme_host_uefi::arena::{ArenaSlot, PciArena};
 use nvme_host_uefi::program;
 use nvme_host_uefi::registers::PciRegisters;
 use nvme_host_uefi::session::{Session, SessionError, Shape, Storage};
-use nvme_host_uefi::sys::{ForFunction, OfFunction, PciIo, peek};
-use nvme_host_uefi::takeover::{Class, Takeover, TakeoverError};
+use nvme_host_uefi::sys::{ForFunction, OfFunction, PciIo, attributes, peek};
+use nvme_host_uefi::takeover::{Class, HandBackError, Takeover, TakeoverError};
 use nvme_host_uefi::time::FirmwareTime;
 use uefi::boot::{self, SearchType};
 use uefi::mem::memory_map::{MemoryMap, MemoryType};
@@ -22,7 +22,7 @@ use uefi::proto::media::block::BlockIO;
 use uefi::{Handle, Status};
 
 use crate::Console;
-use crate::sys::{Between, Manner, PassThrough, look, memory};
+use crate::sys::{Between, Manner, PassThrough, is_executable, look, memory};
 
 /// Bytes compared of each namespace at most.
 const MOST: u64 = 64 << 20;
@@ -286,10 +286,10 @@ fn examine<R: RegisterIo, A: nvme_core::dma::DmaArena>(
     let command = Identify { namespace, ..Identify::new(IdentifyStructure::NAMESPACE) };
     session.identify("Identify Namespace", &command, &mut page)?;
     ensure("Identify Namespace is equal", page == *theirs.namespaces[namespace.get() as usize - 1].0)?;
-    let shape = session.shape(namespace)?.ok_or(Failure::new("the namespace is not active"))?;
+    let shape = session.shape(namespace)?;
     let bytes = (shape.blocks * u64::from(shape.block_bytes)).min(MOST);
     let mut at = 0;
-    session.read(namespace, shape, Lba::new(0), bytes / u64::from(shape.block_bytes), |piece| {
+    session.read(namespace, Lba::new(0), bytes / u64::from(shape.block_bytes), |piece| {
         room[at..at + piece.len()].copy_from_slice(piece);
         at += piece.len();
         Ok::<(), SessionError>(())
@@ -318,8 +318,7 @@ pub(crate) fn rounds() -> Result<(), Failure> {
             let arena = PciArena::new(taken.io(), &mut slots);
             with(&taken, &PciRegisters::new(taken.io()), &arena, |session| {
                 let namespace = NamespaceId::new(1);
-                let shape = session.shape(namespace)?.ok_or(Failure::new("no namespace 1"))?;
-                session.read(namespace, shape, Lba::new(0), 8, |_| Ok::<(), Failure>(()))
+                session.read(namespace, Lba::new(0), 8, |_| Ok::<(), Failure>(()))
             })?;
             hand_back(taken)?;
             // The firmware's block device works again.
@@ -463,12 +462,42 @@ pub(crate) fn odd() -> Result<(), Failure> {
         return Err(answer.map_or(Failure::new("a controller that is never ready was used"), Failure::from));
     }
     ensure("no memory is left", arena.live() == 0 && arena.lost() == 0)?;
-    say(format_args!("never ready: {expected}\n"))
+    hand_back_to_nobody(taken)?;
+    say(format_args!("never ready: {expected}\n"))?;
+
+    // One that does not let itself be disabled keeps what it has, without access to it.
+    between.behave(Manner::Count);
+    let taken = Takeover::open(handle)?;
+    let mut slots = [const { ArenaSlot::new() }; 16];
+    let arena = PciArena::new(taken.io(), &mut slots);
+    let stuck = with(&taken, &PciRegisters::new(taken.io()), &arena, |_| {
+        between.behave(Manner::Stuck);
+        Ok(())
+    });
+    let expected = SessionError::Fault(Fault::NotDisabledInTime);
+    let told = matches!(stuck, Err(Failure { found: Some(Found::Session(error)), .. }) if error == expected);
+    ensure("a controller that is stuck is told of", told)?;
+    ensure("its memory is kept", arena.live() > 0)?;
+    ensure("it is not handed back", taken.hand_back() == Err(HandBackError::StillEnabled))?;
+    ensure("it reaches no memory", peek(handle)?.attributes()? & attributes::BUS_MASTER == 0)?;
+    say(format_args!("stuck: {}\n", HandBackError::StillEnabled))
 }
 
-/// One session with checks of all memory.
+/// Hands a function back that no driver of the firmware wants, because it has no device path.
+fn hand_back_to_nobody(taken: Takeover) -> Result<(), Failure> {
+    match taken.hand_back() {
+        Err(HandBackError::Connect(Status::NOT_FOUND)) => Ok(()),
+        _ => Err(Failure::new("a driver took a function without a device path")),
+    }
+}
+
+/// One session with checks of all memory, under the firmware's protection of pages.
 pub(crate) fn boot() -> Result<(), Failure> {
     let mut checked = 0_usize;
+    let on_the_stack = (&raw const checked).expose_provenance() as u64;
+    ensure("the stack cannot be executed", !is_executable(on_the_stack))?;
+    let code = (boot as fn() -> Result<(), Failure>) as usize as u64;
+    ensure("the program can be executed", is_executable(code))?;
     let (controllers, _) = for_each(|handle| {
         boot::connect_controller(handle, &[], None, true)?;
         let taken = Takeover::open(handle)?;
@@ -480,7 +509,7 @@ pub(crate) fn boot() -> Result<(), Failure> {
         let registers = PciRegisters::new(taken.io());
         with(&taken, &registers, &checking, |session| {
             session.for_each_namespace(|session, namespace| {
-                let shape = session.shape(namespace)?.ok_or(Failure::new("the namespace is not active"))?;
+                let shape = session.shape(namespace)?;
                 let blocks = (1 << 20) / u64::from(shape.block_bytes);
                 session
                     .read(namespace, shape, Lba::new(0), blocks.min(shape.blocks), |_| Ok::<(), Failure>(()))
@@ -496,5 +525,5 @@ pub(crate) fn boot() -> Result<(), Failure> {
         hand_back(taken)
     })?;
     ensure("every controller was checked", checked == controllers && controllers == CONTROLLERS)?;
-    say(format_args!("{checked} controllers, no rule of memory broken\n"))
+    say(format_args!("{checked} controllers, the stack not executable, no rule of memory broken\n"))
 }

@@ -40,6 +40,28 @@ pub(crate) fn memory(bytes: usize) -> Option<&'static mut [u8]> {
     }
 }
 
+/// Whether the processor's page tables let the byte at `address` be executed.
+pub(crate) fn is_executable(address: u64) -> bool {
+    const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
+    let mut table: u64;
+    // SAFETY: reads a register of the processor, which firmware runs privileged for.
+    unsafe { core::arch::asm!("mov {}, cr3", out(reg) table, options(nomem, nostack)) };
+    for shift in [39, 30, 21, 12] {
+        let at = (table & ADDRESS) + 8 * ((address >> shift) & 511);
+        // SAFETY: the entry lies in a page table in use, and firmware maps memory at its own addresses.
+        let entry = unsafe { ptr::with_exposed_provenance::<u64>(at as usize).read_volatile() };
+        if entry >> 63 == 1 {
+            return false;
+        }
+        // A page of 1 GiB or 2 MiB.
+        if shift <= 30 && entry & 0x80 != 0 {
+            return true;
+        }
+        table = entry;
+    }
+    true
+}
+
 /// Opens a protocol beside its users.
 pub(crate) fn look<P: ProtocolPointer + ?Sized>(handle: Handle) -> Option<ScopedProtocol<P>> {
     let params = OpenProtocolParams { handle, agent: boot::image_handle(), controller: None };
@@ -94,6 +116,8 @@ pub(crate) enum Manner {
     Count,
     /// It never says that it is ready, and states the shortest time-out.
     NeverReady,
+    /// It always says that it is ready: it does not let itself be disabled.
+    Stuck,
 }
 
 /// A function between the driver and a real one.
@@ -174,15 +198,16 @@ unsafe extern "efiapi" fn mem_read(
         let (functions, real) = between.forward();
         (between, (functions.mem.read)(real, width, bar, offset, count, buffer))
     };
-    if between.manner.get() == Manner::NeverReady && (width, count) == (2, 1) {
+    if (width, count) == (2, 1) {
         let word = buffer.cast::<u32>();
         // SAFETY: the buffer has room for one unit of four bytes, which was just read into it.
         unsafe {
-            if offset == u64::from(CSTS) {
-                *word &= !1;
-            } else if offset == u64::from(CAP) {
+            match (between.manner.get(), offset == u64::from(CSTS), offset == u64::from(CAP)) {
+                (Manner::NeverReady, true, _) => *word &= !1,
                 // CAP.TO, in units of 500 ms.
-                *word = (*word & 0x00FF_FFFF) | 1 << 24;
+                (Manner::NeverReady, _, true) => *word = (*word & 0x00FF_FFFF) | 1 << 24,
+                (Manner::Stuck, true, _) => *word |= 1,
+                _ => {}
             }
         }
     }

@@ -156,7 +156,7 @@ impl Takeover {
     /// driver before: attaching it disables it.
     ///
     /// # Errors
-    /// [`TakeoverError`]; nothing was changed then, but that a driver which was asked to let go has let go.
+    /// [`TakeoverError`]; whatever was changed by then is undone.
     pub fn open(handle: Handle) -> Result<Self, TakeoverError> {
         // Looked at before anything is taken away from its driver.
         {
@@ -168,8 +168,16 @@ impl Takeover {
         }
         let io = boot::open_protocol_exclusive::<PciIo>(handle)
             .map_err(|error| TakeoverError::Open(error.status()))?;
-        let saved = io.attributes().map_err(TakeoverError::Look)?;
-        let supported = io.supported_attributes().map_err(TakeoverError::Look)?;
+        let looked = io.attributes().and_then(|saved| Ok((saved, io.supported_attributes()?)));
+        let (saved, supported) = match looked {
+            Ok(found) => found,
+            Err(status) => {
+                drop(io);
+                // Why it is not taken matters more than whether its driver wants it back.
+                let _ = boot::connect_controller(handle, &[], None, true);
+                return Err(TakeoverError::Look(status));
+            }
+        };
         let wanted = NEEDED | (supported & attributes::DUAL_ADDRESS_CYCLE);
         let taken = Self { handle, io: Some(io), saved, attached: Cell::new(false) };
         // What was enabled is undone when `taken` is dropped.

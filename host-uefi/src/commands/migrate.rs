@@ -139,16 +139,16 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     check(from, what.source)?;
     check(to, what.destination)?;
     let namespace = what.namespace;
-    let shape = from.shape(namespace)?.ok_or(CommandError::NoNamespace(namespace))?;
-    if to.shape(namespace)? != Some(shape) {
+    let shape = from.shape(namespace)?;
+    if to.shape(namespace)? != shape {
         return Err(CommandError::Unlike);
     }
     let mut words = [0; WORDS];
     let bits = (WORDS as u64).saturating_mul(64);
     let granularity = Granularity::new(shape.blocks.div_ceil(bits).next_power_of_two());
     let map = granularity.and_then(|g| DirtyMap::new(namespace, shape.blocks, g, &mut words).ok());
-    let mut maps = [map.ok_or(CommandError::NoNamespace(namespace))?];
-    let dirty = DirtySet::new(&mut maps).map_err(CommandError::NoNamespace)?;
+    let mut maps = [map.ok_or(SessionError::NoNamespace(namespace))?];
+    let dirty = DirtySet::new(&mut maps).map_err(SessionError::NoNamespace)?;
     let (mut rounds, mut image) = ([Round::default(); ROUNDS], [0; STATE]);
     let mut switch = Switch { source: source.fence, destination: destination.fence };
     // It gets access to memory when it is about to be resumed.

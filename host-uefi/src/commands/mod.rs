@@ -11,7 +11,6 @@ use core::fmt;
 
 use nvme_core::admin::CallError;
 use nvme_core::cdq::CdqMemoryError;
-use nvme_core::wire::NamespaceId;
 
 pub use migrate::{Fence, Migration, Side, migrate};
 pub use show::{RegistersError, identify, log, read, registers};
@@ -29,8 +28,6 @@ pub enum CommandError {
     Unsupported(Unsupported),
     /// Nothing can be printed any more.
     Output,
-    /// The namespace is not active.
-    NoNamespace(NamespaceId),
     /// Blocks behind the end of the namespace.
     BeyondEnd {
         /// First block asked for.
@@ -62,9 +59,6 @@ impl fmt::Display for CommandError {
             Self::Session(error) => error.fmt(f),
             Self::Unsupported(unsupported) => unsupported.fmt(f),
             Self::Output => f.write_str("the output cannot be written"),
-            Self::NoNamespace(id) => {
-                write!(f, "namespace {} is not active: choose one that identify lists", id.get())
-            }
             Self::BeyondEnd { start, count, blocks } => {
                 write!(f, "{count} blocks from {start} on are no part of a namespace of {blocks} blocks")
             }

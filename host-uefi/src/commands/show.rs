@@ -125,12 +125,12 @@ pub fn read<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     count: u64,
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
-    let shape = session.shape(namespace)?.ok_or(CommandError::NoNamespace(namespace))?;
+    let shape = session.shape(namespace)?;
     if count == 0 || start.checked_add(count).is_none_or(|end| end > shape.blocks) {
         return Err(CommandError::BeyondEnd { start, count, blocks: shape.blocks });
     }
     let mut at = start.saturating_mul(u64::from(shape.block_bytes));
-    session.read(namespace, shape, Lba::new(start), count, |bytes| {
+    session.read(namespace, Lba::new(start), count, |bytes| {
         for part in bytes.chunks(LINE) {
             line(out, at, part)?;
             at = at.saturating_add(part.len() as u64);

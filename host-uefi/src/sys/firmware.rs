@@ -2,7 +2,7 @@
 //! Protocols looked at beside those who use them.
 
 use uefi::boot::{self, OpenProtocolAttributes, OpenProtocolParams, ScopedProtocol};
-use uefi::{Handle, Result};
+use uefi::{Handle, Result, Status};
 
 use super::PciIo;
 
@@ -17,4 +17,16 @@ pub fn peek(handle: Handle) -> Result<ScopedProtocol<PciIo>> {
     // this crate removes none. Its functions may be called beside those of another user, one at a time, because firmware
     // has one thread.
     unsafe { boot::open_protocol::<PciIo>(params, OpenProtocolAttributes::GetProtocol) }
+}
+
+/// Ends a program that found itself wrong. Device memory that it has stays set aside, because the controller may still
+/// reach it.
+pub fn leave() -> ! {
+    // SAFETY: the image is this program's own, and nothing of it is used any more: protocols that are open stay open, and
+    // memory that was not given back stays allocated.
+    let _ = unsafe { boot::exit(boot::image_handle(), Status::ABORTED, 0, core::ptr::null_mut()) };
+    // The firmware did not take it.
+    loop {
+        core::hint::spin_loop();
+    }
 }

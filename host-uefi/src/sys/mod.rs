@@ -11,7 +11,7 @@ mod pci_io;
 pub(crate) use arena::{free_unmapped, region, unmap_unseen};
 pub(crate) use attach::map_registers;
 pub use attach::{ForFunction, OfFunction};
-pub use firmware::peek;
+pub use firmware::{leave, peek};
 pub use pci_io::{
     AllocateFunction, AttributesFunction, BarFunction, BarRange, ConfigFunction, CopyFunction, FlushFunction,
     FreeFunction, Functions, GetBarFunction, LocationFunction, MapFunction, Mapping, PciIo, PciIoAccess,

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use nvme_core::wire::log::LogPageId;
-use nvme_core::wire::{ControllerId, Lba};
+use nvme_core::wire::{ControllerId, Lba, NamespaceId};
 use nvme_host_uefi::announced::Unsupported;
 use nvme_host_uefi::commands::{self, CommandError, Fence, Migration, Watch};
 use nvme_host_uefi::registers::PciRegisters;
@@ -30,21 +30,25 @@ fn blocks_are_read_and_written_wherever_memory_is_on_the_bus() {
         side.manager.memory.manners.set(manners);
         let time = Time::of(&[&side]);
         let (mut session, arena) = open(side.manager, &time);
-        let shape = session.shape(NAMESPACE).expect(name).expect("active");
+        let shape = session.shape(NAMESPACE).expect(name);
         assert_eq!((shape.blocks, shape.block_bytes), (BLOCKS, 1 << shift), "{name}");
         let ours: Vec<u8> = (0..300 << shift).map(|n: usize| (n % 251) as u8).collect();
-        session.write(NAMESPACE, shape, Lba::new(5), &ours).expect(name);
+        session.write(NAMESPACE, Lba::new(5), &ours).expect(name);
         session.flush(NAMESPACE).expect(name);
         let mut read = Vec::new();
         let each = |bytes: &[u8]| {
             read.extend_from_slice(bytes);
             Ok::<(), SessionError>(())
         };
-        session.read(NAMESPACE, shape, Lba::new(0), BLOCKS, each).expect(name);
+        session.read(NAMESPACE, Lba::new(0), BLOCKS, each).expect(name);
         assert!(read == *side.media.bytes.borrow() && read[5 << shift..305 << shift] == ours, "{name}");
         session.write_zeroes(NAMESPACE, Lba::new(0), 8).expect(name);
         assert!(side.media.bytes.borrow()[..8 << shift].iter().all(|byte| *byte == 0), "{name}");
-        let last = session.read(NAMESPACE, shape, Lba::new(BLOCKS), 1, |_| Ok::<(), SessionError>(()));
+        let part = session.write(NAMESPACE, Lba::new(0), &[0; 100]);
+        assert_eq!(part, Err(SessionError::NotWhole(100, 1 << shift)), "{name}");
+        let other = NamespaceId::new(9);
+        assert_eq!(session.shape(other), Err(SessionError::NoNamespace(other)), "{name}");
+        let last = session.read(NAMESPACE, Lba::new(BLOCKS), 1, |_| Ok::<(), SessionError>(()));
         assert!(matches!(last, Err(SessionError::Io("Read", _))), "{name}: {last:?}");
         assert_eq!(session.close(), Ok(()), "{name}");
         assert_eq!((arena.live(), arena.lost(), side.live()), (0, 0, NOTHING), "{name}");
@@ -108,13 +112,12 @@ fn changes_of_a_guest_are_shown_as_they_come() {
         let time = Time::of(&[&side]);
         let (mut manager, _) = open(side.manager, &time);
         let (mut guest, _) = open(side.guest, &time);
-        let shape = guest.shape(NAMESPACE).expect(name).expect("active");
         let (mut out, mut written) = (String::new(), 0);
         let mut meanwhile = || {
             // In batches that nobody reads in between.
             for _ in 0..10 {
                 if written < writes {
-                    guest.write(NAMESPACE, shape, Lba::new(written * 4), &[1; 1024]).expect(name);
+                    guest.write(NAMESPACE, Lba::new(written * 4), &[1; 1024]).expect(name);
                     written += 1;
                 }
             }
@@ -184,7 +187,6 @@ fn a_controller_with_its_namespace_moves_while_it_is_written_to() {
     let time = Time::of(&[&one, &other]);
     let ((mut from, _), (mut to, _), (mut guest, guest_arena)) =
         (open(one.manager, &time), open(other.manager, &time), open(one.guest, &time));
-    let shape = guest.shape(NAMESPACE).expect("a namespace").expect("active");
     one.guest.attributes.set(attributes::MEMORY | attributes::BUS_MASTER);
     let log = RefCell::default();
     let source = Bus { function: one.guest, name: "source", log: &log };
@@ -193,9 +195,7 @@ fn a_controller_with_its_namespace_moves_while_it_is_written_to() {
     let mut meanwhile = || {
         // Early, before it is suspended.
         if written < 5 {
-            guest
-                .write(NAMESPACE, shape, Lba::new(written * 100), &[0xA0 + written as u8; 512])
-                .expect("a write");
+            guest.write(NAMESPACE, Lba::new(written * 100), &[0xA0 + written as u8; 512]).expect("a write");
             written += 1;
         }
     };

@@ -3,11 +3,9 @@
 #![no_main]
 #![no_std]
 
-mod sys;
-
 use core::fmt::{self, Write};
 
-use nvme_host_uefi::program;
+use nvme_host_uefi::{program, sys};
 use uefi::proto::loaded_image::LoadedImage;
 use uefi::{Char16, Status, boot, entry, system};
 

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Why a controller could not be driven.
+
+use core::fmt;
+
+use nvme_core::admin::{CallError, SubmitError};
+use nvme_core::controller::{EnableError, Fault};
+use nvme_core::dma::DmaError;
+use nvme_core::io::IoQueueError;
+use nvme_core::wire::{NamespaceId, Status};
+
+/// Why a controller could not be driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionError {
+    /// It could not be enabled as asked.
+    Enable(EnableError),
+    /// It broke a rule, failed, is gone, or did not become ready or disabled in time.
+    Fault(Fault),
+    /// Its I/O queues are not possible.
+    Queues(IoQueueError),
+    /// It grants no I/O queues.
+    NoQueues,
+    /// An admin command did not succeed.
+    Admin(&'static str, CallError),
+    /// An I/O command was not submitted.
+    Submit(&'static str, SubmitError),
+    /// An I/O command ended with this status.
+    Io(&'static str, Status),
+    /// An I/O command did not complete in time.
+    TimedOut(&'static str),
+    /// A structure that the controller returned is not one.
+    Malformed(&'static str),
+    /// Memory for the driver could not be had.
+    Memory(DmaError),
+    /// Bus mastering of a controller that is migrated could not be changed.
+    NoBusMastering,
+    /// The memory is not that with which the controller was attached.
+    OtherArena,
+    /// The namespace is not active.
+    NoNamespace(NamespaceId),
+    /// What is to be written is not whole blocks: so many bytes, and bytes of a block.
+    NotWhole(usize, u32),
+    /// A namespace whose blocks this driver does not transfer: each has so many bytes of metadata among its data.
+    Metadata(u16),
+}
+
+impl core::error::Error for SessionError {}
+
+impl fmt::Display for SessionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enable(error) => error.fmt(f),
+            Self::Fault(fault) => fault.fmt(f),
+            Self::Queues(error) => error.fmt(f),
+            Self::NoQueues => f.write_str("the controller grants no I/O queue pair"),
+            Self::Admin(what, error) => write!(f, "{what}: {error}"),
+            Self::Submit(what, error) => write!(f, "{what} was not submitted: {error}"),
+            Self::Io(what, status) => write!(f, "{what} completed with status {status}"),
+            Self::TimedOut(what) => write!(f, "{what} did not complete in time"),
+            Self::Malformed(what) => write!(f, "{what} returned by the controller is malformed"),
+            Self::Memory(error) => write!(f, "no device memory: {error}"),
+            Self::NoBusMastering => f.write_str(
+                "bus mastering of a controller that is migrated cannot be changed: name its function",
+            ),
+            Self::OtherArena => {
+                f.write_str("the memory is another than the controller was attached with: give that one")
+            }
+            Self::NoNamespace(id) => {
+                write!(f, "namespace {} is not active: choose one that identify lists", id.get())
+            }
+            Self::NotWhole(bytes, block) => {
+                write!(f, "{bytes} bytes are not whole blocks of {block}: write a multiple")
+            }
+            Self::Metadata(bytes) => write!(
+                f,
+                "each block has {bytes} bytes of metadata among its data: format the namespace without, or with separate ones"
+            ),
+        }
+    }
+}
+
+impl From<Fault> for SessionError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<DmaError> for SessionError {
+    fn from(error: DmaError) -> Self {
+        Self::Memory(error)
+    }
+}
