@@ -511,8 +511,7 @@ pub(crate) fn boot() -> Result<(), Failure> {
             session.for_each_namespace(|session, namespace| {
                 let shape = session.shape(namespace)?;
                 let blocks = (1 << 20) / u64::from(shape.block_bytes);
-                session
-                    .read(namespace, shape, Lba::new(0), blocks.min(shape.blocks), |_| Ok::<(), Failure>(()))
+                session.read(namespace, Lba::new(0), blocks.min(shape.blocks), |_| Ok::<(), Failure>(()))
             })
         })?;
         let violations = checking.inspect();
