@@ -89,6 +89,10 @@ pub enum AddressProblem {
     NoBackEnd,
     /// No back end has this name.
     UnknownBackEnd,
+    /// A PCI function without its back end.
+    BareFunction,
+    /// A path without its back end: of a socket, or of a device file, behind which the kernel's driver is.
+    BarePath,
     /// Something is missing here: what.
     Missing(&'static str),
     /// This character cannot stand here; what can.
@@ -117,7 +121,15 @@ impl fmt::Display for AddressError {
         match self.problem {
             AddressProblem::NoBackEnd => write!(f, "no back end before a colon; {FORMS}"),
             AddressProblem::UnknownBackEnd => write!(f, "no such back end; {FORMS}"),
+            AddressProblem::BareFunction => f.write_str("a PCI function needs vfio: before it"),
+            AddressProblem::BarePath => f.write_str(
+                "a path needs vfio-user: before it, and is a socket's; for a drive that the kernel has give its PCI function, \
+                 vfio:DDDD:BB:DD.F (nvme-lm list)",
+            ),
             AddressProblem::Missing(what) => write!(f, "{what} is missing; {FORMS}"),
+            AddressProblem::Unexpected(':', DOMAIN) => {
+                write!(f, "the domain is missing; write vfio:0000:BB:DD.F")
+            }
             AddressProblem::Unexpected(found, wanted) => {
                 write!(f, "{found:?} cannot stand here, {wanted} can; {FORMS}")
             }
@@ -195,8 +207,11 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// What stands first in the address of a PCI function.
+const DOMAIN: &str = "a domain of 4 to 8 hexadecimal digits";
+
 fn parse_pci(mut cursor: Cursor<'_>) -> Result<PciAddress, AddressError> {
-    let domain = cursor.hex((4, 8), u32::MAX, "a domain of 4 to 8 hexadecimal digits")?;
+    let domain = cursor.hex((4, 8), u32::MAX, DOMAIN)?;
     cursor.expect(':', "a colon after the domain")?;
     let bus = cursor.hex((2, 2), 0xFF, "a bus of 2 hexadecimal digits")?;
     cursor.expect(':', "a colon after the bus")?;
@@ -254,6 +269,12 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let start = Cursor { text, at: 0 };
+        if text.starts_with('/') {
+            return Err(start.error(AddressProblem::BarePath));
+        }
+        if text.parse::<PciAddress>().is_ok() || format!("0000:{text}").parse::<PciAddress>().is_ok() {
+            return Err(start.error(AddressProblem::BareFunction));
+        }
         let (name, _) = text.split_once(':').ok_or_else(|| start.error(AddressProblem::NoBackEnd))?;
         let rest = Cursor { text, at: name.len() + 1 };
         match name {
@@ -302,10 +323,14 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_with_its_place() {
-        use AddressProblem::{Missing, NoBackEnd, PathTooLong, TooLarge, Unexpected, UnknownBackEnd};
-        const DOMAIN: &str = "a domain of 4 to 8 hexadecimal digits";
+        use AddressProblem::{
+            BareFunction, BarePath, Missing, NoBackEnd, PathTooLong, TooLarge, Unexpected, UnknownBackEnd,
+        };
         let long = format!("vfio-user:/{}", "x".repeat(PATH_BYTES));
-        let rows: [(&str, usize, AddressProblem); 24] = [
+        let rows: [(&str, usize, AddressProblem); 27] = [
+            ("/dev/nvme0n1", 0, BarePath),
+            ("0000:01:00.0", 0, BareFunction),
+            ("01:00.0", 0, BareFunction),
             ("", 0, NoBackEnd),
             ("0000-01", 0, NoBackEnd),
             (":x", 0, NoBackEnd),

@@ -217,6 +217,8 @@ fn what_does_not_fit_is_refused_before_anything_is_changed() {
     let table = [
         ("no migration at the source", good.replace("a/1", "a/3x"), 2, "at byte"),
         ("twice the same controller", good.replace("b/7", "b/1"), 2, "named twice"),
+        ("a manager of another subsystem", good.replace("a/2", "c/2"), 2, "name two controllers of one subsystem"),
+        ("the same at the destination", good.replace("b/7", "c/7"), 2, "name two controllers of one subsystem"),
         ("sizes differ", format!("{good} --embedded a,size=8M"), 2, "must be alike"),
         ("no namespace", format!("{good} --namespace 9"), 2, "no active namespace 9"),
         (
@@ -289,7 +291,7 @@ fn what_does_not_fit_is_refused_before_anything_is_changed() {
             2,
             "the same on both sides",
         ),
-        ("a socket that is not there", good.replace("embedded:b/7", "vfio-user:/nowhere"), 1, "connecting"),
+        ("a socket that is not there", good.replace("embedded:b/7", "vfio-user:/nowhere"), 1, "vfio-user:/nowhere: connecting"),
     ];
     for (name, arguments, status, words) in table {
         let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();

@@ -216,7 +216,10 @@ impl Devices {
                     if let Some(timeout) = options.timeout {
                         connect.timeout = timeout;
                     }
-                    Opened::VfioUser(Box::new(RemoteController::connect(path, &connect)?))
+                    Opened::VfioUser(Box::new(
+                        RemoteController::connect(path, &connect)
+                            .map_err(|error| OpenError::Socket(path.clone(), error))?,
+                    ))
                 }
                 (Address::Embedded { subsystem, controller }, _) => {
                     Opened::Embedded(subsystem.clone(), controller.unwrap_or(MANAGER))

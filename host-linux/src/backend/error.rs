@@ -18,6 +18,8 @@ pub enum OpenError {
     Vfio(vfio::Error),
     /// A controller behind a socket.
     VfioUser(vfio_user::Error),
+    /// The controller behind this socket cannot be reached, or is none.
+    Socket(PathBuf, vfio_user::Error),
     /// An embedded subsystem cannot run: its name and why.
     Embedded(String, StartError),
     /// The image of an embedded subsystem cannot be used.
@@ -61,6 +63,7 @@ impl fmt::Display for OpenError {
         match self {
             Self::Vfio(error) => error.fmt(f),
             Self::VfioUser(error) => error.fmt(f),
+            Self::Socket(path, error) => write!(f, "vfio-user:{}: {error}", path.display()),
             Self::Embedded(name, error) => write!(f, "embedded subsystem {name}: {error}"),
             Self::Image(path, error) => write!(f, "image {}: {error}", path.display()),
             Self::ImageInUse(path) => {

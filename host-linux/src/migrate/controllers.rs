@@ -136,9 +136,10 @@ fn fit(source: &Found, destination: &Found, between: &Between) -> Result<(), Run
     Ok(())
 }
 
-/// The identifier of a controller that is migrated, and its registers.
+/// The identifier of a controller that is migrated, and its registers. What its managing controller copies has to be what it
+/// reads and writes: identifiers mean something in one subsystem only.
 fn tracked(
-    side: &Tracked,
+    (side, manager): (&Tracked, (&Address, &ControllerIdentity)),
     devices: &Devices,
     limits: &Limits,
     absent: &AbsentController,
@@ -150,8 +151,16 @@ fn tracked(
         (Tracked::Ours(address), Some(id)) => Ok((id, find(devices, address)?.registers().clone())),
         (Tracked::Ours(address), None) => {
             let device = find(devices, address)?;
-            let id = ask(device, limits, |session| Ok(session.identity().controller))?;
-            Ok((id, device.registers().clone()))
+            let found = ask(device, limits, |session| Ok(session.identity().clone()))?;
+            let (manager, identity) = manager;
+            let name = |identity: &ControllerIdentity| (identity.subsystem_name, identity.serial_number);
+            if name(&found) != name(identity) {
+                return input(format!(
+                    "{address} is of subsystem {} and {manager}, which is to manage it, of {}; name two controllers of one subsystem",
+                    found.subsystem_name, identity.subsystem_name
+                ));
+            }
+            Ok((found.controller, device.registers().clone()))
         }
     }
 }
@@ -305,9 +314,10 @@ pub(super) fn start(
                      side: &Tracked,
                      absent: &AbsentController,
                      known: Option<ControllerId>,
-                     own: ControllerId,
-                     quirks: Quirks| {
-        let (controller, registers) = tracked(side, &devices, &limits, absent, known)?;
+                     (found, quirks): (&ControllerIdentity, Quirks)| {
+        let managed = (side, (manager.address(), found));
+        let (controller, registers) = tracked(managed, &devices, &limits, absent, known)?;
+        let own = found.controller;
         // On one side both are of one subsystem, where identifiers are unique.
         if controller == own {
             return input(format!(
@@ -319,15 +329,13 @@ pub(super) fn start(
         let (memory, vectors) = (Arc::clone(manager.space()), manager.vectors());
         Ok(Party { manager: manager.registers().clone(), memory, vectors, controller, registers, quirks })
     };
-    let (own, quirks) = (found.identity.controller, found.quirks);
-    let source = party(source_manager, &between.source, &absent, None, own, quirks)?;
+    let source = party(source_manager, &between.source, &absent, None, (&found.identity, found.quirks))?;
     let destination = party(
         destination_manager,
         &between.destination,
         &AbsentController::unknown(),
         secondary,
-        other.identity.controller,
-        other.quirks,
+        (&other.identity, other.quirks),
     )?;
     let endpoint = Arc::new(Endpoint::new(source.registers.clone(), destination.registers.clone()));
     endpoint
