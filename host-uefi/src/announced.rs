@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a controller announces in Identify Controller, so that nothing else is sent.
-//! NVMe Base 2.1 §5.1.13.2.1, Identify Controller data structure (OACS, TRATTR).
+//! NVMe Base 2.1 §5.1.13.2.1, Identify Controller data structure (OACS, ONCS, TRATTR).
 
 use core::fmt;
 
-use nvme_core::wire::identify::{ControllerIdentity, OptionalAdminCommands, TrackingAttributes};
+use nvme_core::wire::identify::{
+    ControllerIdentity, OptionalAdminCommands, OptionalNvmCommands, TrackingAttributes,
+};
 
 /// A feature that is needed and not announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,23 @@ pub fn require_user_data_log(identity: &ControllerIdentity) -> Result<(), Unsupp
         feature: "Track User Data Changes",
         field: "TRATTR",
         value: u16::from(found.bits()),
+        bit: needed.bits().trailing_zeros(),
+    })
+}
+
+/// Whether the controller has Write Zeroes.
+///
+/// # Errors
+/// As [`require_migration`].
+pub const fn require_write_zeroes(identity: &ControllerIdentity) -> Result<(), Unsupported> {
+    let (found, needed) = (identity.nvm_commands, OptionalNvmCommands::WRITE_ZEROES);
+    if found.contains(needed) {
+        return Ok(());
+    }
+    Err(Unsupported {
+        feature: "Write Zeroes",
+        field: "ONCS",
+        value: found.bits(),
         bit: needed.bits().trailing_zeros(),
     })
 }

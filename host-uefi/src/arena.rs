@@ -170,7 +170,7 @@ impl<'p, 's> PciArena<'p, 's> {
         let (mut at, mut next) = (0_usize, first);
         loop {
             // A device sees whole pages.
-            let usable = next.len / PAGE * PAGE;
+            let usable = next.len.saturating_sub(next.len % PAGE);
             if usable == 0 || !next.device.is_multiple_of(PAGE as u64) {
                 let ended = self.end(&next);
                 return self.undo(region, ended);
@@ -261,7 +261,7 @@ impl<'p, 's> PciArena<'p, 's> {
         let region = Given { cpu: region.cpu_address(), bus: region.bus(), len: region.len() };
         self.slots.borrow().iter().filter_map(|slot| slot.0.as_ref()).find_map(|piece| {
             let inside = offset.checked_sub(piece.start)?;
-            let usable = piece.mapping.len / PAGE * PAGE;
+            let usable = piece.mapping.len.saturating_sub(piece.mapping.len % PAGE);
             (piece.region == region && inside < usable)
                 .then(|| BusAddr::new(piece.mapping.device).plus(inside as u64))
         })

@@ -38,6 +38,17 @@
 //!
 //! The example `identify_and_read` is a whole program; [`takeover`] shows a session.
 #![no_std]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 pub mod announced;
 pub mod arena;

@@ -26,6 +26,8 @@ enum Failed {
     NotFound,
     /// Several, and none is named.
     Several,
+    /// Source and destination are one.
+    Same,
     Takeover(TakeoverError),
     Command(CommandError),
     Register(RegisterError),
@@ -37,6 +39,9 @@ impl fmt::Display for Failed {
         match self {
             Self::NotFound => f.write_str("there is no such NVMe controller; list shows what there is"),
             Self::Several => f.write_str("there are several NVMe controllers: name one by --controller"),
+            Self::Same => f.write_str(
+                "source and destination are the same controller, or have the same managing controller: name two",
+            ),
             Self::Takeover(error) => error.fmt(f),
             Self::Command(error) => error.fmt(f),
             Self::Register(error) => error.fmt(f),
@@ -49,7 +54,9 @@ impl Failed {
     const fn status(&self) -> Status {
         match self {
             Self::NotFound => Status::NOT_FOUND,
-            Self::Several | Self::Takeover(TakeoverError::NotNvme(_)) => Status::INVALID_PARAMETER,
+            Self::Several | Self::Same | Self::Takeover(TakeoverError::NotNvme(_)) => {
+                Status::INVALID_PARAMETER
+            }
             Self::Command(CommandError::Unsupported(_)) => Status::UNSUPPORTED,
             Self::Takeover(_) | Self::Command(_) | Self::Register(_) | Self::HandBack(_) => {
                 Status::DEVICE_ERROR
@@ -204,15 +211,25 @@ fn with_session(
     used.and(back)
 }
 
-/// Bus mastering of a function that somebody else drives.
-struct BusMaster<'p>(&'p PciIo);
+/// Bus mastering of a function that somebody else drives; none of a managing controller, which is needed.
+struct BusMaster<'p>(Option<&'p PciIo>);
+
+impl BusMaster<'_> {
+    fn io(&self) -> Result<&PciIo, PciStatus> {
+        self.0.ok_or(PciStatus::ACCESS_DENIED)
+    }
+}
 
 impl Fence for BusMaster<'_> {
     fn let_through(&self, on: bool) -> Result<(), PciStatus> {
         match on {
-            true => self.0.enable_attributes(attributes::BUS_MASTER),
-            false => self.0.disable_attributes(attributes::BUS_MASTER),
+            true => self.io()?.enable_attributes(attributes::BUS_MASTER),
+            false => self.io()?.disable_attributes(attributes::BUS_MASTER),
         }
+    }
+
+    fn is_through(&self) -> Result<bool, PciStatus> {
+        Ok(self.io()?.attributes()? & attributes::BUS_MASTER != 0)
     }
 }
 
@@ -222,17 +239,23 @@ fn migrate(
     migration: Migration,
     out: &mut dyn Write,
 ) -> Result<(), Failed> {
-    let peeked = |choice| {
-        peek(find(Some(choice))?).map_err(|error| Failed::Takeover(TakeoverError::Open(error.status())))
-    };
     let [source_manager, dest_manager] = managers;
     let [source, dest] = functions;
-    let one = Takeover::open(find(Some(source_manager))?)?;
-    let other = Takeover::open(find(Some(dest_manager))?)?;
-    let fences = peeked(source).and_then(|source| Ok((source, peeked(dest)?)));
-    let done = fences.and_then(|(source, dest)| {
-        between([&one, &other], [&BusMaster(&source), &BusMaster(&dest)], &migration, out)
-    });
+    // All of them are found before the first is taken over.
+    let managers = [find(Some(source_manager))?, find(Some(dest_manager))?];
+    let functions = [find(Some(source))?, find(Some(dest))?];
+    let ([one, other], [source, dest]) = (managers, functions);
+    if one == other || source == dest {
+        return Err(Failed::Same);
+    }
+    let one = Takeover::open(one)?;
+    let other = Takeover::open(other)?;
+    let peeked = |handle| peek(handle).map_err(|error| TakeoverError::Open(error.status()));
+    let (source_io, dest_io) = (peeked(source)?, peeked(dest)?);
+    let (source_io, dest_io): (&PciIo, &PciIo) = (&source_io, &dest_io);
+    let fence = |handle, io| BusMaster((!managers.contains(handle)).then_some(io));
+    let fences: [&dyn Fence; 2] = [&fence(&source, source_io), &fence(&dest, dest_io)];
+    let done = between([&one, &other], fences, &migration, out);
     let back = one.hand_back().and(other.hand_back()).map_err(Failed::HandBack);
     done.and(back)
 }

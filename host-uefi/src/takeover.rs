@@ -36,7 +36,7 @@ use crate::registers::{MappedRegisters, REGISTER_BAR};
 use crate::session::SessionError;
 use crate::sys::{self, PciIo, PciStatus, attributes};
 
-/// What a driver needs: registers, memory, and memory above 4 GiB.
+/// What a driver needs: registers and memory.
 const NEEDED: u64 = attributes::MEMORY | attributes::BUS_MASTER;
 /// Offset of revision and class code in configuration space.
 const CLASS: u32 = 8;
@@ -143,11 +143,38 @@ impl fmt::Display for HandBackError {
 /// A controller that is held exclusively. Dropped, it is handed back.
 #[derive(Debug)]
 pub struct Takeover {
-    handle: Handle,
-    /// `None` once it is handed back.
-    io: Option<ScopedProtocol<PciIo>>,
+    /// Closed before the driver is connected again: fields are dropped in this order.
+    io: ScopedProtocol<PciIo>,
+    driver: Driver,
     saved: u64,
     attached: Cell<bool>,
+    /// What became of it, once it has been left.
+    left: Option<Result<(), HandBackError>>,
+}
+
+/// The firmware's driver of a function, connected again at the end.
+#[derive(Debug)]
+struct Driver {
+    handle: Handle,
+    /// Whether there was one, and it may have the function.
+    wanted: bool,
+}
+
+impl Driver {
+    fn connect(&mut self) -> Result<(), HandBackError> {
+        if !core::mem::take(&mut self.wanted) {
+            return Ok(());
+        }
+        boot::connect_controller(self.handle, &[], None, true)
+            .map_err(|error| HandBackError::Connect(error.status()))
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `hand_back`.
+        let _ = self.connect();
+    }
 }
 
 impl Takeover {
@@ -159,42 +186,31 @@ impl Takeover {
     /// [`TakeoverError`]; whatever was changed by then is undone.
     pub fn open(handle: Handle) -> Result<Self, TakeoverError> {
         // Looked at before anything is taken away from its driver.
-        {
+        let (saved, supported) = {
             let io = sys::peek(handle).map_err(|error| TakeoverError::Open(error.status()))?;
             let class = Class::read(&io).map_err(TakeoverError::Look)?;
             if !class.is_nvme() {
                 return Err(TakeoverError::NotNvme(class));
             }
-        }
+            io.attributes()
+                .and_then(|saved| Ok((saved, io.supported_attributes()?)))
+                .map_err(TakeoverError::Look)?
+        };
+        // Dropped on the way out, it is connected again.
+        let driver = Driver { handle, wanted: sys::has_driver(handle) };
         let io = boot::open_protocol_exclusive::<PciIo>(handle)
             .map_err(|error| TakeoverError::Open(error.status()))?;
-        let looked = io.attributes().and_then(|saved| Ok((saved, io.supported_attributes()?)));
-        let (saved, supported) = match looked {
-            Ok(found) => found,
-            Err(status) => {
-                drop(io);
-                // Why it is not taken matters more than whether its driver wants it back.
-                let _ = boot::connect_controller(handle, &[], None, true);
-                return Err(TakeoverError::Look(status));
-            }
-        };
-        let wanted = NEEDED | (supported & attributes::DUAL_ADDRESS_CYCLE);
-        let taken = Self { handle, io: Some(io), saved, attached: Cell::new(false) };
+        let taken = Self { io, driver, saved, attached: Cell::new(false), left: None };
         // What was enabled is undone when `taken` is dropped.
-        taken.io().enable_attributes(wanted).map_err(TakeoverError::Enable)?;
+        let needed = NEEDED | (supported & attributes::DUAL_ADDRESS_CYCLE);
+        taken.io().enable_attributes(needed).map_err(TakeoverError::Enable)?;
         Ok(taken)
     }
 
     /// The function.
-    ///
-    /// # Panics
-    /// Never: it is there until the value is gone.
     #[must_use]
     pub fn io(&self) -> &PciIo {
-        match &self.io {
-            Some(io) => io,
-            None => unreachable!("closed only when the value is dropped"),
-        }
+        &self.io
     }
 
     /// Its registers, mapped.
@@ -206,18 +222,28 @@ impl Takeover {
         sys::map_registers(self.io(), range).ok_or(TakeoverError::Map(PciStatus::UNSUPPORTED))
     }
 
-    /// Whether nobody has attached it; it counts as attached from now on.
-    pub(crate) fn take_attachment(&self) -> bool {
-        !self.attached.replace(true)
+    /// Whether it has been attached.
+    pub(crate) const fn is_attached(&self) -> bool {
+        self.attached.get()
     }
 
-    /// Gives the controller back: its attributes as they were, and the firmware's drivers connected.
+    /// From now on it counts as attached.
+    pub(crate) fn set_attached(&self) {
+        self.attached.set(true);
+    }
+
+    /// Gives the controller back: its attributes as they were, and the firmware's driver connected if it had one.
     ///
     /// # Errors
     /// [`HandBackError`]; everything else was done all the same, but that a controller which is still enabled gets no
     /// driver.
     pub fn hand_back(mut self) -> Result<(), HandBackError> {
-        self.end()
+        let left = self.leave();
+        let connect = core::mem::take(&mut self.driver.wanted);
+        let mut driver = Driver { handle: self.driver.handle, wanted: connect };
+        // The function is closed.
+        drop(self);
+        left.and(driver.connect())
     }
 
     /// Whether the controller uses no memory: it is disabled, or gone.
@@ -228,27 +254,27 @@ impl Takeover {
         status.is_removed() || !status.ready() && !ControllerConfiguration::from_bits(cc).enabled()
     }
 
-    fn end(&mut self) -> Result<(), HandBackError> {
-        let Some(io) = self.io.take() else { return Ok(()) };
-        // One that nobody has attached is as its driver left it, and has none of our memory.
-        let at_rest = !self.attached.get() || Self::is_at_rest(&io);
-        let restored = match at_rest {
-            true => io.set_attributes(self.saved),
-            false => io.disable_attributes(attributes::BUS_MASTER),
-        };
-        drop(io);
-        if !at_rest {
-            return Err(HandBackError::StillEnabled);
+    /// Restores the attributes, or keeps a controller from memory that does not let itself be disabled. Once.
+    fn leave(&mut self) -> Result<(), HandBackError> {
+        if let Some(left) = self.left {
+            return left;
         }
-        let connected = boot::connect_controller(self.handle, &[], None, true);
-        restored.map_err(HandBackError::Attributes)?;
-        connected.map_err(|error| HandBackError::Connect(error.status()))
+        // One that nobody has attached is as its driver left it, and has none of our memory.
+        let left = if !self.attached.get() || Self::is_at_rest(&self.io) {
+            self.io.set_attributes(self.saved).map_err(HandBackError::Attributes)
+        } else {
+            let _ = self.io.disable_attributes(attributes::BUS_MASTER);
+            self.driver.wanted = false;
+            Err(HandBackError::StillEnabled)
+        };
+        self.left = Some(left);
+        left
     }
 }
 
 impl Drop for Takeover {
     fn drop(&mut self) {
         // Whoever wants to know calls `hand_back`.
-        let _ = self.end();
+        let _ = self.leave();
     }
 }

@@ -36,6 +36,12 @@ pub trait Fence {
     /// # Errors
     /// The status of the firmware.
     fn let_through(&self, on: bool) -> Result<(), PciStatus>;
+
+    /// Whether it has bus mastering.
+    ///
+    /// # Errors
+    /// The status of the firmware; the controller is none that may be fenced.
+    fn is_through(&self) -> Result<bool, PciStatus>;
 }
 
 /// What is to be migrated.
@@ -151,8 +157,9 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     let dirty = DirtySet::new(&mut maps).map_err(SessionError::NoNamespace)?;
     let (mut rounds, mut image) = ([Round::default(); ROUNDS], [0; STATE]);
     let mut switch = Switch { source: source.fence, destination: destination.fence };
-    // It gets access to memory when it is about to be resumed.
-    switch.destination.let_through(false).map_err(|_| CommandError::Session(SessionError::NoBusMastering))?;
+    let unfenced = SessionError::NoBusMastering;
+    switch.source.is_through().map_err(unfenced)?;
+    let was_through = switch.destination.is_through().map_err(unfenced)?;
     let to_do = DestinationOptions {
         controller: what.destination,
         limits: None,
@@ -171,7 +178,11 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
         }
     };
     let (mut mover, made) = Mover::new(one, other, (namespace, shape), timeout);
-    let ran = made.map_err(|_| CommandError::NotMigrated).and_then(|()| {
+    let ready = made.map_err(SessionError::Memory).and_then(|()| {
+        // It gets access to memory when it is about to be resumed.
+        switch.destination.let_through(false).map_err(unfenced)
+    });
+    let ran = ready.map_err(CommandError::Session).map(|()| {
         loop {
             let now = from.now();
             // A controller that has failed makes the migration fail, which then says where the guest runs.
@@ -179,7 +190,7 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
             let _ = to.controller().poll(now);
             let ports = Ports { source: from.controller().admin(), destination: to.controller().admin() };
             match migrator.poll(now, ports, &mut mover, &mut switch) {
-                Step::Done => return Ok(()),
+                Step::Done => return,
                 Step::Again => {}
                 Step::Wait(_) => from.nap(),
             }
@@ -191,6 +202,11 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     to.take_pair_back(other);
     if let Some(memory) = migrator.take_quarantined() {
         from.keep(memory);
+    }
+    // The destination of a migration that did not come about is whoever's it was before.
+    let over = matches!(migrator.outcome(), Some(Outcome::Completed { .. } | Outcome::Indeterminate { .. }));
+    if was_through && !over {
+        switch.destination.let_through(true).map_err(unfenced)?;
     }
     ran?;
     for round in migrator.rounds() {

@@ -12,7 +12,7 @@ use nvme_core::migration::{DataMover, Extent, ExtentKind, MoverProgress};
 use nvme_core::register::RegisterIo;
 use nvme_core::time::Instant;
 use nvme_core::wire::nvm::{Flush, Read, Write};
-use nvme_core::wire::{Command, Lba, NamespaceId, Status, SubmissionQueueEntry};
+use nvme_core::wire::{Command, CommandId, Lba, NamespaceId, Status, SubmissionQueueEntry};
 
 use crate::session::{Pair, Shape};
 
@@ -53,11 +53,13 @@ struct Side<'d, 's, R, A: DmaArena> {
     pair: Pair<'d, 's, R, A>,
     arena: &'d A,
     buffer: Option<Buffer>,
+    /// The command that is waited for.
+    sent: Option<CommandId>,
 }
 
 impl<'d, 's, R: RegisterIo, A: DmaArena> Side<'d, 's, R, A> {
     fn new(pair: Pair<'d, 's, R, A>, arena: &'d A) -> Self {
-        Self { pair, arena, buffer: None }
+        Self { pair, arena, buffer: None, sent: None }
     }
 
     fn fill(&mut self, bytes: usize, direction: Direction) -> Result<(), DmaError> {
@@ -71,14 +73,21 @@ impl<'d, 's, R: RegisterIo, A: DmaArena> Side<'d, 's, R, A> {
         bytes: usize,
         deadline: Instant,
     ) -> Result<(), MoverError> {
+        // What was given up may still complete: a later command is not sent beside it.
+        if self.pair.unfinished().next().is_some() {
+            return Err(MoverError::Submit(SubmitError::Busy));
+        }
         let buffer =
             if bytes == 0 { None } else { self.buffer.take().map(|buffer| buffer.with_range(0..bytes)) };
         if bytes != 0 && buffer.is_none() {
             return Err(MoverError::Submit(SubmitError::Busy));
         }
-        if let Err(rejected) = self.pair.submit(command, buffer, 0, Some(deadline)) {
-            self.buffer = rejected.buffer;
-            return Err(MoverError::Submit(rejected.error));
+        match self.pair.submit(command, buffer, 0, Some(deadline)) {
+            Ok(id) => self.sent = Some(id),
+            Err(rejected) => {
+                self.buffer = rejected.buffer;
+                return Err(MoverError::Submit(rejected.error));
+            }
         }
         Ok(self.pair.ring()?)
     }
@@ -86,14 +95,30 @@ impl<'d, 's, R: RegisterIo, A: DmaArena> Side<'d, 's, R, A> {
     /// Whether the one command has ended with success.
     fn poll(&mut self, now: Instant) -> Result<bool, MoverError> {
         if let Some(completed) = self.pair.poll()? {
-            let status = completed.entry.status();
+            let (status, id) = (completed.entry.status(), completed.entry.command_id());
             if completed.buffer.is_some() {
                 self.buffer = completed.buffer;
             }
             self.pair.acknowledge()?;
+            if self.sent != Some(id) {
+                return Ok(false);
+            }
+            self.sent = None;
             return if status.is_success() { Ok(true) } else { Err(MoverError::Io(status)) };
         }
         if self.pair.expire(now).is_some() { Err(MoverError::TimedOut) } else { Ok(false) }
+    }
+
+    /// Takes back what completes, whatever its status; says whether nothing is outstanding.
+    fn settle(&mut self, now: Instant) -> Result<bool, Fault> {
+        while let Some(completed) = self.pair.poll()? {
+            if completed.buffer.is_some() {
+                self.buffer = completed.buffer;
+            }
+        }
+        self.pair.acknowledge()?;
+        while self.pair.expire(now).is_some() {}
+        Ok(self.pair.unfinished().next().is_none())
     }
 
     fn into_pair(self) -> Pair<'d, 's, R, A> {
@@ -125,6 +150,8 @@ pub(super) struct Mover<'d, 's, R, A: DmaArena> {
     timeout: Duration,
     extent: Option<Extent>,
     stage: Stage,
+    /// When no more is waited for what was given up.
+    given_up: Option<Instant>,
     progress: MoverProgress,
 }
 
@@ -135,10 +162,10 @@ impl<'d, 's, R: RegisterIo, A: DmaArena> Mover<'d, 's, R, A> {
         destination: (Pair<'d, 's, R, A>, &'d A),
         (namespace, shape): (NamespaceId, Shape),
         timeout: Duration,
-    ) -> (Self, Result<(), MoverError>) {
+    ) -> (Self, Result<(), DmaError>) {
         let block = u64::from(shape.block_bytes).max(1);
         let limit = source.0.max_transfer().min(destination.0.max_transfer()).min(PIECE) as u64;
-        let most = limit / block;
+        let most = limit.checked_div(block).unwrap_or(0);
         let bytes = usize::try_from(most.saturating_mul(block)).unwrap_or(usize::MAX);
         let mut made = Self {
             source: Side::new(source.0, source.1),
@@ -149,13 +176,14 @@ impl<'d, 's, R: RegisterIo, A: DmaArena> Mover<'d, 's, R, A> {
             timeout,
             extent: None,
             stage: Stage::Idle,
+            given_up: None,
             progress: MoverProgress::default(),
         };
         let filled = made
             .source
             .fill(bytes, Direction::FromDevice)
             .and_then(|()| made.destination.fill(bytes, Direction::ToDevice));
-        (made, filled.map_err(MoverError::Memory))
+        (made, filled)
     }
 
     /// The queue pairs, source first.
@@ -275,18 +303,23 @@ impl<R: RegisterIo, A: DmaArena> DataMover for Mover<'_, '_, R, A> {
     }
 
     fn cancel(&mut self, now: Instant) -> bool {
-        let ended = match self.stage {
-            Stage::Reading(_) => self.source.poll(now),
-            Stage::Writing(_) | Stage::Flushing => self.destination.poll(now),
-            Stage::Idle | Stage::Failed(_) => Ok(true),
-        };
-        match ended {
-            Ok(false) => false,
-            Ok(true) | Err(_) => {
-                self.extent = None;
-                self.stage = Stage::Idle;
+        // Longest wait: that for a command of the time-out's length, from the first call on.
+        let until = *self.given_up.get_or_insert(now.after(self.timeout));
+        match (self.source.settle(now), self.destination.settle(now)) {
+            (Ok(true), Ok(true)) => {
+                (self.extent, self.given_up, self.stage) = (None, None, Stage::Idle);
                 true
             }
+            // A controller that has failed, or does not say more, is not used again: its queue pair is not empty.
+            (Err(fault), _) | (_, Err(fault)) => {
+                (self.extent, self.stage) = (None, Stage::Failed(fault.into()));
+                true
+            }
+            (Ok(_), Ok(_)) if now.has_reached(until) => {
+                (self.extent, self.stage) = (None, Stage::Failed(MoverError::TimedOut));
+                true
+            }
+            (Ok(_), Ok(_)) => false,
         }
     }
 }

@@ -11,6 +11,7 @@ use nvme_core::wire::nvm::{Flush, Read, Write, WriteZeroes};
 use nvme_core::wire::{Command, Lba, NamespaceId, QueueId, SubmissionQueueEntry};
 
 use super::{Pair, Session, SessionError, Shape};
+use crate::announced::require_write_zeroes;
 use crate::time::Wait;
 
 impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A, W> {
@@ -75,6 +76,30 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
         }
     }
 
+    /// Waits, as long as a command may take, for commands of the I/O queue pair that were given up: what the controller
+    /// still says of them is not said of a later one.
+    fn settle(&mut self) -> Result<(), SessionError> {
+        let (arena, until) = (self.arena, self.now().after(self.timeout));
+        loop {
+            let now = self.time.now();
+            let Some(pair) = self.pair.as_mut() else { return Ok(()) };
+            while let Some(completed) = pair.poll()? {
+                let _ = completed.release(arena);
+            }
+            pair.acknowledge()?;
+            // Its time-out was told to whoever had sent it.
+            while pair.expire(now).is_some() {}
+            if pair.unfinished().next().is_none() {
+                return Ok(());
+            }
+            if now.has_reached(until) {
+                return Err(SessionError::TimedOut("an I/O command that was given up before"));
+            }
+            self.controller.poll(now)?;
+            self.nap();
+        }
+    }
+
     /// Sends one I/O command and waits for its success. The buffer comes back unless the command was given up.
     fn io(
         &mut self,
@@ -82,14 +107,24 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
         command: &SubmissionQueueEntry,
         buffer: Option<Buffer>,
     ) -> Result<Option<Buffer>, SessionError> {
-        let (arena, deadline) = (self.arena, self.now().after(self.timeout));
-        let pair = self.pair.as_mut().ok_or(SessionError::NoQueues)?;
-        if let Err(rejected) = pair.submit(command, buffer, 0, Some(deadline)) {
-            if let Some(buffer) = rejected.buffer {
+        let arena = self.arena;
+        if let Err(error) = self.settle() {
+            if let Some(buffer) = buffer {
                 give_back(arena, buffer.into_region());
             }
-            return Err(SessionError::Submit(what, rejected.error));
+            return Err(error);
         }
+        let deadline = self.now().after(self.timeout);
+        let pair = self.pair.as_mut().ok_or(SessionError::NoQueues)?;
+        let id = match pair.submit(command, buffer, 0, Some(deadline)) {
+            Ok(id) => id,
+            Err(rejected) => {
+                if let Some(buffer) = rejected.buffer {
+                    give_back(arena, buffer.into_region());
+                }
+                return Err(SessionError::Submit(what, rejected.error));
+            }
+        };
         pair.ring()?;
         loop {
             let now = self.time.now();
@@ -97,6 +132,10 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
             let pair = self.pair.as_mut().ok_or(SessionError::NoQueues)?;
             if let Some(completed) = pair.poll()? {
                 pair.acknowledge()?;
+                if completed.entry.command_id() != id {
+                    let _ = completed.release(arena);
+                    continue;
+                }
                 let status = completed.entry.status();
                 if status.is_success() {
                     return Ok(completed.buffer);
@@ -141,7 +180,7 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
         let block = u64::from(shape.block_bytes);
         let limit = self.pair.as_ref().map_or(0, Pair::max_transfer).min(self.max_transfer()) as u64;
         // The field of a command that counts blocks has 16 bits.
-        let most = (limit / block).min(1 << 16).min(blocks);
+        let most = limit.checked_div(block).unwrap_or(0).min(1 << 16).min(blocks);
         if most == 0 {
             let error = SubmitError::TooLong {
                 bytes: usize::try_from(block).unwrap_or(usize::MAX),
@@ -210,7 +249,7 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
     pub fn write(&mut self, namespace: NamespaceId, start: Lba, bytes: &[u8]) -> Result<(), SessionError> {
         let shape = self.shape(namespace)?;
         let block = shape.block_bytes as usize;
-        let blocks = (bytes.len() / block.max(1)) as u64;
+        let blocks = bytes.len().checked_div(block).unwrap_or(0) as u64;
         if !bytes.len().is_multiple_of(block.max(1)) {
             return Err(SessionError::NotWhole(bytes.len(), shape.block_bytes));
         }
@@ -225,7 +264,7 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
                 give_back(self.arena, buffer.into_region());
                 return Err(error.into());
             }
-            let count = (piece.len() / block) as u64;
+            let count = piece.len().checked_div(block).unwrap_or(0) as u64;
             let command =
                 Write::new(namespace, Lba::new(at), u32::try_from(count).unwrap_or(u32::MAX)).encode();
             let range = 0..piece.len();
@@ -240,13 +279,14 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
     /// Makes `blocks` blocks, at most 65,536, from `start` on read as zeroes.
     ///
     /// # Errors
-    /// The command does not succeed.
+    /// The controller does not announce it, or the command does not succeed.
     pub fn write_zeroes(
         &mut self,
         namespace: NamespaceId,
         start: Lba,
         blocks: u32,
     ) -> Result<(), SessionError> {
+        require_write_zeroes(&self.identity)?;
         self.make_pair()?;
         let command = WriteZeroes::new(namespace, start, blocks).encode();
         self.io("Write Zeroes", &command, None).map(drop)
@@ -264,6 +304,7 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
     /// Lends the I/O queue pair to one who uses it by himself, with the memory that goes with it.
     pub(crate) fn lend_pair(&mut self) -> Result<(Pair<'d, 's, R, A>, &'d A), SessionError> {
         self.make_pair()?;
+        self.settle()?;
         Ok((self.pair.take().ok_or(SessionError::NoQueues)?, self.arena))
     }
 

@@ -9,6 +9,9 @@ use nvme_core::dma::DmaError;
 use nvme_core::io::IoQueueError;
 use nvme_core::wire::{NamespaceId, Status};
 
+use crate::announced::Unsupported;
+use crate::sys::PciStatus;
+
 /// Why a controller could not be driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionError {
@@ -33,14 +36,16 @@ pub enum SessionError {
     /// Memory for the driver could not be had.
     Memory(DmaError),
     /// Bus mastering of a controller that is migrated could not be changed.
-    NoBusMastering,
+    NoBusMastering(PciStatus),
+    /// The controller does not announce what is needed.
+    Unsupported(Unsupported),
     /// The memory is not that with which the controller was attached.
     OtherArena,
     /// The namespace is not active.
     NoNamespace(NamespaceId),
     /// What is to be written is not whole blocks: so many bytes, and bytes of a block.
     NotWhole(usize, u32),
-    /// A namespace whose blocks this driver does not transfer: each has so many bytes of metadata among its data.
+    /// A namespace whose blocks this driver does not transfer: each has so many bytes of metadata.
     Metadata(u16),
 }
 
@@ -59,9 +64,12 @@ impl fmt::Display for SessionError {
             Self::TimedOut(what) => write!(f, "{what} did not complete in time"),
             Self::Malformed(what) => write!(f, "{what} returned by the controller is malformed"),
             Self::Memory(error) => write!(f, "no device memory: {error}"),
-            Self::NoBusMastering => f.write_str(
-                "bus mastering of a controller that is migrated cannot be changed: name its function",
+            Self::NoBusMastering(status) => write!(
+                f,
+                "bus mastering of a controller that is migrated cannot be changed ({status}): name its own function, not \
+                 that of a managing controller"
             ),
+            Self::Unsupported(unsupported) => unsupported.fmt(f),
             Self::OtherArena => {
                 f.write_str("the memory is another than the controller was attached with: give that one")
             }
@@ -73,7 +81,7 @@ impl fmt::Display for SessionError {
             }
             Self::Metadata(bytes) => write!(
                 f,
-                "each block has {bytes} bytes of metadata among its data: format the namespace without, or with separate ones"
+                "each block has {bytes} bytes of metadata, which this driver does not transfer: format the namespace without"
             ),
         }
     }
@@ -88,5 +96,11 @@ impl From<Fault> for SessionError {
 impl From<DmaError> for SessionError {
     fn from(error: DmaError) -> Self {
         Self::Memory(error)
+    }
+}
+
+impl From<Unsupported> for SessionError {
+    fn from(unsupported: Unsupported) -> Self {
+        Self::Unsupported(unsupported)
     }
 }

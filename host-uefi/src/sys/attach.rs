@@ -7,6 +7,7 @@ use nvme_core::controller::{Disabling, Link, attach};
 use nvme_core::dma::DmaArena;
 use nvme_core::mmio::MmioBar;
 use nvme_core::register::RegisterIo;
+use nvme_core::wire::register::DOORBELLS;
 
 use super::pci_io::{BarRange, PciIo};
 use crate::arena::PciArena;
@@ -81,7 +82,7 @@ impl Takeover {
     ) -> Result<Disabling<'d, 's, R, A>, TakeoverError> {
         let function = self.io();
         let same = ptr::eq(function, registers.function()) && ptr::eq(function, arena.function());
-        if !same || !self.take_attachment() {
+        if !same || self.is_attached() {
             return Err(TakeoverError::Mismatch);
         }
         // SAFETY:
@@ -93,7 +94,10 @@ impl Takeover {
         // - Memory of the arena is given back to the firmware only by a release that the core has proof for, and not at
         //   all when the arena is dropped; the end of the take-over ends bus mastering if the controller is left enabled.
         // - The rest is promised by the caller.
-        unsafe { attach(registers, arena, link) }.map_err(TakeoverError::Attach)
+        let disabling = unsafe { attach(registers, arena, link) }.map_err(TakeoverError::Attach)?;
+        // A refused one has written nothing: the controller is still as its driver left it.
+        self.set_attached();
+        Ok(disabling)
     }
 
     /// Brings the controller up, in whatever state it is, and identifies it. Once for each take-over.
@@ -119,7 +123,8 @@ impl Takeover {
 /// The registers of the function behind `io`, as its bus driver has mapped them.
 pub(crate) fn map_registers(io: &PciIo, range: BarRange) -> Option<MappedRegisters<'_>> {
     let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(range.start))?;
-    if !range.start.is_multiple_of(4) {
+    // All registers in front of the doorbells are there in every controller.
+    if !range.start.is_multiple_of(4) || range.len <= DOORBELLS as usize {
         return None;
     }
     // SAFETY: the bus driver has given these addresses to BAR 0 of this function, the register space of one controller

@@ -11,6 +11,7 @@ mod pci_io;
 pub(crate) use arena::{free_unmapped, region, unmap_unseen};
 pub(crate) use attach::map_registers;
 pub use attach::{ForFunction, OfFunction};
+pub(crate) use firmware::has_driver;
 pub use firmware::{leave, peek};
 pub use pci_io::{
     AllocateFunction, AttributesFunction, BarFunction, BarRange, ConfigFunction, CopyFunction, FlushFunction,

@@ -138,7 +138,7 @@ const_assert_eq!(offset_of!(Functions, attributes), 15 * WORD);
 const_assert_eq!(offset_of!(Functions, get_bar_attributes), 16 * WORD);
 const_assert_eq!(offset_of!(Functions, set_bar_attributes), 17 * WORD);
 const_assert_eq!(offset_of!(Functions, rom_size), (18 * WORD).next_multiple_of(align_of::<u64>()));
-const_assert_eq!(offset_of!(Functions, rom_image), offset_of!(Functions, rom_size) + 8);
+const_assert_eq!(offset_of!(Functions, rom_image).wrapping_sub(offset_of!(Functions, rom_size)), 8);
 const_assert_eq!(size_of::<PciIo>(), size_of::<Functions>());
 
 impl fmt::Debug for PciIo {
@@ -392,12 +392,12 @@ fn parse_descriptor(bytes: &[u8; DESCRIPTOR]) -> Option<BarRange> {
     let word = |at: usize| {
         bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()).map(|chunk| u64::from_le_bytes(*chunk))
     };
-    // Resource type 0 is memory; addresses of the bus are those of the processor plus the translation.
+    // Resource type 0 is memory. The address is the processor's already; with the translation it would be the bus's
+    // (UEFI 2.10 §14.4.20).
     if bytes.first() != Some(&QWORD_DESCRIPTOR) || bytes.get(3) != Some(&0) {
         return None;
     }
-    let (start, translation, len) = (word(14)?, word(30)?, word(38)?);
-    let start = start.wrapping_sub(translation);
+    let (start, len) = (word(14)?, word(38)?);
     if start == 0 || len == 0 {
         return None;
     }
@@ -422,7 +422,7 @@ mod tests {
         let range = |start| Some(BarRange { start, len: 0x4000 });
         let rows: [(&str, Change, Option<BarRange>); 6] = [
             ("as it is", |_| {}, range(0x8_0000_4000)),
-            ("translated", |bytes| bytes[31] = 0x40, range(0x8_0000_0000)),
+            ("translated", |bytes| bytes[31] = 0x40, range(0x8_0000_4000)),
             ("I/O space", |bytes| bytes[3] = 1, None),
             ("an end tag", |bytes| bytes[0] = 0x79, None),
             ("of no bytes", |bytes| bytes[38..46].fill(0), None),

@@ -5,5 +5,6 @@
 
 mod arena;
 mod commands;
+mod late;
 mod sys;
 mod world;

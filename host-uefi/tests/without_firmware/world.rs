@@ -150,11 +150,22 @@ impl Side {
 pub(crate) struct Time {
     devices: Vec<&'static RefCell<Device>>,
     now: Rc<Cell<u64>>,
+    /// Until then no device works.
+    stopped: Rc<Cell<u64>>,
 }
 
 impl Time {
     pub(crate) fn of(sides: &[&Side]) -> Self {
-        Self { devices: sides.iter().map(|side| side.device).collect(), now: Rc::default() }
+        Self {
+            devices: sides.iter().map(|side| side.device).collect(),
+            now: Rc::default(),
+            stopped: Rc::default(),
+        }
+    }
+
+    /// No device works for so many microseconds from now on.
+    pub(crate) fn stop_for(&self, micros: u64) {
+        self.stopped.set(self.now.get().saturating_add(micros));
     }
 }
 
@@ -165,6 +176,9 @@ impl Wait for Time {
 
     fn sleep(&self, time: Duration) {
         self.now.set(self.now.get() + (time.as_micros() as u64).max(1));
+        if self.now.get() < self.stopped.get() {
+            return;
+        }
         for device in &self.devices {
             device.borrow_mut().poll(16);
         }

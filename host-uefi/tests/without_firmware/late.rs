@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Completions that come after their command was given up.
+
+use std::time::Duration;
+
+use nvme_core::wire::Lba;
+use nvme_host_uefi::session::SessionError;
+
+use crate::world::{NAMESPACE, Side, Time, open};
+
+#[test]
+fn a_late_completion_is_not_taken_for_that_of_the_next_command() {
+    for (name, wait, expected) in [
+        ("it comes meanwhile", 100_000, Ok(())),
+        ("it does not come", 1, Err(SessionError::TimedOut("an I/O command that was given up before"))),
+    ] {
+        let side = Side::new(9, |lba| lba as u8);
+        let time = Time::of(&[&side]);
+        let (mut session, arena) = open(side.manager, &time);
+        let read = |session: &mut crate::world::Own, lba| {
+            let mut seen = Vec::new();
+            let done = session.read(NAMESPACE, Lba::new(lba), 1, |bytes| {
+                seen.extend_from_slice(bytes);
+                Ok::<(), SessionError>(())
+            });
+            (done, seen)
+        };
+        // The queue pair is there before the controller stops.
+        assert_eq!(read(&mut session, 7), (Ok(()), vec![7; 512]), "{name}");
+        time.stop_for(u64::MAX);
+        session.set_timeout(Duration::from_micros(500));
+        assert_eq!(read(&mut session, 8), (Err(SessionError::TimedOut("Read")), vec![]), "{name}");
+        time.stop_for(if expected.is_ok() { 0 } else { u64::MAX });
+        session.set_timeout(Duration::from_micros(wait));
+        let (done, seen) = read(&mut session, 9);
+        assert_eq!(done, expected, "{name}");
+        assert_eq!(seen, if expected.is_ok() { vec![9; 512] } else { vec![] }, "{name}");
+        time.stop_for(0);
+        session.set_timeout(Duration::from_secs(30));
+        let (flushed, again) = (session.flush(NAMESPACE), read(&mut session, 10));
+        assert_eq!((flushed, again), (Ok(()), (Ok(()), vec![10; 512])), "{name}");
+        assert_eq!(session.close(), Ok(()), "{name}");
+        assert_eq!((arena.live(), side.live()), (0, [(0, 0); 2]), "{name}");
+    }
+}
