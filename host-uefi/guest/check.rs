@@ -483,12 +483,9 @@ pub(crate) fn odd() -> Result<(), Failure> {
     say(format_args!("stuck: {}\n", HandBackError::StillEnabled))
 }
 
-/// Hands a function back that no driver of the firmware wants, because it has no device path.
+/// Hands a function back that no driver of the firmware had, and that none would take, because it has no device path.
 fn hand_back_to_nobody(taken: Takeover) -> Result<(), Failure> {
-    match taken.hand_back() {
-        Err(HandBackError::Connect(Status::NOT_FOUND)) => Ok(()),
-        _ => Err(Failure::new("a driver took a function without a device path")),
-    }
+    ensure("a function that had no driver is given back", taken.hand_back() == Ok(()))
 }
 
 /// One session with checks of all memory, under the firmware's protection of pages.

@@ -16,7 +16,7 @@ use crate::sys::{PciIo, PciStatus, attributes, peek};
 use crate::takeover::{Class, HandBackError, Takeover, TakeoverError};
 use crate::time::FirmwareTime;
 
-/// Regions of device memory that a session can have.
+/// Mappings that a session can have: each region is one, and one in pieces as many as the firmware maps it in.
 const REGIONS: usize = 32;
 
 /// Why nothing, or not all, was done.

@@ -6,7 +6,7 @@ use core::sync::atomic::{Ordering, fence};
 use nvme_core::mmio::{MmioBar, MmioError};
 use nvme_core::register::{Offset, RegisterIo};
 
-use crate::sys::{PciIo, PciStatus};
+use crate::sys::{PciIo, PciStatus, device_barrier};
 
 /// The BAR that holds a controller's registers. NVMe over PCIe Transport 1.1 §3.1.
 pub const REGISTER_BAR: u8 = 0;
@@ -58,12 +58,14 @@ impl RegisterIo for PciRegisters<'_> {
         let value = self.0.read_mem32(REGISTER_BAR, u64::from(offset.bytes()));
         // What the register told of is read after it.
         fence(Ordering::SeqCst);
+        device_barrier();
         value.map_err(|status| RegisterError { offset, status })
     }
 
     fn write32(&self, offset: Offset, value: u32) -> Result<(), RegisterError> {
         // What the register tells of is written before it.
         fence(Ordering::SeqCst);
+        device_barrier();
         self.0
             .write_mem32(REGISTER_BAR, u64::from(offset.bytes()), value)
             .map_err(|status| RegisterError { offset, status })
@@ -93,10 +95,13 @@ impl RegisterIo for MappedRegisters<'_> {
     type Error = MmioError;
 
     fn read32(&self, offset: Offset) -> Result<u32, MmioError> {
-        self.bar.read32(offset)
+        let value = self.bar.read32(offset);
+        device_barrier();
+        value
     }
 
     fn write32(&self, offset: Offset, value: u32) -> Result<(), MmioError> {
+        device_barrier();
         self.bar.write32(offset, value)
     }
 }

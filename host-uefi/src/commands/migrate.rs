@@ -22,11 +22,12 @@ use crate::session::{Session, SessionError};
 use crate::sys::PciStatus;
 use crate::time::Wait;
 
-/// Words of the map of changes: each bit stands for as many blocks as are needed.
+/// Words of the map of changes, which lies on the stack of the firmware as all here: each bit stands for as many blocks as are needed.
 const WORDS: usize = 512;
-/// Rounds that are reported.
+/// Rounds that are reported; there may be more.
 const ROUNDS: usize = 20;
-/// Longest controller state in bytes.
+/// Longest controller state in bytes: two sessions and this fit the stack of 128 KiB that a program has (UEFI 2.10 §2.3). A
+/// longer one makes the migration fail before the source is suspended for good.
 const STATE: usize = 4096;
 
 /// A controller's access to memory, which can be taken away.

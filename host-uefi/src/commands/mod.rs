@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the program does with a controller in use, whatever it runs on; [`words`] reads its command line.
+//! What the program does with a controller in use, whatever it runs on; [`line`] and [`words`] read its
+//! command line.
 
+pub mod line;
 mod migrate;
 mod mover;
 mod show;

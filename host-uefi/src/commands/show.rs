@@ -14,6 +14,7 @@ use nvme_core::wire::{Lba, NamespaceId};
 use zerocopy::FromBytes;
 
 use super::CommandError;
+use crate::announced::require_log_page;
 use crate::session::Session;
 use crate::time::Wait;
 
@@ -148,6 +149,7 @@ pub fn log<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     page: LogPageId,
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
+    require_log_page(session.identity(), page)?;
     let mut bytes = [0; PAGE_BYTES];
     let entries = usize::from(session.identity().error_log_entries).clamp(1, ERRORS);
     let len = match page {

@@ -29,7 +29,8 @@ Options
   --namespace N         1 if none is named
   --help                this text
 
-A controller is taken from the firmware's driver and handed back at the end.
+A controller, also to read its registers, is taken from the firmware's driver and handed back at the end: file systems on
+it get new handles, which map -r in the shell shows.
 ";
 
 /// How a controller is named.

@@ -40,8 +40,8 @@ const MAX_ADMIN_TRANSFER: usize = 64 << 10;
 const NAP: Duration = Duration::from_micros(20);
 /// Time-out of a command.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest time for a controller to become ready, whatever it states.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+/// Longest time for a controller to become ready: CAP.TO can state 255 half seconds.
+const READY_LIMIT: Duration = Duration::from_millis(127_500);
 /// Controller Data Queues whose memory is kept until the controller is disabled.
 const KEPT: usize = 4;
 

@@ -7,6 +7,7 @@ use core::sync::atomic::{Ordering, fence};
 use nvme_core::dma::{Direction, DmaArena, DmaError, DmaRegion, Layout, Pool};
 use nvme_core::wire::BusAddr;
 
+use super::barrier::device_barrier;
 use super::pci_io::{Mapping, PciIo, PciStatus, SharedBuffer};
 use crate::arena::{Found, PAGE, PciArena};
 
@@ -77,11 +78,13 @@ unsafe impl DmaArena for PciArena<'_, '_> {
 
     fn publish(&self, _region: &DmaRegion, _range: Range<usize>) {
         fence(Ordering::SeqCst);
+        device_barrier();
     }
 
     fn acquire(&self, _region: &DmaRegion, _range: Range<usize>) {
         // A bridge that cannot be flushed keeps the order of a device's writes all the same: data before completion.
         let _ = self.io().flush();
         fence(Ordering::SeqCst);
+        device_barrier();
     }
 }

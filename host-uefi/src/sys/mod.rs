@@ -5,12 +5,14 @@
 
 mod arena;
 mod attach;
+mod barrier;
 mod firmware;
 mod pci_io;
 
 pub(crate) use arena::{free_unmapped, region, unmap_unseen};
 pub(crate) use attach::map_registers;
 pub use attach::{ForFunction, OfFunction};
+pub(crate) use barrier::device_barrier;
 pub(crate) use firmware::has_driver;
 pub use firmware::{leave, peek};
 pub use pci_io::{

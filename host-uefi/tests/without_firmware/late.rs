@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use nvme_core::wire::Lba;
+use nvme_host_uefi::commands::{self, Fence, Migration};
 use nvme_host_uefi::session::SessionError;
+use nvme_host_uefi::sys::PciStatus;
 
-use crate::world::{NAMESPACE, Side, Time, open};
+use crate::world::{GUEST, NAMESPACE, Side, Time, open};
 
 #[test]
 fn a_late_completion_is_not_taken_for_that_of_the_next_command() {
@@ -42,4 +44,50 @@ fn a_late_completion_is_not_taken_for_that_of_the_next_command() {
         assert_eq!(session.close(), Ok(()), "{name}");
         assert_eq!((arena.live(), side.live()), (0, [(0, 0); 2]), "{name}");
     }
+}
+
+/// Bus mastering that nobody has taken away.
+struct Open;
+
+impl Fence for Open {
+    fn let_through(&self, _on: bool) -> Result<(), PciStatus> {
+        Ok(())
+    }
+
+    fn is_through(&self) -> Result<bool, PciStatus> {
+        Ok(true)
+    }
+}
+
+#[test]
+fn a_migration_waits_for_the_blocks_that_it_gave_up() {
+    let mut rolled_back = 0;
+    for step in [5, 10, 20, 40, 80, 160] {
+        let (one, other) = (Side::new(9, |lba| lba as u8), Side::new(9, |_| 0));
+        let time = Time::of(&[&one, &other]);
+        let ((mut from, _), (mut to, _)) = (open(one.manager, &time), open(other.manager, &time));
+        let (mut out, mut steps) = (String::new(), 0);
+        from.set_timeout(Duration::from_micros(500));
+        let mut meanwhile = || {
+            steps += 1;
+            if steps == step {
+                time.stop_for(800);
+            }
+        };
+        let what = Migration { source: GUEST, destination: GUEST, namespace: NAMESPACE };
+        let sides = (
+            commands::Side { session: &mut from, fence: &Open },
+            commands::Side { session: &mut to, fence: &Open },
+        );
+        let ended = commands::migrate(sides.0, sides.1, &what, &mut out, &mut meanwhile);
+        rolled_back += u32::from(out.contains("rolled back, the source runs"));
+        assert_eq!(ended.is_ok(), out.contains("migrated: "), "{step}: {out}");
+        from.set_timeout(Duration::from_secs(30));
+        // Nothing is outstanding any more, and nobody's completion is left.
+        let flushed = [from.flush(NAMESPACE), to.flush(NAMESPACE)];
+        assert_eq!(flushed, [Ok(()), Ok(())], "{step}: {out}");
+        assert_eq!((from.close(), to.close()), (Ok(()), Ok(())), "{step}: {out}");
+        assert_eq!((one.manager.memory.live(), other.live()), ((0, 0), [(0, 0); 2]), "{step}: {out}");
+    }
+    assert_ne!(rolled_back, 0, "no command was given up");
 }
