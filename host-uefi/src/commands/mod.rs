@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the program does with a controller in use, whatever it runs on; [`line`] and [`words`] read its
+//! What the program does with a controller in use, whatever it runs on; [`mod@line`] and [`words`] read its
 //! command line.
 
 pub mod line;
