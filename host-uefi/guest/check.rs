@@ -3,7 +3,7 @@
 
 use core::fmt::{self, Write};
 
-use nvme_core::controller::{Fault, Link};
+use nvme_core::controller::Link;
 use nvme_core::dma::checking::{CheckingArena, RegionSlot};
 use nvme_core::register::{Offset, RegisterIo};
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
@@ -12,8 +12,8 @@ use nvme_host_uefi::arena::{ArenaSlot, PciArena};
 use nvme_host_uefi::program;
 use nvme_host_uefi::registers::PciRegisters;
 use nvme_host_uefi::session::{Session, SessionError, Shape, Storage};
-use nvme_host_uefi::sys::{ForFunction, OfFunction, PciIo, attributes, peek};
-use nvme_host_uefi::takeover::{Class, HandBackError, Takeover, TakeoverError};
+use nvme_host_uefi::sys::{ForFunction, OfFunction, PciIo, peek};
+use nvme_host_uefi::takeover::{Class, Takeover, TakeoverError};
 use nvme_host_uefi::time::FirmwareTime;
 use uefi::boot::{self, SearchType};
 use uefi::mem::memory_map::{MemoryMap, MemoryType};
@@ -22,14 +22,19 @@ use uefi::proto::media::block::BlockIO;
 use uefi::{Handle, Status};
 
 use crate::Console;
-use crate::sys::{Between, Manner, PassThrough, is_executable, look, memory};
+use crate::sys::{PassThrough, is_executable, look, memory, with_handle, with_page, with_pool};
 
 /// Bytes compared of each namespace at most.
 const MOST: u64 = 64 << 20;
+/// Bytes compared of all: one namespace of 64 MiB and three of 8 MiB.
+const COMPARED: u64 = MOST + 3 * (8 << 20);
 /// Bytes read by the firmware at once.
 const CHUNK: usize = 1 << 20;
 /// Take-overs in a row.
 const ROUNDS: usize = 20;
+/// Pieces of pool memory that fill several pages, and bytes of the smallest list of resources.
+const PIECES: usize = 1000;
+const LIST: usize = 48;
 /// Controllers and namespaces of the machine.
 const CONTROLLERS: usize = 2;
 const NAMESPACES: usize = 3;
@@ -37,13 +42,13 @@ const NAMESPACES: usize = 3;
 /// What was not as it should be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Failure {
-    what: &'static str,
-    found: Option<Found>,
+    pub(crate) what: &'static str,
+    pub(crate) found: Option<Found>,
 }
 
 /// More about it.
 #[derive(Clone, Copy, Debug)]
-enum Found {
+pub(crate) enum Found {
     Status(Status),
     Takeover(TakeoverError),
     Session(SessionError),
@@ -55,7 +60,7 @@ impl Failure {
         Self { what, found: None }
     }
 
-    const fn numbers(what: &'static str, one: u64, other: u64) -> Self {
+    pub(crate) const fn numbers(what: &'static str, one: u64, other: u64) -> Self {
         Self { what, found: Some(Found::Numbers(one, other)) }
     }
 }
@@ -97,16 +102,18 @@ impl From<Status> for Failure {
     }
 }
 
-fn ensure(what: &'static str, holds: bool) -> Result<(), Failure> {
+pub(crate) fn ensure(what: &'static str, holds: bool) -> Result<(), Failure> {
     if holds { Ok(()) } else { Err(Failure::new(what)) }
 }
 
-fn say(arguments: fmt::Arguments<'_>) -> Result<(), Failure> {
+pub(crate) fn say(arguments: fmt::Arguments<'_>) -> Result<(), Failure> {
     Console.write_fmt(arguments).map_err(|_| Failure::new("no console"))
 }
 
 /// Calls `each` with every NVMe controller; returns how many there are and how many functions of other classes.
-fn for_each(mut each: impl FnMut(Handle) -> Result<(), Failure>) -> Result<(usize, usize), Failure> {
+pub(crate) fn for_each(
+    mut each: impl FnMut(Handle) -> Result<(), Failure>,
+) -> Result<(usize, usize), Failure> {
     let handles = boot::locate_handle_buffer(SearchType::from_proto::<PciIo>())?;
     let (mut controllers, mut others) = (0, 0);
     for handle in handles.iter() {
@@ -121,7 +128,7 @@ fn for_each(mut each: impl FnMut(Handle) -> Result<(), Failure>) -> Result<(usiz
 }
 
 /// Takes the controller over with these registers and memory, and back again.
-fn with<R: OfFunction, A: ForFunction>(
+pub(crate) fn with<R: OfFunction, A: ForFunction>(
     taken: &Takeover,
     registers: &R,
     arena: &A,
@@ -267,7 +274,10 @@ pub(crate) fn compare() -> Result<(), Failure> {
         Ok(())
     })?;
     ensure("two controllers", controllers == CONTROLLERS)?;
-    ensure("blocks of 512 bytes and of 4 KiB", sizes[0] > 0 && sizes[1] > 0)?;
+    ensure("two namespaces of 512 bytes and two of 4 KiB", sizes == [2, 2])?;
+    if compared != COMPARED {
+        return Err(Failure::numbers("not all bytes were compared", compared, COMPARED));
+    }
     say(format_args!("{compared} bytes compared, Identify equal on {controllers} controllers\n"))
 }
 
@@ -299,14 +309,52 @@ fn examine<R: RegisterIo, A: nvme_core::dma::DmaArena>(
     Ok(())
 }
 
-/// Pages of every kind of memory but what code and data of the machine's start use, and handles.
-fn usage() -> Result<(u64, u64), Failure> {
+/// Free pages, and handles.
+pub(crate) fn usage() -> Result<(u64, u64), Failure> {
     let map = boot::memory_map(MemoryType::LOADER_DATA)?;
     let free = map.entries().filter(|entry| entry.ty == MemoryType::CONVENTIONAL);
     let free = free.map(|entry| entry.page_count).sum();
     drop(map);
     let handles = boot::locate_handle_buffer(SearchType::AllHandles)?.len() as u64;
     Ok((free, handles))
+}
+
+/// Fails unless as much is in use as `before`.
+pub(crate) fn unchanged(before: (u64, u64)) -> Result<(), Failure> {
+    let after = usage()?;
+    if before.0 != after.0 {
+        return Err(Failure::numbers("pages are missing", before.0, after.0));
+    }
+    if before.1 != after.1 {
+        return Err(Failure::numbers("handles are missing or left", before.1, after.1));
+    }
+    Ok(())
+}
+
+/// A page, a handle and pieces of pool memory that are kept on purpose are seen, one by one.
+fn leaks_are_seen(before: (u64, u64)) -> Result<(), Failure> {
+    let failed = Failure::new("nothing could be set aside");
+    let seen = with_page(usage).ok_or(failed)??;
+    ensure("a page that is kept is seen", seen == (before.0 - 1, before.1))?;
+    let seen = with_handle(usage).ok_or(failed)??;
+    ensure("a handle that is kept is seen", seen.1 == before.1 + 1)?;
+    let mut pieces = [None; PIECES];
+    let seen = with_pool(&mut pieces, LIST, usage).ok_or(failed)??;
+    ensure("pool memory that is kept is seen", seen.0 < before.0)?;
+    unchanged(before)
+}
+
+/// The firmware's block device of namespace 1 works.
+pub(crate) fn firmware_reads(handle: Handle) -> Result<(), Failure> {
+    let function = peek(handle)?.location()?;
+    let mut io = look::<BlockIO>(block_device(function, 1)?).ok_or(Failure::new("no block device"))?;
+    let mut block = [0; 4096];
+    let len = io.media().block_size() as usize;
+    let id = io.media().media_id();
+    io.read_blocks(id, 0, &mut block[..len])?;
+    // Fifteen digits and the end of a line.
+    let line = block[..15].iter().all(u8::is_ascii_digit) && block[15] == b'\n';
+    ensure("the firmware reads what the block holds", line)
 }
 
 /// Takes every controller over and back, again and again.
@@ -321,29 +369,38 @@ pub(crate) fn rounds() -> Result<(), Failure> {
                 session.read(namespace, Lba::new(0), 8, |_| Ok::<(), Failure>(()))
             })?;
             hand_back(taken)?;
-            // The firmware's block device works again.
-            let function = peek(handle)?.location()?;
-            let mut io =
-                look::<BlockIO>(block_device(function, 1)?).ok_or(Failure::new("no block device"))?;
-            let mut block = [0; 4096];
-            let len = io.media().block_size() as usize;
-            let id = io.media().media_id();
-            Ok(io.read_blocks(id, 0, &mut block[..len])?)
+            firmware_reads(handle)
         })
+    };
+    let attributes = || {
+        let (mut found, mut count) = ([0; CONTROLLERS], 0);
+        for_each(|handle| {
+            found[count] = peek(handle)?.attributes()?;
+            count += 1;
+            Ok(())
+        })?;
+        Ok::<_, Failure>(found)
     };
     // What the firmware sets aside once and keeps is not a leak.
     round()?;
-    let before = usage()?;
+    let (before, were) = (usage()?, attributes()?);
     for _ in 0..ROUNDS {
         round()?;
     }
-    let after = usage()?;
-    if before.0 != after.0 {
-        return Err(Failure::numbers("pages are missing", before.0, after.0));
-    }
-    if before.1 != after.1 {
-        return Err(Failure::numbers("handles are missing or left", before.1, after.1));
-    }
+    unchanged(before)?;
+    ensure("attributes are as they were", attributes()? == were)?;
+    leaks_are_seen(before)?;
+    // A list of resources is pool memory, of which many pieces share a page.
+    for_each(|handle| {
+        let taken = Takeover::open(handle)?;
+        let before = usage()?;
+        for _ in 0..PIECES {
+            taken.map_registers()?;
+        }
+        unchanged(before)?;
+        hand_back(taken)
+    })?;
+    unchanged(before)?;
     say(format_args!("{ROUNDS} rounds: {} free pages and {} handles before and after\n", before.0, before.1))
 }
 
@@ -363,7 +420,7 @@ impl Write for Text {
 }
 
 /// Runs the program and compares what it prints and how it ends.
-fn program(line: &str, expected: Status, words: &[&'static str]) -> Result<(), Failure> {
+pub(crate) fn program(line: &str, expected: Status, words: &[&'static str]) -> Result<(), Failure> {
     let mut text = Text { bytes: [0; 8192], len: 0 };
     let status = program::run(line.split_ascii_whitespace(), &mut text);
     let printed = core::str::from_utf8(&text.bytes[..text.len]).unwrap_or("");
@@ -380,6 +437,12 @@ fn program(line: &str, expected: Status, words: &[&'static str]) -> Result<(), F
     }
     Ok(())
 }
+
+/// What a command says that the controller does not have.
+pub(crate) const NOT_SUPPORTED: [&str; 2] = [
+    "is not supported by this controller: OACS in Identify Controller is ",
+    "bit 11 clear; nothing was sent",
+];
 
 /// What is not as usual.
 pub(crate) fn odd() -> Result<(), Failure> {
@@ -399,8 +462,7 @@ pub(crate) fn odd() -> Result<(), Failure> {
 
     // The program on the two controllers.
     let (unsupported, invalid) = (Status::UNSUPPORTED, Status::INVALID_PARAMETER);
-    let says = "is not supported by this controller: OACS in Identify Controller is ";
-    let nothing = "bit 11 clear; nothing was sent";
+    let [says, nothing] = NOT_SUPPORTED;
     program("list", Status::SUCCESS, &["0  0000:", "1  0000:", "PCI 1b36:0010"])?;
     program("identify", invalid, &["name one by --controller"])?;
     program("identify --controller 7", Status::NOT_FOUND, &["no such NVMe controller"])?;
@@ -418,74 +480,7 @@ pub(crate) fn odd() -> Result<(), Failure> {
     program("log 3 --controller 1", Status::SUCCESS, &["active slot 1"])?;
     program("cdq watch --tracked 2 --controller 0", unsupported, &[says, nothing])?;
     let migrate = "migrate --source-manager 0 --source 0 --source-id 2 --dest-manager 1 --dest 1 --dest-id 3";
-    program(migrate, unsupported, &[says, nothing])?;
-
-    // A function in between sees what is sent.
-    let mut first = None;
-    for_each(|handle| {
-        first = first.or(Some(handle));
-        Ok(())
-    })?;
-    let real = first.ok_or(Failure::new("no controller"))?;
-    boot::disconnect_controller(real, None, None)?;
-    let (handle, between) = Between::install(real).ok_or(Failure::new("nothing in between"))?;
-    let rings = || {
-        let taken = Takeover::open(handle)?;
-        let mut slots = [const { ArenaSlot::new() }; 16];
-        let arena = PciArena::new(taken.io(), &mut slots);
-        between.take_rings();
-        with(&taken, &PciRegisters::new(taken.io()), &arena, |_| Ok(()))?;
-        Ok::<u32, Failure>(between.take_rings())
-    };
-    let plain = rings()?;
-    ensure("Identify was sent", plain > 0)?;
-    // It is the third controller of the list: its handle is the latest.
-    program("cdq watch --tracked 2 --controller 2", unsupported, &[says, nothing])?;
-    let watched = between.take_rings();
-    if watched != plain {
-        return Err(Failure::numbers(
-            "commands were sent for what is not supported",
-            plain.into(),
-            watched.into(),
-        ));
-    }
-    say(format_args!("not supported, and not sent: {watched} rings of the admin queue with and without\n"))?;
-
-    between.behave(Manner::NeverReady);
-    let taken = Takeover::open(handle)?;
-    let (mut slots, mut storage) = ([const { ArenaSlot::new() }; 16], Storage::new());
-    let arena = PciArena::new(taken.io(), &mut slots);
-    let (registers, time, link) = (PciRegisters::new(taken.io()), FirmwareTime::new(), Link::new());
-    let answer = taken.session(&registers, &arena, &link, &mut storage, &time).err();
-    let expected = TakeoverError::Session(SessionError::Fault(Fault::NotReadyInTime));
-    if answer != Some(expected) {
-        return Err(answer.map_or(Failure::new("a controller that is never ready was used"), Failure::from));
-    }
-    ensure("no memory is left", arena.live() == 0 && arena.lost() == 0)?;
-    hand_back_to_nobody(taken)?;
-    say(format_args!("never ready: {expected}\n"))?;
-
-    // One that does not let itself be disabled keeps what it has, without access to it.
-    between.behave(Manner::Count);
-    let taken = Takeover::open(handle)?;
-    let mut slots = [const { ArenaSlot::new() }; 16];
-    let arena = PciArena::new(taken.io(), &mut slots);
-    let stuck = with(&taken, &PciRegisters::new(taken.io()), &arena, |_| {
-        between.behave(Manner::Stuck);
-        Ok(())
-    });
-    let expected = SessionError::Fault(Fault::NotDisabledInTime);
-    let told = matches!(stuck, Err(Failure { found: Some(Found::Session(error)), .. }) if error == expected);
-    ensure("a controller that is stuck is told of", told)?;
-    ensure("its memory is kept", arena.live() > 0)?;
-    ensure("it is not handed back", taken.hand_back() == Err(HandBackError::StillEnabled))?;
-    ensure("it reaches no memory", peek(handle)?.attributes()? & attributes::BUS_MASTER == 0)?;
-    say(format_args!("stuck: {}\n", HandBackError::StillEnabled))
-}
-
-/// Hands a function back that no driver of the firmware had, and that none would take, because it has no device path.
-fn hand_back_to_nobody(taken: Takeover) -> Result<(), Failure> {
-    ensure("a function that had no driver is given back", taken.hand_back() == Ok(()))
+    program(migrate, unsupported, &[says, nothing])
 }
 
 /// One session with checks of all memory, under the firmware's protection of pages.

@@ -5,12 +5,14 @@
 //! | Part | What |
 //! |---|---|
 //! | `compare` | bytes of Identify and of blocks by both drivers, registers called and mapped, blocks after the hand-back |
-//! | `rounds` | twenty take-overs and hand-backs without a leaked page or handle |
-//! | `odd` | functions of another class, a controller that is never ready, commands that are not supported |
+//! | `rounds` | twenty take-overs and hand-backs without a leaked page or handle; leaks made on purpose are seen |
+//! | `odd` | functions of another class, commands that are not supported |
+//! | `between` | a function in between: mappings counted, attributes, never ready, stuck |
 //! | `boot` | one session with memory checks |
 #![no_main]
 #![no_std]
 
+mod between;
 mod check;
 mod sys;
 
@@ -45,7 +47,8 @@ fn run() -> Result<(), Failure> {
     if is("all") {
         check::compare()?;
         check::rounds()?;
-        return check::odd();
+        check::odd()?;
+        return between::between();
     }
     Err(Failure::new("the part is boot or all"))
 }

@@ -7,6 +7,7 @@ use core::cell::Cell;
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
+use nvme_core::dma::{DmaArena, DmaRegion};
 use nvme_core::wire::register::{CAP, CSTS, DOORBELLS};
 use nvme_host_uefi::sys::{Functions, PciIo, PciIoAccess};
 use uefi::boot::{self, AllocateType, OpenProtocolAttributes, OpenProtocolParams, ScopedProtocol};
@@ -38,6 +39,49 @@ pub(crate) fn memory(bytes: usize) -> Option<&'static mut [u8]> {
         start.write_bytes(0, bytes);
         Some(core::slice::from_raw_parts_mut(start.as_ptr(), bytes))
     }
+}
+
+/// Makes a handle that stands for nothing, and takes it away when `then` has ended.
+pub(crate) fn with_handle<T>(then: impl FnOnce() -> T) -> Option<T> {
+    const NOTHING: uefi::Guid = uefi::guid!("5d2b16a3-6e0f-4a53-9b5c-6f0c5c0f7a11");
+    // SAFETY: nobody looks for a protocol of this name, and its interface is nothing.
+    let handle = unsafe { boot::install_protocol_interface(None, &NOTHING, ptr::null()) }.ok()?;
+    let result = then();
+    // SAFETY: it was installed above, and nobody has opened it.
+    unsafe { boot::uninstall_protocol_interface(handle, &NOTHING, ptr::null()) }.ok()?;
+    Some(result)
+}
+
+/// Gives a region back that no device was told of.
+pub(crate) fn release<A: DmaArena>(arena: &A, region: DmaRegion) {
+    // SAFETY: no command has named it.
+    unsafe { arena.release(region) }
+}
+
+/// So many bytes of pool memory, as often as asked for, until `then` has ended.
+pub(crate) fn with_pool<T>(
+    pieces: &mut [Option<NonNull<u8>>],
+    bytes: usize,
+    then: impl FnOnce() -> T,
+) -> Option<T> {
+    for piece in &mut *pieces {
+        *piece = boot::allocate_pool(MemoryType::LOADER_DATA, bytes).ok();
+    }
+    let result = pieces.iter().all(Option::is_some).then(then);
+    for piece in pieces.iter_mut().filter_map(Option::take) {
+        // SAFETY: it was set aside above, and nothing refers to it.
+        unsafe { boot::free_pool(piece) }.ok()?;
+    }
+    result
+}
+
+/// Sets a page aside until `then` has ended.
+pub(crate) fn with_page<T>(then: impl FnOnce() -> T) -> Option<T> {
+    let page = boot::allocate_pages(AllocateType::AnyPages, MemoryType::LOADER_DATA, 1).ok()?;
+    let result = then();
+    // SAFETY: it was set aside above, and nothing refers to it.
+    unsafe { boot::free_pages(page, 1) }.ok()?;
+    Some(result)
 }
 
 /// Whether the processor's page tables let the byte at `address` be executed.
@@ -127,6 +171,15 @@ pub(crate) struct Between {
     real: ScopedProtocol<PciIo>,
     manner: Cell<Manner>,
     rings: Cell<u32>,
+    mappings: Tally,
+    buffers: Tally,
+}
+
+/// How many there were made and ended.
+#[derive(Debug, Default)]
+struct Tally {
+    made: Cell<u32>,
+    ended: Cell<u32>,
 }
 
 impl Between {
@@ -152,7 +205,16 @@ impl Between {
         let io = unsafe { PciIo::new(functions) };
         // SAFETY: the place is page aligned, as long as the value, and never given back.
         let between = unsafe {
-            place.write(Self { io, real, manner: Cell::new(Manner::Count), rings: Cell::new(0) });
+            place.write(Self {
+                io,
+                real,
+                manner: Cell::new(Manner::Count),
+                rings: Cell::new(0),
+                mappings: Tally::default(),
+                buffers: Tally::default(),
+            });
+            // Calls come with a pointer to the protocol; the whole value is reached by its address.
+            place.as_ptr().expose_provenance();
             place.as_ref()
         };
         // SAFETY: the protocol is valid for as long as the machine runs: it is never uninstalled or moved.
@@ -169,6 +231,11 @@ impl Between {
         self.rings.replace(0)
     }
 
+    /// Mappings made and ended, and buffers set aside and given back, since the last call.
+    pub(crate) fn take_memory(&self) -> [(u32, u32); 2] {
+        [&self.mappings, &self.buffers].map(|tally| (tally.made.replace(0), tally.ended.replace(0)))
+    }
+
     fn forward(&self) -> (&Functions, *mut PciIo) {
         let real: &PciIo = &self.real;
         (real.functions(), ptr::from_ref(real).cast_mut())
@@ -180,8 +247,8 @@ impl Between {
 /// # Safety
 /// `this` is the first field of a `Between`.
 unsafe fn between<'a>(this: *mut PciIo) -> &'a Between {
-    // SAFETY: the structure begins with the protocol (`repr(C)`), and lives as long as the machine.
-    unsafe { &*this.cast::<Between>() }
+    // SAFETY: the structure begins with the protocol (`repr(C)`), lives as long as the machine, and its address was exposed.
+    unsafe { &*ptr::with_exposed_provenance::<Between>(this.addr()) }
 }
 
 unsafe extern "efiapi" fn mem_read(
@@ -233,14 +300,21 @@ unsafe extern "efiapi" fn mem_write(
     }
 }
 
-/// Functions that do nothing but call the real one.
+/// Functions that call the real one, and count what it did if asked to.
 macro_rules! forwards {
-    ($($name:ident: $path:ident$(.$field:ident)? ($($argument:ident: $type:ty),*);)+) => {$(
+    ($($name:ident: $path:ident$(.$field:ident)? ($($argument:ident: $type:ty),*) $(=> $tally:ident $count:ident)?;)+) => {$(
         unsafe extern "efiapi" fn $name(this: *mut PciIo $(, $argument: $type)*) -> Status {
             // SAFETY: called for the value that was installed; the arguments are passed on as they came.
             unsafe {
                 let (functions, real) = between(this).forward();
-                (functions.$path$(.$field)?)(real $(, $argument)*)
+                let status = (functions.$path$(.$field)?)(real $(, $argument)*);
+                $(
+                    if status == Status::SUCCESS {
+                        let count = &between(this).$tally.$count;
+                        count.set(count.get().saturating_add(1));
+                    }
+                )?
+                status
             }
         }
     )+};
@@ -248,10 +322,12 @@ macro_rules! forwards {
 
 forwards! {
     config_read: pci.read(width: u32, offset: u32, count: usize, buffer: *mut c_void);
-    map: map(operation: u32, host: *mut c_void, len: *mut usize, device: *mut u64, mapping: *mut *mut c_void);
-    unmap: unmap(mapping: *mut c_void);
-    allocate_buffer: allocate_buffer(kind: u32, memory: u32, pages: usize, host: *mut *mut c_void, attributes: u64);
-    free_buffer: free_buffer(pages: usize, host: *mut c_void);
+    map: map(operation: u32, host: *mut c_void, len: *mut usize, device: *mut u64, mapping: *mut *mut c_void)
+        => mappings made;
+    unmap: unmap(mapping: *mut c_void) => mappings ended;
+    allocate_buffer: allocate_buffer(kind: u32, memory: u32, pages: usize, host: *mut *mut c_void, attributes: u64)
+        => buffers made;
+    free_buffer: free_buffer(pages: usize, host: *mut c_void) => buffers ended;
     flush: flush();
     get_location: get_location(segment: *mut usize, bus: *mut usize, device: *mut usize, function: *mut usize);
     attributes: attributes(operation: u32, attributes: u64, result: *mut u64);

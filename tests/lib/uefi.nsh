@@ -7,7 +7,14 @@ echo status of help: %lasterror%
 nvme-lm.efi list
 nvme-lm.efi identify --controller 0
 nvme-lm.efi read 0 1 --controller 0
+nvme-lm.efi registers --controller 0
+nvme-lm.efi read 0x10 2 --controller 0 --namespace 1
+echo status of read: %lasterror%
+nvme-lm.efi log 2 --controller 0
+echo status of log: %lasterror%
 nvme-lm.efi cdq watch --tracked 2 --controller 0
 echo status of cdq watch: %lasterror%
+nvme-lm.efi migrate --source-manager 0 --source 1 --source-id 2 --dest-manager 2 --dest 3 --dest-id 2
+echo status of migrate: %lasterror%
 identify_and_read.efi
 reset -s

@@ -5,6 +5,7 @@
 
 mod arena;
 mod commands;
+mod faults;
 mod late;
 mod sys;
 mod world;

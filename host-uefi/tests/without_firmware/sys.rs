@@ -157,7 +157,10 @@ impl Function {
         // SAFETY: the functions are called for a `Function`, whose first field this is, and keep to the specification.
         let io = unsafe { PciIo::new(functions) };
         let (attributes, rings, flushes) = (Cell::new(0), Cell::new(0), Cell::new(0));
-        Box::leak(Box::new(Self { io, device, port, memory, attributes, rings, flushes }))
+        let function = Box::leak(Box::new(Self { io, device, port, memory, attributes, rings, flushes }));
+        // Calls come with a pointer to the protocol; the whole value is reached by its address.
+        ptr::from_mut(function).expose_provenance();
+        function
     }
 }
 
@@ -166,8 +169,8 @@ impl Function {
 /// # Safety
 /// `this` is the first field of a `Function`, which lives for ever.
 unsafe fn of(this: *mut PciIo) -> &'static Function {
-    // SAFETY: promised by the caller; the structure begins with the protocol.
-    unsafe { &*this.cast::<Function>() }
+    // SAFETY: promised by the caller; the structure begins with the protocol, and its address was exposed.
+    unsafe { &*ptr::with_exposed_provenance::<Function>(this.addr()) }
 }
 
 unsafe extern "efiapi" fn mem_read(

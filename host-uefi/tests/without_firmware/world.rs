@@ -82,7 +82,7 @@ impl BlockStorage for Media {
 
 pub(crate) type Device = Subsystem<'static, &'static BusMemory, Media, Quiet>;
 
-fn lent<T>(count: usize, make: impl Fn() -> T) -> &'static mut [T] {
+pub(crate) fn lent<T>(count: usize, make: impl Fn() -> T) -> &'static mut [T] {
     Box::leak((0..count).map(|_| make()).collect())
 }
 

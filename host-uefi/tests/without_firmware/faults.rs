@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Controllers that fail, by the rules of `nvme_controller::fault`: whatever fails is told, and all memory and all mappings
+//! come back, unless the controller cannot be disabled.
+
+use std::time::Duration;
+
+use nvme_controller::fault::{FaultRule, FaultSlot, FaultTable, HeldSlot};
+use nvme_core::admin::CallError;
+use nvme_core::controller::{Fault, Link};
+use nvme_core::wire::Lba;
+use nvme_host_uefi::arena::{ArenaSlot, PciArena};
+use nvme_host_uefi::registers::PciRegisters;
+use nvme_host_uefi::session::{Session, SessionError, Storage};
+
+use crate::sys;
+use crate::world::{NAMESPACE, Own, Side, Time, lent, open};
+
+const NOTHING: [(usize, usize); 2] = [(0, 0); 2];
+
+/// Lets the controllers of `side` misbehave.
+fn misbehave(side: &Side, rule: &str) -> &'static [FaultSlot] {
+    let rule = FaultRule::parse(rule).expect("a rule");
+    let slots: &'static [FaultSlot] = Box::leak(Box::new([FaultSlot::new(rule)]));
+    side.device.borrow_mut().set_faults(FaultTable::new(slots, lent(4, HeldSlot::new)));
+    slots
+}
+
+fn read(session: &mut Own) -> Result<(), SessionError> {
+    session.read(NAMESPACE, Lba::new(0), 8, |_| Ok(()))
+}
+
+fn shape(session: &mut Own) -> Result<(), SessionError> {
+    session.shape(NAMESPACE).map(drop)
+}
+
+#[test]
+fn what_fails_in_use_is_told_and_everything_comes_back() {
+    type Use = fn(&mut Own) -> Result<(), SessionError>;
+    type Expected = fn(&SessionError) -> bool;
+    let rows: [(&str, &str, Use, Expected, bool); 8] = [
+        (
+            "an admin command is lost",
+            "drop,queue=admin,opcode=06",
+            shape,
+            |error| is_admin_timeout(error),
+            true,
+        ),
+        (
+            "an admin command fails",
+            "status=0/6,queue=admin,opcode=06",
+            shape,
+            |error| matches!(error, SessionError::Admin(_, CallError::Status(_))),
+            true,
+        ),
+        (
+            "a Read is lost",
+            "drop,queue=io,opcode=02",
+            read,
+            |error| *error == SessionError::TimedOut("Read"),
+            false,
+        ),
+        (
+            "a Read fails",
+            "status=2/81,queue=io,opcode=02",
+            read,
+            |error| matches!(error, SessionError::Io("Read", _)),
+            true,
+        ),
+        (
+            "no completion queue",
+            "status=0/6,queue=admin,opcode=05",
+            read,
+            |error| matches!(error, SessionError::Admin(..)),
+            true,
+        ),
+        (
+            "no submission queue",
+            "status=0/6,queue=admin,opcode=01",
+            read,
+            |error| matches!(error, SessionError::Admin(..)),
+            true,
+        ),
+        (
+            "the creation of a queue is lost",
+            "drop,queue=admin,opcode=01",
+            read,
+            |error| is_admin_timeout(error) || matches!(error, SessionError::TimedOut(_)),
+            true,
+        ),
+        (
+            "it fails altogether",
+            "fatal,queue=io,opcode=02",
+            read,
+            |error| matches!(error, SessionError::Fault(Fault::FatalStatus)),
+            false,
+        ),
+    ];
+    for (name, rule, run, expected, in_order) in rows {
+        let side = Side::new(9, |_| 0);
+        let time = Time::of(&[&side]);
+        let (mut session, arena) = open(side.manager, &time);
+        session.set_timeout(Duration::from_secs(1));
+        let rules = misbehave(&side, rule);
+        let error = run(&mut session).expect_err(name);
+        assert!(expected(&error), "{name}: {error:?}");
+        assert!(rules[0].fired() > 0, "{name}");
+        side.device.borrow_mut().clear_faults();
+        assert_ne!(side.live(), NOTHING, "{name}");
+        assert_eq!(session.close().is_ok(), in_order, "{name}");
+        assert_eq!((arena.live(), arena.lost(), side.live()), (0, 0, NOTHING), "{name}");
+    }
+}
+
+fn is_admin_timeout(error: &SessionError) -> bool {
+    matches!(error, SessionError::Admin(_, CallError::TimedOut))
+}
+
+#[test]
+fn a_deletion_that_fails_is_told_and_everything_comes_back() {
+    for (name, rule) in [
+        ("the submission queue is not deleted", "status=0/6,queue=admin,opcode=00"),
+        ("the completion queue is not deleted", "status=0/6,queue=admin,opcode=04"),
+        ("the deletion is lost", "drop,queue=admin,opcode=00"),
+    ] {
+        let side = Side::new(9, |_| 0);
+        let time = Time::of(&[&side]);
+        let (mut session, arena) = open(side.manager, &time);
+        session.set_timeout(Duration::from_secs(1));
+        assert_eq!(read(&mut session), Ok(()), "{name}");
+        let rules = misbehave(&side, rule);
+        let closed = session.close();
+        assert!(
+            matches!(closed, Err(SessionError::Admin(..) | SessionError::TimedOut(_))),
+            "{name}: {closed:?}"
+        );
+        assert!(rules[0].fired() > 0, "{name}");
+        assert_eq!((arena.live(), arena.lost(), side.live()), (0, 0, NOTHING), "{name}");
+    }
+}
+
+#[test]
+fn one_that_is_gone_is_told_and_keeps_what_it_may_still_reach() {
+    let side = Side::new(9, |_| 0);
+    let time = Time::of(&[&side]);
+    let (mut session, arena) = open(side.manager, &time);
+    assert_eq!(read(&mut session), Ok(()));
+    misbehave(&side, "all-ones");
+    // The core looks at the controller from time to time, not for each command.
+    (0..50_000).for_each(|_| session.nap());
+    let gone = Err(SessionError::Fault(Fault::Removed));
+    assert_eq!(read(&mut session), gone);
+    // Nothing shows that it has let go of queues and buffers: perhaps only a link has failed.
+    let (live, mapped) = (arena.live(), side.live());
+    assert_eq!(session.close(), gone);
+    assert_eq!((arena.live(), arena.lost(), side.live()), (live, 0, mapped));
+    assert_ne!(mapped, NOTHING);
+}
+
+#[test]
+fn one_that_does_not_come_up_is_told_and_everything_comes_back() {
+    type Expected = fn(&SessionError) -> bool;
+    let rows: [(&str, &str, Expected); 3] = [
+        ("never ready", "never-ready", |error| *error == SessionError::Fault(Fault::NotReadyInTime)),
+        ("Identify is lost", "drop,queue=admin,opcode=06", |error| is_admin_timeout(error)),
+        ("Identify fails", "status=0/6,queue=admin,opcode=06", |error| {
+            matches!(error, SessionError::Admin("Identify Controller", CallError::Status(_)))
+        }),
+    ];
+    for (name, rule, expected) in rows {
+        let side = Side::new(9, |_| 0);
+        let time = Time::of(&[&side]);
+        let rules = misbehave(&side, rule);
+        let mut slots = [const { ArenaSlot::new() }; 16];
+        let (registers, mut storage, link) =
+            (PciRegisters::new(&side.manager.io), Storage::new(), Link::new());
+        let arena = PciArena::new(&side.manager.io, &mut slots);
+        let disabling = sys::begin(&registers, &arena, &link);
+        let error = Session::open(disabling, &arena, &mut storage, &time).expect_err(name);
+        assert!(expected(&error), "{name}: {error:?}");
+        assert!(rules[0].fired() > 0, "{name}");
+        assert_eq!((arena.live(), arena.lost(), side.live()), (0, 0, NOTHING), "{name}");
+    }
+}
