@@ -14,6 +14,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 /// How often a running command is looked after. A guest may stand still meanwhile, so it is short.
 const LOOK: Duration = Duration::from_millis(1);
+/// How long one that was killed is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a shell command did not do its part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +86,11 @@ pub fn run(
 fn end(child: &mut Child) {
     // It may have ended just now.
     let _ = kill_process_group(Pid::from_child(child), Signal::KILL);
-    let _ = child.wait();
+    // One that waits for a device does not end even so: nobody waits for it then.
+    let begun = Instant::now();
+    while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < PATIENCE {
+        thread::sleep(LOOK);
+    }
 }
 
 #[cfg(test)]

@@ -257,8 +257,8 @@ fn a_script_keeps_what_its_lines_leave() {
         ),
         (
             "time-outs of a line are its own",
-            "suspend embedded:demo --controller 2 --embedded demo,fault=delay=2s,opcode=41,nth=2\n\
-             formats embedded:demo --timeout 10ms",
+            "suspend embedded:demo --controller 2 --embedded demo,fault=delay=4s,opcode=41,nth=2\n\
+             formats embedded:demo --timeout 2s",
             0,
             &["is suspended"],
             &["controller 2 was still suspended and is resumed"],

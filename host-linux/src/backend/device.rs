@@ -201,7 +201,9 @@ impl Devices {
         for request in requests {
             opened.push(match (&request.address, &container) {
                 (Address::Vfio(function), Some(container)) => {
-                    let options = vfio::OpenOptions { vf_token: options.vf_token, ..Default::default() };
+                    let looks_only = request.memory == Memory::None;
+                    let vf_token = options.vf_token;
+                    let options = vfio::OpenOptions { vf_token, looks_only, ..Default::default() };
                     let opened = match container.open(*function, &options) {
                         // One that takes no part in virtualisation stands beside those that do.
                         Err(vfio::Error::NoToken(_)) => {

@@ -46,8 +46,16 @@ fn ask<T>(
     let mut storage = Storage::new(0, 1);
     let mut session = Session::open(device, &mut storage, limits.admin).map_err(named)?;
     let answer = question(&mut session);
-    session.close().map_err(named)?;
-    answer
+    let closed = session.close().map_err(named);
+    // What was found wrong says more than that it could not be brought down, too.
+    let answer = answer?;
+    closed.map(|()| answer)
+}
+
+/// What tells the subsystems of two controllers apart: their names, or serial numbers where they have none.
+fn are_of_one_subsystem(one: &ControllerIdentity, other: &ControllerIdentity) -> bool {
+    one.subsystem_name == other.subsystem_name
+        && (!one.subsystem_name.as_bytes().is_empty() || one.serial_number == other.serial_number)
 }
 
 /// A managing controller that can do its part, as it was found.
@@ -117,8 +125,8 @@ fn fit(source: &Found, destination: &Found, between: &Between) -> Result<(), Run
     }
     let Tracked::Theirs(id) = between.destination else { return Ok(()) };
     // Only for controllers with an address it shows there whether they are one.
-    let name = |found: &Found| (found.identity.subsystem_name, found.identity.serial_number);
-    if between.source == between.destination && name(source) == name(destination) {
+    if between.source == between.destination && are_of_one_subsystem(&source.identity, &destination.identity)
+    {
         return input(format!(
             "controller {} is of one subsystem, so it is the same on both sides; name two controllers",
             id.get()
@@ -153,8 +161,7 @@ fn tracked(
             let device = find(devices, address)?;
             let found = ask(device, limits, |session| Ok(session.identity().clone()))?;
             let (manager, identity) = manager;
-            let name = |identity: &ControllerIdentity| (identity.subsystem_name, identity.serial_number);
-            if name(&found) != name(identity) {
+            if !are_of_one_subsystem(&found, identity) {
                 return input(format!(
                     "{address} is of subsystem {} and {manager}, which is to manage it, of {}; name two controllers of one subsystem",
                     found.subsystem_name, identity.subsystem_name

@@ -94,6 +94,8 @@ pub struct OpenOptions {
     /// Reaches registers by system calls alone: slowly, but a tracer (strace) shows each access. Otherwise they are mapped as
     /// far as they can be.
     pub unmapped: bool,
+    /// Only looks at registers: the controller is left as it is, and is not master of the bus.
+    pub looks_only: bool,
 }
 
 impl OpenOptions {
@@ -176,12 +178,20 @@ impl VfioController {
         // An access to registers before memory space is on would end the process.
         set_command(device.as_fd(), &configuration, false)?;
         let registers = Registers::new(&device, &space, !options.unmapped)?;
-        // Memory that it had in another life may be mapped by now; one that does not let go of it is left to a reset.
-        if is_disabled(&registers, &device) {
-            set_command(device.as_fd(), &configuration, true)?;
-        }
         let resets = info.flags & VFIO_DEVICE_FLAGS_RESET != 0;
-        let bus_master = AtomicBool::new(true);
+        if !options.looks_only {
+            // Memory that it had in another life may be mapped by now.
+            match disable(&registers, &device) {
+                Ok(()) => set_command(device.as_fd(), &configuration, true)?,
+                // A reset makes it let go, and then lets it be master of the bus.
+                Err(_) if resets => {}
+                Err(status) => {
+                    let what = "it does not become disabled in the time it states, and cannot be reset; CSTS";
+                    return Err(Error::Device(what, status.into()));
+                }
+            }
+        }
+        let bus_master = AtomicBool::new(!options.looks_only);
         Ok(Self {
             registers,
             device,
@@ -311,32 +321,36 @@ impl Drop for VfioController {
     }
 }
 
-/// Disables a controller that whoever had it before has left enabled, where closing the function does not reset it.
-/// `false` if it does not do so in the time that it states, two minutes at most.
-fn is_disabled(registers: &Registers, device: &OwnedFd) -> bool {
+/// Disables a controller that whoever had it before has left enabled, where closing the function does not reset it. Bounded
+/// by the time that it states (CAP.TO), half a second at least and two minutes at most.
+///
+/// # Errors
+/// CSTS, if it does not become disabled.
+fn disable(registers: &Registers, device: &OwnedFd) -> Result<(), u32> {
     const ENABLED: u32 = 1;
     const PAUSE: Duration = Duration::from_millis(2);
-    let read = |offset| registers.read32(device, offset).unwrap_or(u32::MAX);
-    let timeout = Duration::from_millis(500) * (read(Offset::CAP) >> 24);
+    const UNIT: Duration = Duration::from_millis(500);
+    /// A function that is not there: nothing of it reaches memory, and the driver says so.
+    const ABSENT: u32 = u32::MAX;
+    let read = |offset| registers.read32(device, offset).unwrap_or(ABSENT);
     let configuration = read(Offset::CC);
-    let ready = || read(Offset::CSTS) & ENABLED != 0;
-    if configuration == u32::MAX {
-        // It is not there: nothing reaches memory, and the driver says so.
-        return true;
+    if configuration == ABSENT {
+        return Ok(());
     }
-    if configuration & ENABLED != 0
-        && registers.write32(device, Offset::CC, configuration & !ENABLED).is_err()
-    {
-        return false;
+    if configuration & ENABLED != 0 {
+        // What became of it is seen from CSTS.
+        let _ = registers.write32(device, Offset::CC, configuration & !ENABLED);
     }
+    let limit = UNIT * (read(Offset::CAP) >> 24).max(1);
     let start = Instant::now();
-    while ready() {
-        if start.elapsed() > timeout {
-            return false;
+    loop {
+        match read(Offset::CSTS) {
+            ABSENT => return Ok(()),
+            status if status & ENABLED == 0 => return Ok(()),
+            status if start.elapsed() > limit => return Err(status),
+            _ => std::thread::sleep(PAUSE),
         }
-        std::thread::sleep(PAUSE);
     }
-    true
 }
 
 /// Where `len` bytes of configuration space are in the function's descriptor.

@@ -225,7 +225,7 @@ impl fmt::Display for Error {
             Self::NoMemoryLeft { needed } => write!(
                 f,
                 "{needed} bytes of memory have to be locked, and the system has no such memory left; use less, or end other \
-                 programs"
+                 programs (in a user namespace the limit of its owner counts: ulimit -l)"
             ),
             Self::Memory { needed, present } => {
                 write!(f, "{needed} bytes of memory asked for; the computer has {present}; use less memory")
