@@ -293,5 +293,6 @@ fn first_byte(device: u64, align: usize) -> Option<usize> {
     if !device.is_multiple_of(PAGE as u64) {
         return None;
     }
-    usize::try_from(device.next_multiple_of(align as u64).checked_sub(device)?).ok()
+    let aligned = device.checked_next_multiple_of(align as u64)?;
+    usize::try_from(aligned.checked_sub(device)?).ok()
 }

@@ -52,10 +52,11 @@ fn ask<T>(
     closed.map(|()| answer)
 }
 
-/// What tells the subsystems of two controllers apart: their names, or serial numbers where they have none.
-fn are_of_one_subsystem(one: &ControllerIdentity, other: &ControllerIdentity) -> bool {
-    one.subsystem_name == other.subsystem_name
-        && (!one.subsystem_name.as_bytes().is_empty() || one.serial_number == other.serial_number)
+/// Whether two controllers are certainly of different subsystems: their names tell, or serial numbers where they have none.
+/// Some models give each controller a serial number of its own.
+fn are_of_different_subsystems(one: &ControllerIdentity, other: &ControllerIdentity) -> bool {
+    one.subsystem_name != other.subsystem_name
+        || one.subsystem_name.as_bytes().is_empty() && one.serial_number != other.serial_number
 }
 
 /// A managing controller that can do its part, as it was found.
@@ -125,8 +126,8 @@ fn fit(source: &Found, destination: &Found, between: &Between) -> Result<(), Run
     }
     let Tracked::Theirs(id) = between.destination else { return Ok(()) };
     // Only for controllers with an address it shows there whether they are one.
-    if between.source == between.destination && are_of_one_subsystem(&source.identity, &destination.identity)
-    {
+    let name = |found: &Found| (found.identity.subsystem_name, found.identity.serial_number);
+    if between.source == between.destination && name(source) == name(destination) {
         return input(format!(
             "controller {} is of one subsystem, so it is the same on both sides; name two controllers",
             id.get()
@@ -161,7 +162,7 @@ fn tracked(
             let device = find(devices, address)?;
             let found = ask(device, limits, |session| Ok(session.identity().clone()))?;
             let (manager, identity) = manager;
-            if !are_of_one_subsystem(&found, identity) {
+            if are_of_different_subsystems(&found, identity) {
                 return input(format!(
                     "{address} is of subsystem {} and {manager}, which is to manage it, of {}; name two controllers of one subsystem",
                     found.subsystem_name, identity.subsystem_name
