@@ -178,6 +178,11 @@ impl<'d, 's, R: RegisterIo<Error = AccessError>> Mover<'d, 's, R> {
         self.failed.map_or(Ok(()), Err)
     }
 
+    /// Whether it has nothing to move.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.under_way() == 0
+    }
+
     fn under_way(&self) -> u64 {
         self.pieces.iter().flatten().count() as u64
     }

@@ -28,8 +28,10 @@ pub(super) struct Mover {
     accepted: u64,
     /// An extent that the mover had no room for.
     pending: Option<Extent>,
-    /// How long blocks were being moved.
+    /// How long blocks were being moved, in rounds and between them.
     moving: Duration,
+    /// Until when `moving` counts, if the mover has work.
+    busy: Option<Instant>,
     /// Blocks and bytes that the rounds made so far have reported.
     reported: (u64, u64),
 }
@@ -52,6 +54,22 @@ impl Mover {
 
     const fn is_idle(&self) -> bool {
         self.pending.is_none() && self.latest.in_flight == 0
+    }
+
+    /// Takes what the mover says of itself. Time in which it had work counts for its pace, or blocks that come over
+    /// between two rounds would have taken none.
+    fn note(&mut self, now: Instant, progress: MoverProgress) {
+        self.base.get_or_insert(progress);
+        self.latest = progress;
+        if let Some(since) = self.busy.take() {
+            self.moving = self.moving.saturating_add(now.since(since));
+        }
+        self.busy = (progress.in_flight > 0).then_some(now);
+    }
+
+    fn accept(&mut self, now: Instant, blocks: u64) {
+        self.accepted = self.accepted.saturating_add(blocks);
+        self.busy.get_or_insert(now);
     }
 
     /// How long so many blocks would take at the pace so far; `None` if there is no pace yet.
@@ -115,7 +133,6 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         let (blocks, bytes) = self.mover.moved();
         let (blocks_before, bytes_before) = core::mem::replace(&mut self.mover.reported, (blocks, bytes));
         let duration = now.since(open.began);
-        self.mover.moving = self.mover.moving.saturating_add(duration);
         let round = Round {
             number: self.made,
             entries: self.entries_read().saturating_sub(open.entries),
@@ -130,6 +147,8 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             *place = round;
         }
         self.made = self.made.saturating_add(1);
+        // What is dirty is known once the entries that are there now have been read.
+        self.unread = self.queue.as_ref().map_or(0, ControllerDataQueue::entries);
     }
 
     fn move_on<V: DataMover<Error = M> + ?Sized>(
@@ -138,19 +157,19 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         mover: &mut V,
     ) -> Result<(), Failure<M, H>> {
         let progress = mover.poll(now).map_err(Failure::Mover)?;
-        self.mover.base.get_or_insert(progress);
-        self.mover.latest = progress;
+        self.mover.note(now, progress);
         Ok(())
     }
 
     /// Offers an extent; `false` if the mover has no room for it now.
     fn offer<V: DataMover<Error = M> + ?Sized>(
         &mut self,
+        now: Instant,
         mover: &mut V,
         extent: Extent,
     ) -> Result<bool, Failure<M, H>> {
         if mover.start(extent).map_err(Failure::Mover)? {
-            self.mover.accepted = self.mover.accepted.saturating_add(extent.blocks);
+            self.mover.accept(now, extent.blocks);
             Ok(true)
         } else {
             self.mover.pending = Some(extent);
@@ -161,6 +180,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
     /// Offers dirty extents; `true` once the sweep has ended, at the latest when the mover has accepted `until` blocks.
     fn sweep<V: DataMover<Error = M> + ?Sized>(
         &mut self,
+        now: Instant,
         mover: &mut V,
         until: u64,
     ) -> Result<bool, Failure<M, H>> {
@@ -178,7 +198,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
                     None => return Ok(true),
                 },
             };
-            if !self.offer(mover, extent)? {
+            if !self.offer(now, mover, extent)? {
                 break;
             }
         }
@@ -227,7 +247,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             };
             match wanted {
                 Wanted::Extent(extent) => {
-                    if !self.offer(mover, extent)? {
+                    if !self.offer(now, mover, extent)? {
                         break;
                     }
                 }
@@ -289,7 +309,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             }
             return self.recover(now, port);
         }
-        self.pump(now, port, false)?;
+        let empty = self.pump(now, port, false)?;
         if self.cut {
             // Without an open round there is nothing to close, and the rounds to come copy everything anyway.
             let opened = self.round.is_some();
@@ -302,6 +322,10 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             }
         }
         let Some(round) = self.round else {
+            if !empty && self.unread > 0 {
+                self.unread = self.unread.saturating_sub(self.options.batch.max(1));
+                return Ok(Advance::Again);
+            }
             if self.is_converged() {
                 self.convergence = Some(Convergence::Reached);
                 return Ok(Advance::Next(MigrationStep::SuspendDestination));
@@ -317,7 +341,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         };
         // A log that reports whole namespaces begins their sweep afresh each time; a round has to end all the same.
         let total = self.dirty.maps().iter().fold(0_u64, |sum, map| sum.saturating_add(map.blocks()));
-        let swept = round.swept || self.sweep(mover, round.accepted.saturating_add(total))?;
+        let swept = round.swept || self.sweep(now, mover, round.accepted.saturating_add(total))?;
         self.round = Some(OpenRound { swept, ..round });
         self.move_on(now, mover)?;
         if !swept && self.mover.pending.is_none() {
@@ -428,7 +452,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         mover: &mut V,
     ) -> Result<Advance, Failure<M, H>> {
         self.open_round(now);
-        self.sweep(mover, u64::MAX)?;
+        self.sweep(now, mover, u64::MAX)?;
         self.move_on(now, mover)?;
         if self.dirty.is_clean() && self.mover.is_idle() {
             self.close_round(now, false);
@@ -445,5 +469,30 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
     ) -> Result<Advance, Failure<M, H>> {
         let flushed = mover.flush(now).map_err(Failure::Mover)?;
         Ok(if flushed { Advance::Next(MigrationStep::GetState) } else { Advance::Soon })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r14_the_pace_counts_all_the_time_in_which_blocks_were_on_their_way() {
+        let at = Instant::from_micros;
+        let progress = |blocks, in_flight| MoverProgress { blocks, bytes: blocks * 512, in_flight };
+        let mut mover = Mover::default();
+        mover.note(at(0), progress(1000, 0));
+        assert_eq!(mover.time_for(8), None, "nothing was moved yet");
+        assert_eq!(mover.time_for(0), Some(Duration::ZERO));
+        // Nothing to do: that time does not count.
+        mover.note(at(50), progress(1000, 0));
+        mover.accept(at(100), 4);
+        mover.accept(at(150), 4);
+        mover.note(at(200), progress(1000, 8));
+        // Whether a round is open makes no difference.
+        mover.note(at(900), progress(1008, 0));
+        assert_eq!(mover.time_for(8), Some(Duration::from_micros(800)));
+        mover.note(at(5000), progress(1008, 0));
+        assert_eq!(mover.time_for(4), Some(Duration::from_micros(400)));
     }
 }

@@ -166,6 +166,8 @@ pub struct SourceHalf<'a, 's, M, H> {
     cut: bool,
     recovery: Recovery,
     restarts: u32,
+    /// Entries that may have been in the queue when the last round ended and have not been read.
+    unread: u32,
 
     dirty: DirtySet<'a, 's>,
     baseline: Baseline,
@@ -247,6 +249,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             cut: false,
             recovery: Recovery::None,
             restarts: 0,
+            unread: 0,
             dirty,
             baseline: Baseline::new(),
             mover: Mover::default(),

@@ -355,6 +355,23 @@ fn r14_not_converging_is_forced_or_refused_and_said() {
 }
 
 #[test]
+fn r14_what_the_log_already_says_counts_before_the_rest_is_called_small() {
+    // After the baseline the queue is full, and one poll reads one entry of it.
+    let arenas = arenas();
+    let mut bench = Bench::new(&arenas);
+    bench.write_every = 0;
+    bench.options.batch = 1;
+    bench.options.queue.entries = 64;
+    bench.burst_at = Some(MigrationStep::DeltaRounds);
+    bench.options.stop_time_limit = Duration::from_micros(5);
+    let ran = bench.run();
+    bench.assert_migrated(&ran);
+    assert_eq!(ran.summary.convergence, Some(Convergence::Reached));
+    let delta = bench.rounds.get(1).expect("a round");
+    assert_eq!((delta.blocks, ran.summary.rounds), (40, 3), "{:?}", bench.rounds);
+}
+
+#[test]
 fn r17_formats_match_by_value_and_each_side_gets_its_own_index() {
     let arenas = arenas();
     let mut bench = Bench::new(&arenas);
