@@ -7,9 +7,10 @@
 //! than asked for: scattered regions are then mapped piece by piece, and contiguous ones refused.
 //!
 //! Memory goes back only when the core has proof that the device let go. What is left when an arena is dropped, or cannot
-//! be unmapped, stays mapped and set aside: the device may still reach it.
+//! be unmapped, stays mapped and set aside: the device may still reach it. [`PciArena::lost`] tells how much the firmware
+//! did not take back.
 
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 
 use nvme_core::dma::{Direction, DmaError, DmaRegion, Layout, Pool};
@@ -48,8 +49,6 @@ struct Piece {
     /// First byte of the mapping, counted from that of the region.
     start: usize,
     mapping: Mapping,
-    /// The region was given back and could not be unmapped.
-    lost: bool,
 }
 
 /// See the [module](self). It serves one function and is for one thread.
@@ -57,6 +56,7 @@ struct Piece {
 pub struct PciArena<'p, 's> {
     io: &'p PciIo,
     slots: RefCell<&'s mut [ArenaSlot]>,
+    lost: Cell<usize>,
 }
 
 /// What is to be described as a region.
@@ -72,7 +72,7 @@ impl<'p, 's> PciArena<'p, 's> {
     /// regions.
     #[must_use]
     pub const fn new(io: &'p PciIo, slots: &'s mut [ArenaSlot]) -> Self {
-        Self { io, slots: RefCell::new(slots) }
+        Self { io, slots: RefCell::new(slots), lost: Cell::new(0) }
     }
 
     /// The function.
@@ -84,17 +84,28 @@ impl<'p, 's> PciArena<'p, 's> {
     /// Mappings of regions that were handed out and not released.
     #[must_use]
     pub fn live(&self) -> usize {
-        self.count(|piece| !piece.lost)
+        self.slots.borrow().iter().filter(|slot| slot.0.is_some()).count()
     }
 
-    /// Mappings of released regions that the firmware did not take back. Their memory is leaked.
+    /// Pages of 4,096 bytes of regions that were handed out and not released. Behind a session they are those that its
+    /// controller may still reach.
     #[must_use]
-    pub fn lost(&self) -> usize {
-        self.count(|piece| piece.lost)
+    pub fn held(&self) -> usize {
+        let slots = self.slots.borrow();
+        // Each region begins with one of its mappings.
+        let first = slots.iter().filter_map(|slot| slot.0.as_ref()).filter(|piece| piece.start == 0);
+        first.fold(0, |pages, piece| pages.saturating_add(piece.buffer.pages))
     }
 
-    fn count(&self, which: impl Fn(&Piece) -> bool) -> usize {
-        self.slots.borrow().iter().filter(|slot| slot.0.as_ref().is_some_and(&which)).count()
+    /// Pages of 4,096 bytes that nobody uses and the firmware did not take back: it did not end a mapping of theirs, or
+    /// did not take the pages themselves. They stay set aside until the machine is reset.
+    #[must_use]
+    pub const fn lost(&self) -> usize {
+        self.lost.get()
+    }
+
+    fn lose(&self, buffer: &SharedBuffer) {
+        self.lost.set(self.lost.get().saturating_add(buffer.pages));
     }
 
     /// Sets memory aside and maps it; in one piece unless `align` is `None`.
@@ -114,16 +125,22 @@ impl<'p, 's> PciArena<'p, 's> {
             return Err(exhausted);
         }
         let buffer = self.io.allocate_buffer(pages).map_err(|_| exhausted)?;
-        self.map(&buffer, len, align).map_err(|error| {
-            // Every mapping that was made has been ended, or the memory is leaked.
-            match error {
-                MapError::Clean(reason) => {
-                    self.free(&buffer);
-                    reason.unwrap_or(exhausted)
-                }
-                MapError::Lost => exhausted,
+        match self.map(&buffer, len, align) {
+            Ok(found) => {
+                // Where a mapping changes how memory is shared (encrypted memory), what was there before is not what is read
+                // behind it.
+                crate::sys::zero(&buffer);
+                Ok(found)
             }
-        })
+            Err(MapError::Clean(reason)) => {
+                self.free(&buffer);
+                Err(reason.unwrap_or(exhausted))
+            }
+            Err(MapError::Lost) => {
+                self.lose(&buffer);
+                Err(exhausted)
+            }
+        }
     }
 
     fn map(&self, buffer: &SharedBuffer, len: usize, align: Option<usize>) -> Result<Found, MapError> {
@@ -202,8 +219,9 @@ impl<'p, 's> PciArena<'p, 's> {
     }
 
     fn free(&self, buffer: &SharedBuffer) {
-        // Memory that the firmware does not take is leaked.
-        let _ = crate::sys::free_unmapped(self.io, buffer);
+        if crate::sys::free_unmapped(self.io, buffer).is_err() {
+            self.lose(buffer);
+        }
     }
 
     fn keep(
@@ -216,24 +234,16 @@ impl<'p, 's> PciArena<'p, 's> {
         let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.iter_mut().find(|slot| slot.0.is_none()) else { return Err(mapping) };
         let buffer = SharedBuffer { start: buffer.start, pages: buffer.pages };
-        slot.0 = Some(Piece { region, buffer, start, mapping, lost: false });
+        slot.0 = Some(Piece { region, buffer, start, mapping });
         Ok(())
     }
 
-    /// Ends the mappings of a region; `false` if some could not be ended.
+    /// Ends the mappings of a region and strikes it from the books; `false` if some could not be ended.
     fn unmap_all(&self, region: Given) -> bool {
         let mut all = true;
         for slot in self.slots.borrow_mut().iter_mut() {
-            if let Some(piece) = &mut slot.0
-                && piece.region == region
-                && !piece.lost
-            {
-                if crate::sys::unmap_unseen(self.io, &piece.mapping).is_ok() {
-                    slot.0 = None;
-                } else {
-                    piece.lost = true;
-                    all = false;
-                }
+            if let Some(piece) = slot.0.take_if(|piece| piece.region == region) {
+                all &= crate::sys::unmap_unseen(self.io, &piece.mapping).is_ok();
             }
         }
         all
@@ -247,12 +257,13 @@ impl<'p, 's> PciArena<'p, 's> {
             .borrow()
             .iter()
             .filter_map(|slot| slot.0.as_ref())
-            .find(|piece| piece.region == region && !piece.lost)
+            .find(|piece| piece.region == region)
             .map(|piece| SharedBuffer { start: piece.buffer.start, pages: piece.buffer.pages });
-        if let Some(buffer) = found
-            && self.unmap_all(region)
-        {
-            self.free(&buffer);
+        if let Some(buffer) = found {
+            match self.unmap_all(region) {
+                true => self.free(&buffer),
+                false => self.lose(&buffer),
+            }
         }
     }
 
@@ -283,7 +294,7 @@ impl<'p, 's> PciArena<'p, 's> {
 enum MapError {
     /// Nothing is mapped.
     Clean(Option<DmaError>),
-    /// Something could not be unmapped: the memory is leaked.
+    /// Something could not be unmapped: the memory stays set aside.
     Lost,
 }
 

@@ -16,7 +16,8 @@ use crate::sys::{PciIo, PciStatus, attributes, peek};
 use crate::takeover::{Class, HandBackError, Takeover, TakeoverError};
 use crate::time::FirmwareTime;
 
-/// Mappings that a session can have: each region is one, and one in pieces as many as the firmware maps it in.
+/// Mappings that a session can have: each region is one, and one in pieces as many as the firmware maps it in. A session has
+/// ten regions at most, and data that find no room here are moved by more and shorter commands.
 const REGIONS: usize = 32;
 
 /// Why nothing, or not all, was done.
@@ -31,6 +32,8 @@ enum Failed {
     Takeover(TakeoverError),
     Command(CommandError),
     Register(RegisterError),
+    /// So many pages stay set aside.
+    Pages(usize),
     HandBack(HandBackError),
 }
 
@@ -45,6 +48,11 @@ impl fmt::Display for Failed {
             Self::Takeover(error) => error.fmt(f),
             Self::Command(error) => error.fmt(f),
             Self::Register(error) => error.fmt(f),
+            Self::Pages(pages) => write!(
+                f,
+                "{pages} pages of 4096 bytes stay set aside: the firmware did not take them back, or the controller may reach \
+                 them; reset the machine to have them again"
+            ),
             Self::HandBack(error) => error.fmt(f),
         }
     }
@@ -58,10 +66,34 @@ impl Failed {
                 Status::INVALID_PARAMETER
             }
             Self::Command(CommandError::Unsupported(_)) => Status::UNSUPPORTED,
-            Self::Takeover(_) | Self::Command(_) | Self::Register(_) | Self::HandBack(_) => {
+            Self::Takeover(_) | Self::Command(_) | Self::Register(_) | Self::Pages(_) | Self::HandBack(_) => {
                 Status::DEVICE_ERROR
             }
         }
+    }
+}
+
+/// Everything that went wrong, in the order in which it did. The first one decides the status.
+struct Failures([Option<Failed>; FAILURES]);
+
+/// What can fail at the same time: a command, and for each of two controllers its memory and its hand-back.
+const FAILURES: usize = 5;
+
+impl Failures {
+    /// None, or all of those that are errors.
+    fn of<const N: usize>(results: [Result<(), Failed>; N]) -> Result<(), Self> {
+        let mut failures = [const { None }; FAILURES];
+        let errors = results.into_iter().filter_map(Result::err);
+        for (place, error) in failures.iter_mut().zip(errors) {
+            *place = Some(error);
+        }
+        if failures.iter().all(Option::is_none) { Ok(()) } else { Err(Self(failures)) }
+    }
+}
+
+impl<E: Into<Failed>> From<E> for Failures {
+    fn from(error: E) -> Self {
+        Self([Some(error.into()), None, None, None, None])
     }
 }
 
@@ -95,18 +127,20 @@ pub fn run<'a>(words: impl Iterator<Item = &'a str>, out: &mut dyn Write) -> Sta
     };
     match dispatch(&words, out) {
         Ok(()) => Status::SUCCESS,
-        Err(failed) => {
-            let _ = writeln!(out, "nvme-lm: {failed}");
-            failed.status()
+        Err(Failures(failures)) => {
+            for failed in failures.iter().flatten() {
+                let _ = writeln!(out, "nvme-lm: {failed}");
+            }
+            failures.iter().flatten().next().map_or(Status::DEVICE_ERROR, Failed::status)
         }
     }
 }
 
-fn dispatch(words: &Words, out: &mut dyn Write) -> Result<(), Failed> {
+fn dispatch(words: &Words, out: &mut dyn Write) -> Result<(), Failures> {
     let namespace = words.namespace;
     match words.request {
         Request::Help => out.write_str(HELP).map_err(Into::into),
-        Request::List => list(out),
+        Request::List => list(out).map_err(Into::into),
         Request::Registers => registers(find(words.controller)?, out),
         Request::Identify => with_session(words, |session| commands::identify(session, out)),
         Request::Read { start, count } => {
@@ -179,14 +213,13 @@ fn list(out: &mut dyn Write) -> Result<(), Failed> {
     printed.map_err(Into::into)
 }
 
-fn registers(handle: Handle, out: &mut dyn Write) -> Result<(), Failed> {
+fn registers(handle: Handle, out: &mut dyn Write) -> Result<(), Failures> {
     let taken = Takeover::open(handle)?;
     let shown = commands::registers(&PciRegisters::new(taken.io()), out).map_err(|error| match error {
         commands::RegistersError::Access(error) => Failed::Register(error),
         commands::RegistersError::Output => Failed::Command(CommandError::Output),
     });
-    let back = taken.hand_back().map_err(Failed::HandBack);
-    shown.and(back)
+    Failures::of([shown, taken.hand_back().map_err(Failed::HandBack)])
 }
 
 type OwnSession<'d, 's> = Session<'d, 's, PciRegisters<'d>, PciArena<'d, 's>, FirmwareTime>;
@@ -195,7 +228,7 @@ type OwnSession<'d, 's> = Session<'d, 's, PciRegisters<'d>, PciArena<'d, 's>, Fi
 fn with_session(
     words: &Words,
     then: impl FnOnce(&mut OwnSession<'_, '_>) -> Result<(), CommandError>,
-) -> Result<(), Failed> {
+) -> Result<(), Failures> {
     let taken = Takeover::open(find(words.controller)?)?;
     let (mut slots, mut storage) = ([const { ArenaSlot::new() }; REGIONS], Storage::new());
     let (registers, time, link) = (PciRegisters::new(taken.io()), FirmwareTime::new(), Link::new());
@@ -207,8 +240,16 @@ fn with_session(
             done.and(session.close().map_err(|error| Failed::Command(error.into())))
         }
     };
-    let back = taken.hand_back().map_err(Failed::HandBack);
-    used.and(back)
+    let pages = taken_back(&arena);
+    Failures::of([used, pages, taken.hand_back().map_err(Failed::HandBack)])
+}
+
+/// Whether the firmware has all memory back.
+fn taken_back(arena: &PciArena<'_, '_>) -> Result<(), Failed> {
+    match arena.lost().saturating_add(arena.held()) {
+        0 => Ok(()),
+        pages => Err(Failed::Pages(pages)),
+    }
 }
 
 /// Bus mastering of a function that somebody else drives; none of a managing controller, which is needed.
@@ -238,7 +279,7 @@ fn migrate(
     functions: [Choice; 2],
     migration: Migration,
     out: &mut dyn Write,
-) -> Result<(), Failed> {
+) -> Result<(), Failures> {
     let [source_manager, dest_manager] = managers;
     let [source, dest] = functions;
     // All of them are found before the first is taken over.
@@ -246,7 +287,7 @@ fn migrate(
     let functions = [find(Some(source))?, find(Some(dest))?];
     let ([one, other], [source, dest]) = (managers, functions);
     if one == other || source == dest {
-        return Err(Failed::Same);
+        return Err(Failed::Same.into());
     }
     let one = Takeover::open(one)?;
     let other = Takeover::open(other)?;
@@ -255,27 +296,39 @@ fn migrate(
     let (source_io, dest_io): (&PciIo, &PciIo) = (&source_io, &dest_io);
     let fence = |handle, io| BusMaster((!managers.contains(handle)).then_some(io));
     let fences: [&dyn Fence; 2] = [&fence(&source, source_io), &fence(&dest, dest_io)];
-    let done = between([&one, &other], fences, &migration, out);
-    let back = one.hand_back().and(other.hand_back()).map_err(Failed::HandBack);
-    done.and(back)
+    let [done, pages, other_pages] = between([&one, &other], fences, &migration, out);
+    let [back, other_back] = [one, other].map(|taken| taken.hand_back().map_err(Failed::HandBack));
+    Failures::of([done, pages, other_pages, back, other_back])
 }
 
+/// How the migration went, and whether all memory of both managing controllers came back.
 fn between(
     [one, other]: [&Takeover; 2],
+    fences: [&dyn Fence; 2],
+    migration: &Migration,
+    out: &mut dyn Write,
+) -> [Result<(), Failed>; 3] {
+    let (mut slots, mut other_slots) =
+        ([const { ArenaSlot::new() }; REGIONS], [const { ArenaSlot::new() }; REGIONS]);
+    let (arena, other_arena) =
+        (PciArena::new(one.io(), &mut slots), PciArena::new(other.io(), &mut other_slots));
+    let done = between_sessions([one, other], [&arena, &other_arena], fences, migration, out);
+    [done, taken_back(&arena), taken_back(&other_arena)]
+}
+
+fn between_sessions(
+    [one, other]: [&Takeover; 2],
+    [arena, other_arena]: [&PciArena<'_, '_>; 2],
     [source, dest]: [&dyn Fence; 2],
     migration: &Migration,
     out: &mut dyn Write,
 ) -> Result<(), Failed> {
     let time = FirmwareTime::new();
-    let (mut slots, mut other_slots) =
-        ([const { ArenaSlot::new() }; REGIONS], [const { ArenaSlot::new() }; REGIONS]);
     let (mut storage, mut other_storage) = (Storage::new(), Storage::new());
     let (link, other_link) = (Link::new(), Link::new());
     let (registers, other_registers) = (PciRegisters::new(one.io()), PciRegisters::new(other.io()));
-    let (arena, other_arena) =
-        (PciArena::new(one.io(), &mut slots), PciArena::new(other.io(), &mut other_slots));
-    let mut from = one.session(&registers, &arena, &link, &mut storage, &time)?;
-    let to = other.session(&other_registers, &other_arena, &other_link, &mut other_storage, &time);
+    let mut from = one.session(&registers, arena, &link, &mut storage, &time)?;
+    let to = other.session(&other_registers, other_arena, &other_link, &mut other_storage, &time);
     let mut to = match to {
         Ok(to) => to,
         Err(error) => {

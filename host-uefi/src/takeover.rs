@@ -75,12 +75,14 @@ impl fmt::Display for Class {
 pub enum TakeoverError {
     /// The handle has no EFI_PCI_IO_PROTOCOL, or somebody has it who does not let go.
     Open(PciStatus),
-    /// The function cannot be asked what it is.
+    /// The function cannot be asked what it is, or who has it.
     Look(PciStatus),
     /// The function is no NVMe controller.
     NotNvme(Class),
     /// Memory space or bus mastering cannot be enabled.
     Enable(PciStatus),
+    /// It was not taken over for this reason, and is not as it was before.
+    NotUndone(PciStatus, HandBackError),
     /// Its registers are not mapped, or not as memory.
     Map(PciStatus),
     /// It was attached before, or registers or memory are another function's.
@@ -96,14 +98,27 @@ impl core::error::Error for TakeoverError {}
 impl fmt::Display for TakeoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open(status) => write!(f, "the firmware does not give the function away: {status}"),
-            Self::Look(status) => write!(f, "the function does not say what it is: {status}"),
+            Self::Open(status) => write!(
+                f,
+                "the firmware does not give the function away: {status}; end who uses it (disconnect in the shell), and try \
+                 again"
+            ),
+            Self::Look(status) => write!(
+                f,
+                "the function does not say what it is, or who has it: {status}; connect its bus again (reconnect -r in the \
+                 shell)"
+            ),
             Self::NotNvme(class) => {
                 write!(f, "a function of class {class} is no NVMe controller: name one of class 010802")
             }
             Self::Enable(status) => {
-                write!(f, "memory space and bus mastering of the function cannot be enabled: {status}")
+                write!(
+                    f,
+                    "memory space and bus mastering of the function cannot be enabled: {status}; see whether its bus gives \
+                     it memory (pci in the shell)"
+                )
             }
+            Self::NotUndone(status, error) => write!(f, "the function is not taken over: {status}; {error}"),
             Self::Map(status) => write!(f, "the registers are not mapped: {status}; reach them by calls"),
             Self::Mismatch => f.write_str(
                 "attached before, or with another function's registers or memory: take it over again",
@@ -117,8 +132,11 @@ impl fmt::Display for TakeoverError {
 /// What did not work when a controller was handed back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandBackError {
-    /// The controller is still enabled: it stays without bus mastering and without a driver, and its memory set aside.
+    /// The controller is not seen to be disabled: it stays without bus mastering and without a driver, and its memory set
+    /// aside.
     StillEnabled,
+    /// As before, and bus mastering cannot be taken from it either.
+    StillMaster(PciStatus),
     /// Its attributes could not be restored.
     Attributes(PciStatus),
     /// No driver of the firmware has taken it.
@@ -134,13 +152,24 @@ impl fmt::Display for HandBackError {
                 "the controller does not let itself be disabled: it stays without access to memory and without a driver; \
                  reset the machine",
             ),
-            Self::Attributes(status) => write!(f, "the function's attributes are not restored: {status}"),
-            Self::Connect(status) => write!(f, "no driver of the firmware takes the controller: {status}"),
+            Self::StillMaster(status) => write!(
+                f,
+                "the controller does not let itself be disabled, nor its access to memory be taken away ({status}): it may \
+                 write to memory that was lent to it, which stays set aside; reset the machine"
+            ),
+            Self::Attributes(status) => write!(
+                f,
+                "the function's attributes are not restored: {status}; connect its bus again (reconnect -r in the shell)"
+            ),
+            Self::Connect(status) => write!(
+                f,
+                "no driver of the firmware takes the controller: {status}; connect it again (connect -r in the shell)"
+            ),
         }
     }
 }
 
-/// A controller that is held exclusively. Dropped, it is handed back.
+/// A controller that is held exclusively. Dropped, it is handed back, and nobody is told how that went.
 #[derive(Debug)]
 pub struct Takeover {
     /// Closed before the driver is connected again: fields are dropped in this order.
@@ -183,7 +212,7 @@ impl Takeover {
     /// driver before: attaching it disables it.
     ///
     /// # Errors
-    /// [`TakeoverError`]; whatever was changed by then is undone.
+    /// [`TakeoverError`]; whatever was changed by then is undone, but with [`TakeoverError::NotUndone`].
     pub fn open(handle: Handle) -> Result<Self, TakeoverError> {
         // Looked at before anything is taken away from its driver.
         let (saved, supported) = {
@@ -196,15 +225,29 @@ impl Takeover {
                 .and_then(|saved| Ok((saved, io.supported_attributes()?)))
                 .map_err(TakeoverError::Look)?
         };
-        // Dropped on the way out, it is connected again.
-        let driver = Driver { handle, wanted: sys::has_driver(handle) };
-        let io = boot::open_protocol_exclusive::<PciIo>(handle)
-            .map_err(|error| TakeoverError::Open(error.status()))?;
+        let wanted = sys::has_driver(handle).map_err(TakeoverError::Look)?;
+        let mut driver = Driver { handle, wanted };
+        let io = match boot::open_protocol_exclusive::<PciIo>(handle) {
+            Ok(io) => io,
+            Err(error) => {
+                let status = error.status();
+                // The driver may be gone all the same; one that is there is not connected twice.
+                driver.wanted = wanted && sys::has_driver(handle) != Ok(true);
+                return Err(match driver.connect() {
+                    Ok(()) => TakeoverError::Open(status),
+                    Err(back) => TakeoverError::NotUndone(status, back),
+                });
+            }
+        };
         let taken = Self { io, driver, saved, attached: Cell::new(false), left: None };
-        // What was enabled is undone when `taken` is dropped.
         let needed = NEEDED | (supported & attributes::DUAL_ADDRESS_CYCLE);
-        taken.io().enable_attributes(needed).map_err(TakeoverError::Enable)?;
-        Ok(taken)
+        match taken.io().enable_attributes(needed) {
+            Ok(()) => Ok(taken),
+            Err(status) => Err(match taken.hand_back() {
+                Ok(()) => TakeoverError::Enable(status),
+                Err(back) => TakeoverError::NotUndone(status, back),
+            }),
+        }
     }
 
     /// The function.
@@ -248,7 +291,8 @@ impl Takeover {
 
     /// Whether the controller uses no memory: it is disabled, or gone.
     fn is_at_rest(io: &PciIo) -> bool {
-        let read = |offset: u32| io.read_mem32(REGISTER_BAR, u64::from(offset));
+        let once = |offset: u32| io.read_mem32(REGISTER_BAR, u64::from(offset));
+        let read = |offset: u32| once(offset).or_else(|_| once(offset));
         let (Ok(cc), Ok(csts)) = (read(CC), read(CSTS)) else { return false };
         let status = ControllerStatus::from_bits(csts);
         status.is_removed() || !status.ready() && !ControllerConfiguration::from_bits(cc).enabled()
@@ -263,9 +307,11 @@ impl Takeover {
         let left = if !self.attached.get() || Self::is_at_rest(&self.io) {
             self.io.set_attributes(self.saved).map_err(HandBackError::Attributes)
         } else {
-            let _ = self.io.disable_attributes(attributes::BUS_MASTER);
             self.driver.wanted = false;
-            Err(HandBackError::StillEnabled)
+            match self.io.disable_attributes(attributes::BUS_MASTER) {
+                Ok(()) => Err(HandBackError::StillEnabled),
+                Err(status) => Err(HandBackError::StillMaster(status)),
+            }
         };
         self.left = Some(left);
         left

@@ -24,8 +24,8 @@ use crate::time::Wait;
 
 /// Words of the map of changes, which lies on the stack of the firmware as all here: each bit stands for as many blocks as are needed.
 const WORDS: usize = 512;
-/// Rounds that are reported; there may be more.
-const ROUNDS: usize = 20;
+/// Rounds that are reported: the first, the last, and those that the options allow in between (16).
+const ROUNDS: usize = 18;
 /// Longest controller state in bytes: two sessions and this fit the stack of 128 KiB that a program has (UEFI 2.10 §2.3). A
 /// longer one makes the migration fail before the source is suspended for good.
 const STATE: usize = 4096;

@@ -60,9 +60,13 @@ impl fmt::Display for CommandError {
         match self {
             Self::Session(error) => error.fmt(f),
             Self::Unsupported(unsupported) => unsupported.fmt(f),
-            Self::Output => f.write_str("the output cannot be written"),
+            Self::Output => f.write_str("the output cannot be written: give a console, or a file with room"),
             Self::BeyondEnd { start, count, blocks } => {
-                write!(f, "{count} blocks from {start} on are no part of a namespace of {blocks} blocks")
+                write!(
+                    f,
+                    "{count} blocks from {start} on are no part of a namespace of {blocks} blocks: name one at least, and none \
+                     behind its end"
+                )
             }
             Self::TargetIsManager(id) => {
                 write!(f, "controller {id} is the managing controller itself: name one that it manages")
@@ -72,8 +76,13 @@ impl fmt::Display for CommandError {
             Self::QueueGone => f.write_str(
                 "the managing controller was reset, and the queue went with it: every block may have changed",
             ),
-            Self::Unlike => f.write_str("the namespaces at source and destination are not of the same size"),
-            Self::NotMigrated => f.write_str("the migration did not complete"),
+            Self::Unlike => f.write_str(
+                "the namespaces at source and destination are not of the same size: name a destination of as many blocks, each as \
+                 long",
+            ),
+            Self::NotMigrated => f.write_str(
+                "the migration did not complete: what was printed says where the guest runs, and what stood against it",
+            ),
         }
     }
 }

@@ -104,8 +104,8 @@ impl fmt::Display for WordError<'_> {
         match self {
             Self::Command(word) => write!(f, "{word} is no command; --help lists them"),
             Self::Word(word) => write!(f, "{word} is not understood; --help lists what there is"),
-            Self::Value(name, word) => write!(f, "{word} is no {name}"),
-            Self::Missing(name) => write!(f, "{name} is missing"),
+            Self::Value(name, word) => write!(f, "{word} is no {name}; --help shows how it is written"),
+            Self::Missing(name) => write!(f, "{name} is missing; --help shows where it belongs"),
         }
     }
 }

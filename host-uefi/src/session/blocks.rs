@@ -2,7 +2,7 @@
 //! Commands of the I/O queue pair: blocks read and written.
 
 use nvme_core::admin::SubmitError;
-use nvme_core::dma::{Direction, DmaArena, Pool, give_back};
+use nvme_core::dma::{Direction, DmaArena, DmaError, Pool, give_back};
 use nvme_core::io::{Buffer, CreateIoQueuePair, CreateOutcome, IoQueueOptions};
 use nvme_core::register::RegisterIo;
 use nvme_core::time::Step;
@@ -188,9 +188,16 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
             };
             return Err(SessionError::Submit("a transfer of one block", error));
         }
-        let bytes = usize::try_from(most.saturating_mul(block)).unwrap_or(usize::MAX);
-        let region = self.arena.allocate_scattered(Pool::Data, bytes, direction)?;
-        Ok((most, Buffer::whole(region)))
+        let mut most = most;
+        loop {
+            let bytes = usize::try_from(most.saturating_mul(block)).unwrap_or(usize::MAX);
+            match self.arena.allocate_scattered(Pool::Data, bytes, direction) {
+                Ok(region) => return Ok((most, Buffer::whole(region))),
+                // Less does as well, by more commands.
+                Err(DmaError::Exhausted { .. }) if most > 1 => most = most.div_ceil(2),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Reads `blocks` blocks from `start` on and calls `each` with their bytes, piece by piece in order.

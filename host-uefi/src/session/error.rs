@@ -54,15 +54,32 @@ impl core::error::Error for SessionError {}
 impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // An arena of the firmware's memory has as much as the firmware, and room for so many mappings as it was made with.
+            Self::Enable(EnableError::Dma(DmaError::Exhausted { bytes, .. }))
+            | Self::Queues(IoQueueError::Dma(DmaError::Exhausted { bytes, .. }))
+            | Self::Memory(DmaError::Exhausted { bytes, .. }) => write!(
+                f,
+                "the firmware sets no {bytes} bytes of device memory aside, or maps them in more pieces than there is room \
+                 for: end other programs, or lend the arena more slots"
+            ),
             Self::Enable(error) => error.fmt(f),
             Self::Fault(fault) => fault.fmt(f),
             Self::Queues(error) => error.fmt(f),
-            Self::NoQueues => f.write_str("the controller grants no I/O queue pair"),
+            Self::NoQueues => {
+                f.write_str("the controller grants no I/O queue pair: reset it, or use another one")
+            }
             Self::Admin(what, error) => write!(f, "{what}: {error}"),
             Self::Submit(what, error) => write!(f, "{what} was not submitted: {error}"),
             Self::Io(what, status) => write!(f, "{what} completed with status {status}"),
-            Self::TimedOut(what) => write!(f, "{what} did not complete in time"),
-            Self::Malformed(what) => write!(f, "{what} returned by the controller is malformed"),
+            Self::TimedOut(what) => {
+                write!(f, "{what} did not complete in time: reset the controller, or give it more time")
+            }
+            Self::Malformed(what) => {
+                write!(
+                    f,
+                    "{what} returned by the controller is malformed: use another controller, or new firmware for it"
+                )
+            }
             Self::Memory(error) => write!(f, "no device memory: {error}"),
             Self::NoBusMastering(status) => write!(
                 f,

@@ -12,7 +12,7 @@ use nvme_core::register::RegisterIo;
 use nvme_core::time::{Instant, Step};
 use nvme_core::wire::CompletionQueueEntry;
 
-use super::{MAX_ADMIN_TRANSFER, NAP, Pair, READY_LIMIT, SessionError, Undeleted};
+use super::{DISABLE_TRIES, MAX_ADMIN_TRANSFER, NAP, Pair, READY_LIMIT, SessionError, Undeleted};
 use crate::time::Wait;
 
 /// Polls a step machine to its end.
@@ -33,7 +33,15 @@ pub(super) fn disable<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     mut disabling: Disabling<'d, 's, R, A>,
     time: &W,
 ) -> Result<Disabled<'d, 's, R, A>, SessionError> {
-    run(time, |now| disabling.poll(now))?;
+    let mut tries = 1_u32;
+    // Nothing else brings memory back: a register that cannot be accessed once is accessed again, from the beginning on.
+    while let Err(fault) = run(time, |now| disabling.poll(now)) {
+        if !matches!(fault, Fault::RegisterAccess(_)) || tries == DISABLE_TRIES {
+            return Err(fault.into());
+        }
+        tries = tries.saturating_add(1);
+        time.sleep(NAP);
+    }
     disabling.finish().map_err(|_| Fault::NotDisabledInTime.into())
 }
 

@@ -42,6 +42,8 @@ const NAP: Duration = Duration::from_micros(20);
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time for a controller to become ready: CAP.TO can state 255 half seconds.
 const READY_LIMIT: Duration = Duration::from_millis(127_500);
+/// How often a disable is begun while registers cannot be accessed.
+const DISABLE_TRIES: u32 = 4;
 /// Controller Data Queues whose memory is kept until the controller is disabled.
 const KEPT: usize = 4;
 
@@ -261,7 +263,8 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
         }
     }
 
-    /// Calls `each` with every active namespace, in order. Ends: each identifier is greater than the one before.
+    /// Calls `each` with every active namespace, in order. Ends: each identifier is greater than the one before. For a
+    /// controller that tells no version (1.1 or older) it is every namespace that there may be.
     ///
     /// # Errors
     /// The controller does not succeed, or a list is none; an error of `each`.
@@ -270,6 +273,14 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
         mut each: impl FnMut(&mut Self, NamespaceId) -> Result<(), E>,
     ) -> Result<(), E> {
         const WHAT: &str = "Identify, Active Namespace ID list";
+        // The list came with version 1.1, and the version itself with 1.2: of older controllers each namespace is asked for.
+        // Both know namespaces 1 to the number of namespaces.
+        if self.identity.version == 0 {
+            for namespace in 1..=self.identity.namespace_count {
+                each(self, NamespaceId::new(namespace))?;
+            }
+            return Ok(());
+        }
         let mut after = NamespaceId::NONE;
         loop {
             let mut page = [0; IDENTIFY_BYTES];
@@ -319,6 +330,8 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
                 }
             }
         }
+        // At least what the specification recommends, and no more than a controller is waited for otherwise: the disable
+        // that follows ends one that states hours.
         let limit = Duration::from_micros(u64::from(identity.rtd3_entry)).max(Duration::from_secs(5));
         let mut down = controller.shutdown(Shutdown::Normal, limit.min(READY_LIMIT), time.now());
         let shut = run(time, |now| down.poll(now));

@@ -19,6 +19,13 @@ pub(crate) fn region(found: Found, len: usize, pool: Pool, direction: Direction)
     unsafe { DmaRegion::from_raw_parts(found.cpu, found.bus, len, pool, direction, found.layout) }
 }
 
+/// Fills memory of the arena that has just been mapped with zeroes.
+pub(crate) fn zero(buffer: &SharedBuffer) {
+    // SAFETY: the only caller is `PciArena::take`, which has set the memory aside and tells of it afterwards: neither the
+    // device, whose address for it nobody knows yet, nor anybody else uses it.
+    unsafe { buffer.zero() }
+}
+
 /// Ends a mapping of the arena.
 pub(crate) fn unmap_unseen(io: &PciIo, mapping: &Mapping) -> Result<(), PciStatus> {
     // SAFETY: the callers are `PciArena`'s: the mapping was never told to anybody, or its region was released, which says
@@ -33,8 +40,8 @@ pub(crate) fn free_unmapped(io: &PciIo, buffer: &SharedBuffer) -> Result<(), Pci
     unsafe { io.free_buffer(buffer) }
 }
 
-// SAFETY: each region is pages that the firmware set aside for it alone, zeroed, mapped as a common buffer for the function
-// that the arena serves, with the address that Map gave; a mapping allows reads and writes, which every direction needs at
+// SAFETY: each region is pages that the firmware set aside for it alone, mapped as a common buffer for the function that the
+// arena serves and zeroed then, with the address that Map gave; a mapping allows reads and writes, which every direction needs at
 // most. Regions are taken back only if they are in the arena's books. A common buffer is coherent (UEFI 2.10 §14.4.6), so
 // that ordering makes writes visible, with a flush for what the device's bridges hold back.
 unsafe impl DmaArena for PciArena<'_, '_> {

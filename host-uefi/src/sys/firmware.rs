@@ -30,8 +30,8 @@ const BY_DRIVER: u32 = 0x10;
 const EXCLUSIVE: u32 = 0x20;
 
 /// Whether one of those who have opened the function is like this: its image, and how it did.
-fn is_opened(handle: Handle, like: impl Fn(*mut c_void, u32) -> bool) -> bool {
-    let Some(table) = uefi::table::system_table_raw() else { return false };
+fn is_opened(handle: Handle, like: impl Fn(*mut c_void, u32) -> bool) -> core::result::Result<bool, Status> {
+    let Some(table) = uefi::table::system_table_raw() else { return Err(Status::NOT_READY) };
     let (mut entries, mut count) = (ptr::null_mut(), 0);
     // SAFETY: the table is the one that the program was started with, and boot services are not left; both places are
     // valid for writes.
@@ -39,7 +39,11 @@ fn is_opened(handle: Handle, like: impl Fn(*mut c_void, u32) -> bool) -> bool {
         let services = (*table.as_ptr()).boot_services;
         ((*services).open_protocol_information)(handle.as_ptr(), &PciIo::GUID, &mut entries, &mut count)
     };
-    let Some(list) = NonNull::new(entries).filter(|_| status == Status::SUCCESS) else { return false };
+    if status != Status::SUCCESS {
+        return Err(status);
+    }
+    // Nobody.
+    let Some(list) = NonNull::new(entries) else { return Ok(false) };
     let found = (0..count).any(|at| {
         // SAFETY: the list has so many entries (guaranteed by the firmware).
         let entry = unsafe { list.add(at).read() };
@@ -47,11 +51,11 @@ fn is_opened(handle: Handle, like: impl Fn(*mut c_void, u32) -> bool) -> bool {
     });
     // SAFETY: the list was made from pool memory for the caller, who gives it back (UEFI 2.10 §7.3).
     let _ = unsafe { boot::free_pool(list.cast()) };
-    found
+    Ok(found)
 }
 
 /// Whether a driver of the firmware manages the function.
-pub(crate) fn has_driver(handle: Handle) -> bool {
+pub(crate) fn has_driver(handle: Handle) -> core::result::Result<bool, Status> {
     is_opened(handle, |_, attributes| attributes & BY_DRIVER != 0)
 }
 
@@ -61,7 +65,7 @@ pub fn leave() -> ! {
     if let Ok(handles) = boot::locate_handle_buffer(SearchType::from_proto::<PciIo>()) {
         for handle in handles.iter().copied() {
             let ours = |agent, attributes| agent == image.as_ptr() && attributes & EXCLUSIVE != 0;
-            if is_opened(handle, ours)
+            if is_opened(handle, ours).unwrap_or(false)
                 && let Ok(io) = peek(handle)
             {
                 let _ = io.disable_attributes(attributes::BUS_MASTER);

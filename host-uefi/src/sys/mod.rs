@@ -9,7 +9,7 @@ mod barrier;
 mod firmware;
 mod pci_io;
 
-pub(crate) use arena::{free_unmapped, region, unmap_unseen};
+pub(crate) use arena::{free_unmapped, region, unmap_unseen, zero};
 pub(crate) use attach::map_registers;
 pub use attach::{ForFunction, OfFunction};
 pub(crate) use barrier::device_barrier;

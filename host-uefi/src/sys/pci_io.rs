@@ -156,6 +156,17 @@ pub struct SharedBuffer {
     pub(crate) pages: usize,
 }
 
+impl SharedBuffer {
+    /// Fills it with zeroes.
+    ///
+    /// # Safety
+    /// It has not been given back, and nobody else uses it.
+    pub(crate) unsafe fn zero(&self) {
+        // SAFETY: so many pages were set aside by AllocateBuffer; the rest is promised by the caller.
+        unsafe { self.start.write_bytes(0, self.pages.saturating_mul(PAGE)) };
+    }
+}
+
 /// A mapping made by Map.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -318,10 +329,12 @@ impl PciIo {
         };
         to_result(status)?;
         let start = NonNull::new(start.cast::<u8>()).ok_or(Status::OUT_OF_RESOURCES)?;
+        let buffer = SharedBuffer { start, pages };
+        // The device sees nothing of what was there before, from its mapping on.
         // SAFETY: so many pages were set aside for this call alone (guaranteed by the firmware); nothing else refers to
         // them yet.
-        unsafe { start.write_bytes(0, pages.saturating_mul(PAGE)) };
-        Ok(SharedBuffer { start, pages })
+        unsafe { buffer.zero() };
+        Ok(buffer)
     }
 
     /// Gives pages back.

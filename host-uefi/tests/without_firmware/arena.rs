@@ -4,6 +4,7 @@
 use nvme_core::dma::{Direction, DmaArena, DmaError, Layout, Pool};
 use nvme_host_uefi::arena::{ArenaSlot, PciArena};
 
+use crate::calls::{Call, Which, refuse, refuse_none};
 use crate::sys::{Manners, PAGE, release};
 use crate::world::Side;
 
@@ -15,13 +16,15 @@ fn regions_are_zeroed_aligned_on_the_bus_and_given_back_whole() {
     let function = side.manager;
     let mut slots = [const { ArenaSlot::new() }; 8];
     let arena = PciArena::new(&function.io, &mut slots);
-    for (name, len, align) in [
-        ("a byte", 1, 1),
-        ("a page", PAGE, PAGE),
-        ("a page and a byte", PAGE + 1, 8),
-        ("aligned to 64 KiB", 3 * PAGE, 16 * PAGE),
-        ("the next one, too", PAGE, 16 * PAGE),
+    for (name, len, align, scrambles) in [
+        ("a byte", 1, 1, false),
+        ("a page", PAGE, PAGE, false),
+        ("a page and a byte", PAGE + 1, 8, false),
+        ("aligned to 64 KiB", 3 * PAGE, 16 * PAGE, false),
+        ("the next one, too", PAGE, 16 * PAGE, false),
+        ("memory that a mapping changes", 3 * PAGE, PAGE, true),
     ] {
+        function.memory.manners.set(Manners { scrambles, ..Manners::default() });
         let region = arena.allocate(Pool::Queues, len, align, BOTH).expect(name);
         assert_eq!(region.bus().get() % align as u64, 0, "{name}");
         assert_eq!((region.len(), region.layout()), (len, Layout::Contiguous), "{name}");
@@ -122,6 +125,39 @@ fn memory_that_may_still_be_reached_is_not_given_back() {
     }
     // Arenas that are gone leave what a device may reach.
     assert_eq!(function.memory.live(), (2, 2));
+}
+
+#[test]
+fn what_the_firmware_does_not_take_back_is_counted() {
+    let shorter = Manners { piece: Some(PAGE), ..Manners::default() };
+    let (unmap, free) = (Call::Unmap, Call::FreeBuffer);
+    // (name, call that fails, manners, pages asked for, in one piece, pages lost, buffers and mappings left)
+    let rows = [
+        ("a mapping", unmap, Manners::default(), 3, true, 3, (1, 1)),
+        ("the second of three mappings", unmap, shorter, 3, false, 3, (1, 1)),
+        ("pages", free, Manners::default(), 3, true, 3, (1, 0)),
+        ("the mapping of what was not given away", unmap, shorter, 2, true, 2, (1, 1)),
+        ("the pages of what was not given away", free, shorter, 2, true, 2, (1, 0)),
+    ];
+    for (name, call, manners, pages, whole, lost, left) in rows {
+        let side = Side::new(9, |_| 0);
+        let function = side.manager;
+        let mut slots = [const { ArenaSlot::new() }; 4];
+        let arena = PciArena::new(&function.io, &mut slots);
+        function.memory.manners.set(manners);
+        refuse(&[(call, Which::Only(if whole { 0 } else { 1 }))]);
+        let found = match whole {
+            true => arena.allocate(Pool::Data, pages * PAGE, PAGE, BOTH),
+            false => arena.allocate_scattered(Pool::Data, pages * PAGE, BOTH),
+        };
+        if let Ok(region) = found {
+            assert_eq!((arena.held(), arena.lost()), (pages, 0), "{name}");
+            release(&arena, region);
+        }
+        assert_eq!(refuse_none(), [1], "{name}");
+        let counted = (arena.live(), arena.held(), arena.lost(), function.memory.live());
+        assert_eq!(counted, (0, 0, lost, left), "{name}");
+    }
 }
 
 #[test]

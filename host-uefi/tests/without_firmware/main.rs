@@ -4,8 +4,10 @@
 //! show, against controllers that have Controller Data Queues and live migration.
 
 mod arena;
+mod calls;
 mod commands;
 mod faults;
 mod late;
+mod refused;
 mod sys;
 mod world;

@@ -19,6 +19,7 @@ use nvme_core::wire::register::DOORBELLS;
 use nvme_host_uefi::sys::{Functions, PciIo, PciIoAccess};
 use uefi::Status;
 
+use crate::calls::{Call, refused};
 use crate::world::Device;
 
 /// Bytes of a page.
@@ -37,6 +38,8 @@ pub(crate) struct Manners {
     pub(crate) keeps_mappings: bool,
     /// Mappings do not begin with a page.
     pub(crate) askew: bool,
+    /// What is in memory is something else once it is mapped, as where memory is encrypted for the processor only.
+    pub(crate) scrambles: bool,
 }
 
 struct Mapped {
@@ -66,6 +69,11 @@ impl BusMemory {
     /// Buffers set aside, and mappings.
     pub(crate) fn live(&self) -> (usize, usize) {
         (self.buffers.borrow().len(), self.mapped.borrow().len())
+    }
+
+    /// Pages set aside.
+    pub(crate) fn pages(&self) -> usize {
+        self.buffers.borrow().iter().map(|(_, layout)| layout.size() / PAGE).sum()
     }
 
     fn resolve(&self, address: BusAddr, len: usize) -> Result<*mut u8, MemoryFault> {
@@ -126,6 +134,8 @@ pub(crate) struct Function {
     /// Rings of the admin submission queue.
     pub(crate) rings: Cell<u32>,
     pub(crate) flushes: Cell<u32>,
+    /// Registers written.
+    pub(crate) written: Cell<u32>,
 }
 
 impl Function {
@@ -156,13 +166,46 @@ impl Function {
         };
         // SAFETY: the functions are called for a `Function`, whose first field this is, and keep to the specification.
         let io = unsafe { PciIo::new(functions) };
-        let (attributes, rings, flushes) = (Cell::new(0), Cell::new(0), Cell::new(0));
-        let function = Box::leak(Box::new(Self { io, device, port, memory, attributes, rings, flushes }));
+        let function = Box::leak(Box::new(Self {
+            io,
+            device,
+            port,
+            memory,
+            attributes: Cell::new(0),
+            rings: Cell::new(0),
+            flushes: Cell::new(0),
+            written: Cell::new(0),
+        }));
         // Calls come with a pointer to the protocol; the whole value is reached by its address.
         ptr::from_mut(function).expose_provenance();
         function
     }
+
+    /// A register as it is, and as it is made, without the firmware.
+    pub(crate) fn register(&self, offset: u32) -> u32 {
+        self.device.borrow().read32(self.port, Offset::new(offset)).expect("a register")
+    }
+
+    pub(crate) fn set_register(&self, offset: u32, value: u32) {
+        self.device.borrow_mut().write32(self.port, Offset::new(offset), value).expect("a register");
+    }
+
+    /// The controller works on.
+    pub(crate) fn work(&self) {
+        self.device.borrow_mut().poll(16);
+    }
 }
+
+/// Ends a function of the firmware that is to fail.
+macro_rules! fail {
+    ($call:ident) => {
+        if let Some(status) = refused(Call::$call) {
+            return status;
+        }
+    };
+}
+
+pub(crate) mod boot;
 
 /// The function that a call is for.
 ///
@@ -181,6 +224,7 @@ unsafe extern "efiapi" fn mem_read(
     count: usize,
     buffer: *mut c_void,
 ) -> Status {
+    fail!(ReadRegister);
     // SAFETY: all functions here are those of a `Function`.
     let function = unsafe { of(this) };
     if (width, bar, count) != (2, 0, 1) {
@@ -202,6 +246,7 @@ unsafe extern "efiapi" fn mem_write(
     count: usize,
     buffer: *mut c_void,
 ) -> Status {
+    fail!(WriteRegister);
     // SAFETY: as in `mem_read`.
     let function = unsafe { of(this) };
     if (width, bar, count) != (2, 0, 1) {
@@ -213,7 +258,10 @@ unsafe extern "efiapi" fn mem_write(
     // SAFETY: the caller has one unit of four bytes there.
     let value = unsafe { buffer.cast::<u32>().read() };
     match function.device.borrow_mut().write32(function.port, Offset::new(offset as u32), value) {
-        Ok(()) => Status::SUCCESS,
+        Ok(()) => {
+            function.written.set(function.written.get() + 1);
+            Status::SUCCESS
+        }
         Err(_) => Status::INVALID_PARAMETER,
     }
 }
@@ -225,6 +273,7 @@ unsafe extern "efiapi" fn config_read(
     count: usize,
     buffer: *mut c_void,
 ) -> Status {
+    fail!(ReadConfiguration);
     let value: u32 = match (width, offset, count) {
         (2, 0, 1) => 0x0010_1B36,
         (2, 8, 1) => 0x0108_0202,
@@ -243,6 +292,7 @@ unsafe extern "efiapi" fn map(
     device: *mut u64,
     mapping: *mut *mut c_void,
 ) -> Status {
+    fail!(Map);
     // SAFETY: as in `mem_read`.
     let memory = unsafe { of(this) }.memory;
     let mut manners = memory.manners.get();
@@ -257,6 +307,9 @@ unsafe extern "efiapi" fn map(
         let at = memory.next.get() + if manners.askew { 8 } else { 0 };
         // A page that belongs to nobody lies between two mappings.
         memory.next.set((at + mapped as u64).next_multiple_of(PAGE as u64) + PAGE as u64);
+        if manners.scrambles {
+            host.cast::<u8>().write_bytes(0x5A, *len);
+        }
         memory.mapped.borrow_mut().push(Mapped { device: at, host: host.cast(), len: mapped });
         *len = mapped;
         *device = at;
@@ -266,6 +319,7 @@ unsafe extern "efiapi" fn map(
 }
 
 unsafe extern "efiapi" fn unmap(this: *mut PciIo, mapping: *mut c_void) -> Status {
+    fail!(Unmap);
     // SAFETY: as in `mem_read`.
     let memory = unsafe { of(this) }.memory;
     if memory.manners.get().keeps_mappings {
@@ -285,6 +339,7 @@ unsafe extern "efiapi" fn allocate_buffer(
     host: *mut *mut c_void,
     _attributes: u64,
 ) -> Status {
+    fail!(AllocateBuffer);
     // SAFETY: as in `mem_read`.
     let memory = unsafe { of(this) }.memory;
     let layout = Layout::from_size_align(pages * PAGE, PAGE).expect("a size");
@@ -303,6 +358,7 @@ unsafe extern "efiapi" fn allocate_buffer(
 }
 
 unsafe extern "efiapi" fn free_buffer(this: *mut PciIo, pages: usize, host: *mut c_void) -> Status {
+    fail!(FreeBuffer);
     // SAFETY: as in `mem_read`.
     let memory = unsafe { of(this) }.memory;
     let mut buffers = memory.buffers.borrow_mut();
@@ -318,6 +374,7 @@ unsafe extern "efiapi" fn free_buffer(this: *mut PciIo, pages: usize, host: *mut
 }
 
 unsafe extern "efiapi" fn flush(this: *mut PciIo) -> Status {
+    fail!(Flush);
     // SAFETY: as in `mem_read`.
     let flushes = &unsafe { of(this) }.flushes;
     flushes.set(flushes.get() + 1);
@@ -330,6 +387,13 @@ unsafe extern "efiapi" fn attributes(
     attributes: u64,
     result: *mut u64,
 ) -> Status {
+    match operation {
+        0 => fail!(GetAttributes),
+        1 => fail!(SetAttributes),
+        2 => fail!(EnableAttributes),
+        3 => fail!(DisableAttributes),
+        _ => fail!(SupportedAttributes),
+    }
     // SAFETY: as in `mem_read`.
     let now = &unsafe { of(this) }.attributes;
     match operation {
@@ -352,6 +416,7 @@ unsafe extern "efiapi" fn get_location(
     device: *mut usize,
     function: *mut usize,
 ) -> Status {
+    fail!(GetLocation);
     // SAFETY: the places are valid (guaranteed by the caller).
     unsafe { (*segment, *bus, *device, *function) = (0, 1, 2, 3) };
     Status::SUCCESS

@@ -115,7 +115,12 @@ pub(crate) struct Side {
 impl Side {
     /// A subsystem whose namespace has blocks of 2^`shift` bytes, each full of what `content` says.
     pub(crate) fn new(shift: u8, content: impl Fn(u64) -> u8) -> Self {
-        let bytes = (0..BLOCKS).flat_map(|lba| vec![content(lba); 1 << shift]).collect();
+        Self::of(shift, BLOCKS, content)
+    }
+
+    /// The same with so many blocks.
+    pub(crate) fn of(shift: u8, blocks: u64, content: impl Fn(u64) -> u8) -> Self {
+        let bytes = (0..blocks).flat_map(|lba| vec![content(lba); 1 << shift]).collect();
         let media = Media { bytes: Rc::new(RefCell::new(bytes)), shift };
         let (manager, guest) = (BusMemory::new(), BusMemory::new());
         let controllers = vec![
