@@ -119,6 +119,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             // Whatever ended it before, a log that was stopped starts like any other.
             if let Some(queue) = self.data_queues.get_mut(slot).and_then(|slot| slot.0.as_mut()) {
                 queue.overflowed = false;
+                if let Some(target) = self.controllers.get_mut(queue.target) {
+                    target.target.counts_as_logged = false;
+                }
             }
             return Ok(());
         }
@@ -149,7 +152,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
     fn begin_log(&mut self, slot: usize) {
         self.set_logging(slot, Logging::On);
         let Some(queue) = self.data_queues.get_mut(slot).and_then(|slot| slot.0.as_mut()) else { return };
-        let silent = queue.overflowed && self.config.quirks.contains(Quirks::NO_FIRST_ENTRY_AFTER_FULL);
+        let counts = self.controllers.get(queue.target).is_some_and(|target| target.target.counts_as_logged);
+        let silent =
+            counts || queue.overflowed && self.config.quirks.contains(Quirks::NO_FIRST_ENTRY_AFTER_FULL);
         queue.overflowed = false;
         // An event that was not reported yet speaks of the log that ended.
         queue.full_event = false;

@@ -43,5 +43,8 @@ bitflags! {
         const QUEUE_SIZE_ROUNDED_DOWN = 1 << 14;
         /// Any head that is not beyond the tail of a queue that has not wrapped is accepted.
         const HEAD_NOT_CHECKED = 1 << 15;
+        /// Once a managing controller was reset, logging counts as active at every controller until it is stopped: a start
+        /// succeeds and posts no first entry.
+        const LOGGING_ACTIVE_AFTER_RESET = 1 << 16;
     }
 }

@@ -5,6 +5,7 @@ use crate::controller::Controller;
 use crate::features::Features;
 use crate::host::{BlockStorage, HostMemory, Interrupts};
 use crate::migration::{Received, Run};
+use crate::quirk::Quirks;
 use crate::registers::{Registers, Shutdown};
 use crate::subsystem::{Port, Subsystem};
 
@@ -70,6 +71,8 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             if controller.dma.tracker.manager() == Some(index) {
                 controller.dma.tracker.stop();
             }
+            controller.target.counts_as_logged |=
+                self.config.quirks.contains(Quirks::LOGGING_ACTIVE_AFTER_RESET);
             if matches!(controller.target.received, Received::Partial { sender, .. } if sender == index) {
                 controller.target.received = Received::Failed;
             }

@@ -56,6 +56,8 @@ pub(crate) struct Target<'s> {
     pub(crate) marker_due: bool,
     /// The data queue (by slot) that its changes are logged to, while logging is on.
     pub(crate) log: Option<usize>,
+    /// Logging counts as active although nothing is logged, which is a quirk.
+    pub(crate) counts_as_logged: bool,
 }
 
 impl<'s> Target<'s> {
@@ -67,6 +69,7 @@ impl<'s> Target<'s> {
             received: Received::None,
             marker_due: false,
             log: None,
+            counts_as_logged: false,
         }
     }
 }

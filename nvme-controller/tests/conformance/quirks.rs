@@ -171,6 +171,21 @@ fn rows() -> Vec<(Quirks, Observe, &'static str, &'static str)> {
             "000b 1:1000+1",
         ),
         (
+            Quirks::LOGGING_ACTIVE_AFTER_RESET,
+            |w| {
+                w.reset(MANAGER);
+                w.create_pair(GUEST, 1, 64);
+                let mut queue = w.create_cdq(MANAGER, GUEST_ID, 16);
+                w.admin(MANAGER, sqe::start_log(queue.id)).ok();
+                w.change_blocks(1);
+                w.admin(MANAGER, sqe::stop_log(queue.id)).ok();
+                w.admin(MANAGER, sqe::start_log(queue.id)).ok();
+                queue.texts().join(", ")
+            },
+            "001b, 000b 1:1000+1, 010b, 001b",
+            "000b 1:1000+1, 010b, 001b",
+        ),
+        (
             Quirks::COPY_NOT_LOGGED,
             |w| {
                 let mut queue = w.logged_guest(16);
