@@ -169,8 +169,8 @@ pub struct MigrateConfig {
     /// I/O commands that the guest completes at least before the migration begins, and as many after it, each waited
     /// for a minute at most.
     pub run_commands: u64,
-    /// After each round that was not cut short the Controller Data Queue is left alone until the guest has completed so
-    /// many I/O commands more, waited for a minute at most.
+    /// After each round, once its data have come over, the Controller Data Queue is left alone until the guest has
+    /// completed so many I/O commands more, waited for a minute at most.
     pub stall_commands: u64,
     /// Where each acknowledged write is logged.
     pub guest_log: Option<PathBuf>,

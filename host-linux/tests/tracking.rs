@@ -386,14 +386,18 @@ fn a_state_goes_into_a_file_and_back() {
 
 #[test]
 fn watching_shows_what_a_guest_changes() {
-    const WATCH: &str =
-        "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --guest-rate 5000 --json";
+    const WATCH: &str = "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --json";
     // Options, entries that end it, whether the queue overflows.
     let rows = [
-        ("contiguous", "--count 300", 300, false),
-        ("over a list", "--count 700 --layout prp-list --entries 600 --head-every 50", 700, false),
-        ("no trigger to speak of", "--count 300 --trigger 100", 300, false),
-        ("as small as can be", "--count 60 --entries 3", 60, true),
+        ("contiguous", "--count 300 --guest-rate 5000", 300, false),
+        (
+            "over a list",
+            "--count 700 --layout prp-list --entries 600 --head-every 50 --guest-rate 1000",
+            700,
+            false,
+        ),
+        ("no trigger to speak of", "--count 300 --trigger 100 --guest-rate 5000", 300, false),
+        ("as small as can be", "--count 60 --entries 3 --guest-rate 5000", 60, true),
     ];
     for (name, options, count, overflows) in rows {
         let line = format!("{WATCH} {options}");

@@ -71,6 +71,7 @@ impl Run {
                 ("--read-percent", "20"),
                 ("--run-before", "150ms"),
                 ("--run-after", "400ms"),
+                ("--run-commands", "100"),
                 ("--seed", &SEED.to_string()),
                 ("--at-stop", ": > \"$STOP\""),
             ],

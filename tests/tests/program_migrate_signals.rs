@@ -143,7 +143,8 @@ fn interrupt(name: &str, folder: &Path, place: &dyn Place, mark: Mark, signal: &
     options.extend(["--run-before", before, "--run-after", after, "--guest-log", &shown].map(str::to_owned));
     let more = match mark {
         Mark::Guest => vec![],
-        Mark::Copied => vec!["--stall-commands".into(), "1000000000".into()],
+        // No overflow may cut the round short after which it waits.
+        Mark::Copied => ["--stall-commands", "1000000000", "--write-rate", "100"].map(str::to_owned).to_vec(),
         Mark::AtStop => vec!["--at-stop".into(), at_stop("; while [ -e 'ALIVE' ]; do sleep 0.05; done")],
         Mark::RunsOn => vec!["--at-stop".into(), at_stop("")],
     };

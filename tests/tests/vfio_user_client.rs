@@ -111,6 +111,14 @@ struct Rogue {
     thread: JoinHandle<Vec<Arrived>>,
 }
 
+/// For a reply that comes, on a busy machine.
+const PATIENT: Duration = Duration::from_secs(60);
+
+/// For the row of this name: what is never answered is not waited for so long.
+fn patience(name: &str) -> Duration {
+    if name == "never answers" { Duration::from_secs(4) } else { PATIENT }
+}
+
 impl Rogue {
     fn start(at: Command, wrong: Wrong, armed: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -124,9 +132,8 @@ impl Rogue {
         Self { folder, armed, thread }
     }
 
-    fn connect(&self) -> Result<RemoteController, Error> {
-        // Long enough for a busy machine; only the rows in which nothing is answered wait for it.
-        let options = ConnectOptions { timeout: Duration::from_secs(4), ..ConnectOptions::default() };
+    fn connect(&self, timeout: Duration) -> Result<RemoteController, Error> {
+        let options = ConnectOptions { timeout, ..ConnectOptions::default() };
         RemoteController::connect(&self.folder.path().join("socket"), &options)
     }
 
@@ -403,7 +410,7 @@ fn what_is_wrong_while_connecting_is_named() {
     ];
     for (name, at, wrong, expected) in rows {
         let rogue = Rogue::start(at, wrong, true);
-        assert_eq!(rogue.connect().expect_err(name), expected, "{name}");
+        assert_eq!(rogue.connect(patience(name)).expect_err(name), expected, "{name}");
         assert!(!expected.to_string().is_empty(), "{name}");
         rogue.heard();
     }
@@ -642,7 +649,7 @@ fn what_is_wrong_in_use_is_named_and_ends_the_connection_if_it_breaks_the_protoc
     ];
     for (name, at, wrong, used, expected) in rows {
         let rogue = Rogue::start(at, wrong, false);
-        let controller = rogue.connect().expect(name);
+        let controller = rogue.connect(patience(name)).expect(name);
         rogue.armed.store(true, Ordering::Release);
         let mut found = used(&controller).expect_err(name);
         rogue.armed.store(false, Ordering::Release);
@@ -674,7 +681,7 @@ fn a_refused_register_access_is_an_error_of_that_access() {
         reply.header.error = 22;
     };
     let rogue = Rogue::start(Command::REGION_READ, refuse, false);
-    let controller = rogue.connect().expect("connected");
+    let controller = rogue.connect(PATIENT).expect("connected");
     rogue.armed.store(true, Ordering::Release);
     let refused = Error::Refused(Command::REGION_READ, 22);
     assert_eq!(controller.read32(Offset::CSTS), Err(refused));
@@ -707,7 +714,7 @@ fn commands_of_the_server_are_refused_and_the_reply_is_found_behind_them() {
         .concat();
     };
     let rogue = Rogue::start(Command::DEVICE_RESET, ask, true);
-    let controller = rogue.connect().expect("connected");
+    let controller = rogue.connect(PATIENT).expect("connected");
     assert_eq!(controller.reset(), Ok(()));
     drop(controller);
     let heard = rogue.heard();
@@ -723,7 +730,7 @@ fn commands_of_the_server_are_refused_and_the_reply_is_found_behind_them() {
 fn what_was_set_while_attaching_is_cleared_while_detaching() {
     let nothing: Wrong = |_, _| {};
     let rogue = Rogue::start(Command::VERSION, nothing, false);
-    let controller = rogue.connect().expect("connected");
+    let controller = rogue.connect(PATIENT).expect("connected");
     assert!(controller.maps_doorbells());
     let space = space();
     let mapped = controller.map(&space).expect("mapped");
@@ -768,7 +775,7 @@ fn memory_that_could_not_all_be_mapped_is_not_mapped_at_all() {
         }
     };
     let rogue = Rogue::start(Command::DMA_MAP, refuse_third, true);
-    let controller = rogue.connect().expect("connected");
+    let controller = rogue.connect(PATIENT).expect("connected");
     assert_eq!(controller.map(&space()).expect_err("refused"), Error::Refused(Command::DMA_MAP, 28));
     drop(controller);
     let heard = rogue.heard();

@@ -108,6 +108,11 @@ impl Waiter<'_> {
     }
 }
 
+/// Replies of a server that a busy computer keeps waiting.
+fn patiently() -> ConnectOptions {
+    ConnectOptions { timeout: TIMEOUT, reset_timeout: TIMEOUT, ..ConnectOptions::default() }
+}
+
 /// Drives function `index` from attaching to detaching; `during` happens while it is ready.
 fn drive(
     serving: &Serving,
@@ -151,7 +156,7 @@ fn identify(
 fn a_driver_brings_both_controllers_up_by_interrupts_and_reads_what_it_has_written() {
     let serving = Serving::start(pair, ServeOptions::default());
     for map_doorbells in [true, false] {
-        let options = ConnectOptions { map_doorbells, ..ConnectOptions::default() };
+        let options = ConnectOptions { map_doorbells, ..patiently() };
         for (index, id) in [MANAGER, TRACKED].into_iter().enumerate() {
             drive(&serving, index, &options, |waiter, mut ready, arena, controller| {
                 assert_eq!(controller.maps_doorbells(), map_doorbells);
@@ -235,7 +240,7 @@ fn write_and_read(
 fn a_server_that_goes_away_is_a_controller_that_was_removed() {
     let mut serving = Serving::start(pair, ServeOptions::default());
     let path = serving.path(0);
-    let controller = RemoteController::connect(&path, &ConnectOptions::default()).expect("connected");
+    let controller = RemoteController::connect(&path, &patiently()).expect("connected");
     let space = space();
     let _mapped = controller.map(&space).expect("mapped");
     let vectors = controller.enable_interrupts(1).expect("vectors");
@@ -256,7 +261,7 @@ fn a_server_that_goes_away_is_a_controller_that_was_removed() {
 #[test]
 fn the_second_client_finds_nothing_of_the_first() {
     let serving = Serving::start(pair, ServeOptions::default());
-    let options = ConnectOptions::default();
+    let options = patiently();
     for round in 0..3 {
         drive(&serving, 1, &options, |waiter, mut ready, arena, controller| {
             identify(waiter, &mut ready, arena);
@@ -281,7 +286,7 @@ type TakeAway = fn(&RemoteController, &AddressSpace);
 #[test]
 fn a_controller_without_bus_master_or_memory_fails_and_its_server_does_not() {
     let serving = Serving::start(pair, ServeOptions::default());
-    let options = ConnectOptions::default();
+    let options = patiently();
     let rows: [(&str, TakeAway); 2] = [
         ("no bus master", |controller, _| {
             controller.write_region(CONFIGURATION, 4, &[2, 4]).expect("command register");

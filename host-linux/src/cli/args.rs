@@ -292,8 +292,8 @@ pub struct MigrateArgs {
     /// Stop the guest once the rest is expected to take no longer than this.
     #[arg(long, value_name = "TIME", default_value = "300ms", value_parser = values::stop_time, help_heading = "Migration")]
     stop_time_limit: Duration,
-    /// Do nothing after each round that was not cut short, as a busy host would, until the guest has completed so many
-    /// I/O commands more: its changes wait in the Controller Data Queue, or overflow it.
+    /// Do nothing after each round, as a busy host would, until the guest has completed so many I/O commands more: its
+    /// changes wait in the Controller Data Queue, or overflow it.
     #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", help_heading = "Migration")]
     stall_commands: u64,
     #[arg(long, hide_short_help = true, value_name = "STEP", value_parser = values::cancel_after, help = values::cancel_after_help(), help_heading = "Migration")]

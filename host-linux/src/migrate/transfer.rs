@@ -509,17 +509,19 @@ impl Bench {
                 interrupted_in = Some(current);
             }
             let rounds_made = migrator.summary().rounds;
-            if config.stall_commands > 0 && current == MigrationStep::DeltaRounds && stalls < rounds_made {
+            // A round that an overflow cut short leaves data on their way: they would come over in no time.
+            let stalls_now = config.stall_commands > 0
+                && current == MigrationStep::DeltaRounds
+                && stalls < rounds_made
+                && mover.is_idle();
+            if stalls_now {
                 stalls = rounds_made;
-                // A round that an overflow cut short leaves data on their way: they would come over in no time.
-                if mover.is_idle() {
-                    let begun = std::time::Instant::now();
-                    if let Some(guest) = &self.guest {
-                        let_run(guest, Duration::ZERO, config.stall_commands, &**observer.borrow());
-                    }
-                    // What nobody looked after must not be given up for it.
-                    waiter.clock = waiter.clock.behind(begun.elapsed());
+                let begun = std::time::Instant::now();
+                if let Some(guest) = &self.guest {
+                    let_run(guest, Duration::ZERO, config.stall_commands, &**observer.borrow());
                 }
+                // What nobody looked after must not be given up for it.
+                waiter.clock = waiter.clock.behind(begun.elapsed());
             }
             if self.guest.as_ref().is_some_and(Guest::has_failed) {
                 let _ = migrator.cancel();

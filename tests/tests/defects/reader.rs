@@ -97,7 +97,7 @@ fn defect_no_read_barrier_between_phase_and_payload() {
                     if wrong.load(Ordering::Relaxed) {
                         return;
                     }
-                    std::hint::spin_loop();
+                    std::thread::yield_now();
                 }
                 let id = CommandId::new(n as u16);
                 let entry = CompletionQueueEntry::new(QueueId::new(1), 0, id, Status::SUCCESS)
@@ -110,7 +110,7 @@ fn defect_no_read_barrier_between_phase_and_payload() {
         let mut n = 0;
         while n < COUNT && !wrong.load(Ordering::Relaxed) {
             let Some(entry) = ring.pop(space) else {
-                std::hint::spin_loop();
+                std::thread::yield_now();
                 continue;
             };
             // The other thread ends before this one fails.

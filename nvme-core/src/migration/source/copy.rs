@@ -32,6 +32,9 @@ pub(super) struct Mover {
     moving: Duration,
     /// Until when `moving` counts, if the mover has work.
     busy: Option<Instant>,
+    /// Something was accepted since the mover was last asked: one that has moved it by then took time as well, which
+    /// counts until the look after.
+    fresh: bool,
     /// Blocks and bytes that the rounds made so far have reported.
     reported: (u64, u64),
 }
@@ -64,12 +67,14 @@ impl Mover {
         if let Some(since) = self.busy.take() {
             self.moving = self.moving.saturating_add(now.since(since));
         }
-        self.busy = (progress.in_flight > 0).then_some(now);
+        let fresh = core::mem::take(&mut self.fresh);
+        self.busy = (fresh || !self.is_idle()).then_some(now);
     }
 
     fn accept(&mut self, now: Instant, blocks: u64) {
         self.accepted = self.accepted.saturating_add(blocks);
         self.busy.get_or_insert(now);
+        self.fresh = true;
     }
 
     /// How long so many blocks would take at the pace so far; `None` if there is no pace yet.
@@ -322,7 +327,10 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             }
         }
         let Some(round) = self.round else {
-            if !empty && self.unread > 0 {
+            if empty {
+                self.unread = 0;
+            }
+            if self.unread > 0 {
                 self.unread = self.unread.saturating_sub(self.options.batch.max(1));
                 return Ok(Advance::Again);
             }
@@ -494,5 +502,20 @@ mod tests {
         assert_eq!(mover.time_for(8), Some(Duration::from_micros(800)));
         mover.note(at(5000), progress(1008, 0));
         assert_eq!(mover.time_for(4), Some(Duration::from_micros(400)));
+    }
+
+    #[test]
+    fn r14_a_mover_that_is_always_done_when_asked_has_a_pace_as_well() {
+        let at = Instant::from_micros;
+        let done = |blocks| MoverProgress { blocks, bytes: blocks * 512, in_flight: 0 };
+        let mut mover = Mover::default();
+        mover.note(at(0), done(0));
+        for round in 1..=3 {
+            mover.accept(at(round * 1000), 8);
+            mover.note(at(round * 1000), done(round * 8));
+            mover.note(at(round * 1000 + 300), done(round * 8));
+            mover.note(at(round * 1000 + 900), done(round * 8));
+        }
+        assert_eq!(mover.time_for(24), Some(Duration::from_micros(900)));
     }
 }

@@ -14,6 +14,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use nvme_controller::host::HostMemory;
 use nvme_core::dma::{Direction, DmaArena, DmaRegion, Pool};
@@ -132,7 +133,12 @@ impl VfioUser {
         vectors: u16,
         space: Rc<Space>,
     ) -> Result<Function, nvme_host_linux::vfio_user::Error> {
-        let options = ConnectOptions { map_doorbells: self.share_doorbells, ..ConnectOptions::default() };
+        // Long enough for a busy machine.
+        let options = ConnectOptions {
+            timeout: Duration::from_secs(60),
+            reset_timeout: Duration::from_secs(60),
+            map_doorbells: self.share_doorbells,
+        };
         let controller = Rc::new(RemoteController::connect(&path, &options)?);
         assert_eq!(controller.maps_doorbells(), self.share_doorbells, "doorbells as they were offered");
         assert_eq!(controller.interrupt_vectors(), u32::from(vectors), "all vectors can be told");
