@@ -57,7 +57,20 @@ fn documents(output: &Output) -> Vec<Value> {
 #[test]
 fn each_command_says_what_it_did_and_what_it_undoes() {
     let deleted = "queue 0 was still there: deleted";
-    let rows: [(&str, i32, &[&str], &[&str]); 18] = [
+    let rows: [(&str, i32, &[&str], &[&str]); 20] = [
+        (
+            "track memory embedded:demo --controller 2 --granularity 64K",
+            2,
+            &[],
+            &["--granularity is of what is tracked from now on; give --range or --guest"],
+        ),
+        (
+            // Both fail, and the guest's error is not lost.
+            "track memory embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=3d;status=0/06,opcode=02,controller=2",
+            1,
+            &[],
+            &["Track Memory Changes", "guest: "],
+        ),
         (
             // It was carried out and never answered.
             "suspend embedded:demo --controller 2 --timeout 1s --embedded demo,fault=drop,opcode=41,times=1",
@@ -444,6 +457,25 @@ fn watching_ends_by_itself_and_tells_of_the_end() {
     check("heads refused", &run(&words(stuck)), 1, &words_of_it, &why);
     let strange = "cdq watch embedded:demo/2 --controller 1 --seconds 0";
     check("not announced", &run(&words(strange)), 3, &[], &["bit 11 clear; nothing was sent"]);
+}
+
+#[test]
+fn a_reader_who_has_had_enough_is_no_error() {
+    let text = "identify embedded:demo\nidentify embedded:demo\n";
+    for (name, line) in [("a command", "identify embedded:demo"), ("a script", "script -")] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
+            .args(words(line))
+            .stdin(Stdio::piped())
+            .stdout(writer)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nvme-lm starts");
+        // A command that reads nothing may have ended.
+        let _ = child.stdin.take().expect("a pipe").write_all(text.as_bytes());
+        check(name, &child.wait_with_output().expect("it ends"), 0, &[], &[]);
+    }
 }
 
 /// Starts a watch that goes on until it is told to stop, and reads what it says until changes come.

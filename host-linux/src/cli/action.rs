@@ -124,6 +124,15 @@ impl fmt::Display for CommandError {
 }
 
 impl CommandError {
+    /// Nobody reads standard output any more.
+    fn is_closed_pipe(&self) -> bool {
+        match self {
+            Self::File(what, error) => what == "standard output" && error.kind() == io::ErrorKind::BrokenPipe,
+            Self::Line(_, error) => error.is_closed_pipe(),
+            _ => false,
+        }
+    }
+
     /// The status that the program ends with.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
@@ -510,6 +519,8 @@ pub(crate) fn run(mut action: Box<dyn Action>, connect: &ConnectArgs) -> ExitCod
 pub(crate) fn finish(result: Result<(), CommandError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has had enough, as with head(1).
+        Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Err(error) => complain(error.exit_status(), &error.to_string()),
     }
 }

@@ -181,6 +181,15 @@ impl Action for MemoryArgs {
         targets
     }
 
+    fn prepare(&mut self, _output: &Output) -> Result<(), CommandError> {
+        if self.granularity.is_some() && self.ranges.is_empty() && self.load.guest.is_none() {
+            return Err(CommandError::Input(
+                "--granularity is of what is tracked from now on; give --range or --guest with it".into(),
+            ));
+        }
+        Ok(())
+    }
+
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let device = self.load.guest.as_ref().map(|address| sessions.device(address)).transpose()?;
         let (session, standing) = sessions.standing(&self.tracked.manager, Feature::TrackHostMemory)?;
@@ -188,14 +197,29 @@ impl Action for MemoryArgs {
         let (namespace, identity) = first_namespace(session)?;
         let load = Load::start(&self.load, device, (namespace, &identity), session.timeout())?;
         let until = session.now().after(session.timeout());
-        while load.commands() == 0 && !load.has_failed() && !session.now().has_reached(until) {
+        while load.commands() == 0
+            && !load.has_failed()
+            && !output.is_interrupted()
+            && !session.now().has_reached(until)
+        {
             session.nap();
         }
         let ranges = if self.ranges.is_empty() { in_use(device.space()) } else { self.ranges.clone() };
-        let tracked = self.track(session, standing, ranges, output);
-        let ended = load.finish();
-        tracked?;
-        ended.map(drop)
+        let tracked = match output.is_interrupted() {
+            true => Err(CommandError::Interrupted),
+            false => self.track(session, standing, ranges, output),
+        };
+        match (tracked, load.finish()) {
+            // What the guest met is the likelier cause.
+            (Err(CommandError::Failed(what)), Err(guest)) => {
+                Err(CommandError::Failed(format!("{guest}; and then: {what}")))
+            }
+            (Err(error), Err(guest)) => {
+                output.note(&guest.to_string());
+                Err(error)
+            }
+            (tracked, ended) => tracked.and(ended.map(drop)),
+        }
     }
 }
 
