@@ -165,7 +165,8 @@ pub struct SecondaryConfig {
     pub primary: ControllerId,
     /// Virtual function number, from 1 on, or 0 if it is not a virtual function.
     pub virtual_function: u16,
-    /// Whether it is online from the start, with all its queues and vectors.
+    /// Whether it is online from the start, with all its queues and vectors. Whatever it starts as, a reset of the
+    /// primary controller, of whatever kind, takes it offline.
     pub online: bool,
 }
 

@@ -217,6 +217,11 @@ impl<'s, M: HostMemory> Controller<'s, M> {
             || self.completion_queues.iter().skip(1).any(|slot| slot.0.is_some())
     }
 
+    /// Whether it may be used: a secondary controller that is offline may not.
+    pub(crate) fn is_online(&self) -> bool {
+        self.secondary.is_none_or(|secondary| secondary.online)
+    }
+
     /// Interrupt vectors it may use.
     pub(crate) fn vectors(&self) -> u16 {
         match &self.secondary {

@@ -73,7 +73,8 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             VS => Version::V2_1.bits(),
             INTMS | INTMC => registers.masked,
             CC => registers.cc,
-            CSTS => registers.status().bits(),
+            // All that an offline controller says of itself is that it does not work.
+            CSTS => registers.status().with_fatal(registers.fatal || !controller.is_online()).bits(),
             AQA => registers.aqa,
             ASQ => halves(registers.asq).0,
             ASQ_HIGH => halves(registers.asq).1,
@@ -184,7 +185,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         }
         if !before.enabled() && after & 1 != 0 {
             let config = self.config;
-            let online = controller.secondary.is_none_or(|secondary| secondary.online);
+            let online = controller.is_online();
             let pages = config.min_page_shift..=config.max_page_shift;
             let registers = &controller.registers;
             let good = online && pages.contains(&registers.page_shift()) && registers.supported();

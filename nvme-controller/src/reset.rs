@@ -44,8 +44,34 @@ impl<M: HostMemory> Controller<'_, M> {
 }
 
 impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
-    /// A Controller Level Reset of the controller at `index`, apart from what kind it is.
+    /// A Controller Level Reset of the controller at `index`, apart from what kind it is. The secondary controllers of
+    /// a primary one go offline with it; a shutdown alone leaves them online.
     pub(crate) fn reset_controller(&mut self, index: usize) {
+        self.reset_alone(index);
+        let Some(primary) = self.controllers.get(index).map(|controller| controller.id()) else { return };
+        for target in 0..self.controllers.len() {
+            let governs = self.controllers.get(target).is_some_and(|controller| {
+                controller.secondary.is_some_and(|secondary| secondary.config.primary == primary)
+            });
+            if governs && target != index {
+                self.take_offline(target);
+            }
+        }
+    }
+
+    /// Takes a secondary controller offline: it is reset, as by a host, and its flexible resources are removed.
+    ///
+    /// Whoever else manages its migration keeps the data queue, and sees what a reset of a suspended controller is seen
+    /// by: its suspension, and with it a state that was being received, ends, and its log goes on.
+    pub(crate) fn take_offline(&mut self, index: usize) {
+        self.reset_alone(index);
+        let Some(controller) = self.controllers.get_mut(index) else { return };
+        if let Some(secondary) = &mut controller.secondary {
+            secondary.take_offline();
+        }
+    }
+
+    fn reset_alone(&mut self, index: usize) {
         let write_cache = self.config.volatile_write_cache;
         let Some(controller) = self.controllers.get_mut(index) else { return };
         controller.clear(write_cache);

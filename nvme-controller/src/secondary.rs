@@ -40,6 +40,14 @@ impl Secondary {
         secondary
     }
 
+    /// Goes offline, without any resources.
+    pub(crate) const fn take_offline(&mut self) {
+        self.online = false;
+        self.assigned_queues = 0;
+        self.assigned_vectors = 0;
+        self.apply();
+    }
+
     /// Puts the assigned resources into effect.
     pub(crate) const fn apply(&mut self) {
         self.queues = self.assigned_queues.saturating_sub(1);

@@ -46,12 +46,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
             .ok_or(StatusCode::INVALID_CONTROLLER_IDENTIFIER)?;
         match command.action {
             VirtualizationAction::SECONDARY_OFFLINE => {
-                self.reset_controller(target);
-                let secondary = self.secondary_mut(target)?;
-                secondary.online = false;
-                secondary.assigned_queues = 0;
-                secondary.assigned_vectors = 0;
-                secondary.apply();
+                self.take_offline(target);
                 Ok(Done::Result(0, 0))
             }
             VirtualizationAction::SECONDARY_ASSIGN => {

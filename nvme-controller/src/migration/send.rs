@@ -216,7 +216,7 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let receiver = self.controllers.get(target).ok_or(StatusCode::INTERNAL_ERROR)?;
         // Without a vendor part nothing can enable the target, so its host must have done that.
         let fit = receiver.target.run == Run::Suspended
-            && receiver.secondary.is_none_or(|secondary| secondary.online)
+            && receiver.is_online()
             && (part.vendor_index != 0 || (receiver.registers.ready && !receiver.registers.fatal));
         if !fit {
             return Err(StatusCode::INVALID_CONTROLLER_IDENTIFIER.into());

@@ -15,6 +15,7 @@ mod harness;
 mod hostile_host;
 mod logging_life_cycle;
 mod nvm_commands;
+mod primary_resets;
 mod queue_commands;
 mod quirks;
 mod registers;

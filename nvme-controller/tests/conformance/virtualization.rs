@@ -8,19 +8,19 @@ use crate::harness::sqe::{self, Sqe};
 use crate::harness::status::*;
 use crate::harness::*;
 
-const INVALID_STATE: Code = Code(1, 0x20);
+pub(crate) const INVALID_STATE: Code = Code(1, 0x20);
 const INVALID_NUMBER: Code = Code(1, 0x21);
 const INVALID_RESOURCE: Code = Code(1, 0x22);
 
-const QUEUES: u32 = 0;
-const INTERRUPTS: u32 = 1;
+pub(crate) const QUEUES: u32 = 0;
+pub(crate) const INTERRUPTS: u32 = 1;
 const ALLOCATE: u32 = 1;
 const OFFLINE: u32 = 7;
-const ASSIGN: u32 = 8;
-const ONLINE: u32 = 9;
+pub(crate) const ASSIGN: u32 = 8;
+pub(crate) const ONLINE: u32 = 9;
 
 /// Manager, second manager, and two secondary controllers of the manager: the first online, the second offline.
-fn world() -> World {
+pub(crate) fn world() -> World {
     let mut setup = Setup::new();
     for (index, online) in [(GUEST, true), (OTHER_GUEST, false)] {
         setup.controllers[index].secondary = Some(SecondaryConfig {
@@ -36,14 +36,14 @@ fn world() -> World {
     world
 }
 
-fn manage(world: &mut World, target: u16, action: u32, resource: u32, count: u32) -> Completion {
+pub(crate) fn manage(world: &mut World, target: u16, action: u32, resource: u32, count: u32) -> Completion {
     let command =
         Sqe::new(0x1C).dword(10, (u32::from(target) << 16) | (resource << 8) | action).dword(11, count);
     world.admin(MANAGER, command)
 }
 
 /// Gives the offline controller two queue pairs and two vectors and takes it online.
-fn bring_online(world: &mut World) {
+pub(crate) fn bring_online(world: &mut World) {
     manage(world, OTHER_GUEST_ID, ASSIGN, QUEUES, 3).ok();
     manage(world, OTHER_GUEST_ID, ASSIGN, INTERRUPTS, 2).ok();
     manage(world, OTHER_GUEST_ID, ONLINE, 0, 0).ok();
@@ -118,7 +118,9 @@ fn an_offline_controller_does_not_become_ready() {
     world.settle();
     assert!(!world.is_ready(OTHER_GUEST));
     world.write32(OTHER_GUEST, CC, 0);
+    assert!(world.is_fatal(OTHER_GUEST), "still offline");
     bring_online(&mut world);
+    assert!(!world.is_fatal(OTHER_GUEST));
     world.enable(OTHER_GUEST);
     world.create_pair(OTHER_GUEST, 1, 16);
     world.exec(OTHER_GUEST, 1, sqe::flush(NSID)).ok();
