@@ -100,7 +100,8 @@ pub struct Between {
     pub fence: Option<String>,
     /// Shell command that gives it back if the migration is rolled back after that.
     pub unfence: Option<String>,
-    /// The destination is a secondary controller, to be brought online with these resources by its managing controller.
+    /// The destination is a secondary controller, to be brought online with these resources by its managing controller. A
+    /// source that is one is brought online again in any case, with the resources it had.
     pub virtualization: Option<Resources>,
     /// The destination's identifier, where it has to be told.
     pub destination_id: Option<ControllerId>,

@@ -79,8 +79,8 @@ pub enum RunError {
     Manager(DriverError),
     /// The controller at this address could not be driven.
     Controller(Address, DriverError),
-    /// The destination's controller could not be brought online.
-    Virtualization(VirtualizationError),
+    /// The guest's controller on this side could not be brought online.
+    Virtualization(Side, VirtualizationError),
     /// A file or memory could not be had.
     Io(&'static str, io::Error),
     /// A controller could not be opened.
@@ -97,7 +97,10 @@ impl fmt::Display for RunError {
             Self::Subsystem(error) => write!(f, "subsystem: {error}"),
             Self::Guest(error) => write!(f, "guest: {error}"),
             Self::Manager(error) => write!(f, "managing controller: {error}"),
-            Self::Virtualization(error) => write!(f, "bringing the destination online: {error}"),
+            Self::Virtualization(Side::Source, error) => write!(f, "bringing the source online: {error}"),
+            Self::Virtualization(Side::Destination, error) => {
+                write!(f, "bringing the destination online: {error}")
+            }
             Self::Controller(address, error) => write!(f, "{address}: {error}"),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::Open(error) => error.fmt(f),
@@ -167,6 +170,11 @@ fn run_with(
     let watched = bench.witness.is_some() || bench.compare;
     let comparison = bench.witness.map_or(Ok(transfer.comparison), |witness| witness.finish());
     let (mut verdict, mut statement) = judge(&transfer, watched, &comparison, leftovers);
+    if transfer.source_is_secondary || transfer.destination_is_secondary {
+        statement.push_str(
+            "; secondary controllers go offline with the end of this program, which resets their primary one",
+        );
+    }
     if let (Verdict::MigrationFailed, Some(error)) = (verdict, bench.platform.error()) {
         statement = format!("{statement} (platform: {error})");
     }
@@ -238,8 +246,27 @@ fn judge(
             Some(failure)
         }
         Outcome::Indeterminate { .. } if transfer.was_forced => None,
+        Outcome::SourceStuck { failure, .. } | Outcome::Indeterminate { failure, resume_asked: false }
+            if transfer.source_is_secondary =>
+        {
+            return failed(format!(
+                "{}; the source could not be resumed, and a reset of its managing controller, which ends the suspension, takes \
+                 it offline as a secondary controller; the guest stands still: the source's namespace holds every write \
+                 acknowledged to it",
+                show_failure(failure)
+            ));
+        }
         Outcome::SourceStuck { failure, resume } => {
             return failed(format!("{}; the source could not be resumed: {resume}", show_failure(failure)));
+        }
+        Outcome::Indeterminate { failure, resume_asked: true }
+            if transfer.destination_is_secondary && transfer.bring_down_error.is_none() =>
+        {
+            return failed(format!(
+                "{}; whether the destination ran is unknown: a reset of its managing controller took it offline as a secondary \
+                 controller; the guest stands still: the source holds every write acknowledged to it, so start it again there",
+                show_failure(failure)
+            ));
         }
         Outcome::Indeterminate { failure, .. } => {
             return failed(format!(

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use nvme_controller::SecondaryConfig;
+use nvme_host_linux::journal::Side;
 use nvme_host_linux::report::{Report, Verdict};
 use nvme_host_linux::vfio_user::server::ServeOptions;
 use nvme_tests::conformance::backend::Topology;
@@ -402,5 +403,64 @@ fn a_secondary_controller_is_brought_online_before_it_takes_a_guest() {
         assert_eq!(report.verdict, Verdict::Verified, "{name}: {}", report.statement);
         assert_eq!(report.comparison.map(|comparison| comparison.equal), Some(BLOCKS), "{name}");
         assert!(report.guest.commands_after >= 200, "{name}: {:?}", report.guest);
+    }
+}
+
+/// A side whose guest's controller is a secondary one of the managing one, online until that is reset or left.
+fn secondary_side() -> Serving {
+    let topology = || {
+        let mut topology = migration_side(BLOCKS);
+        let primary = topology.controllers[0].id;
+        topology.controllers[1].secondary =
+            Some(SecondaryConfig { primary, virtual_function: 1, online: true });
+        topology
+    };
+    Serving::start(topology, ServeOptions::default())
+}
+
+#[test]
+fn a_guest_on_a_secondary_controller_has_its_primary_one_until_it_ends() {
+    let good = ["--embedded", "b,size=8M", "--compare"].map(str::to_owned);
+    // Name, more options, exit status, where the guest runs on.
+    let rows = [
+        ("migrated", &[] as &[&str], 0, Side::Destination),
+        ("rolled back", &["--at-stop", "exit 9"], 1, Side::Source),
+    ];
+    for (name, more, status, side) in rows {
+        let server = secondary_side();
+        let [manager, source] = [socket(&server.path(0)), socket(&server.path(1))];
+        let sides = sides([&manager, &source], ["embedded:b/1", "embedded:b/2"]);
+        let more: Vec<_> = more.iter().map(|one| (*one).to_owned()).collect();
+        let output = run(&[&sides[..], &good[..], &more[..]].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{name}: {said}");
+        let report: Report =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{name}: {said}"));
+        assert_eq!(report.guest_runs_on, side, "{name}: {}", report.statement);
+        assert_eq!(report.guest.error, None, "{name}: {}", report.statement);
+        assert!(report.guest.commands_after >= 200, "{name}: {:?}", report.guest);
+        assert!(
+            report.statement.contains("go offline with the end of this program"),
+            "{name}: {}",
+            report.statement
+        );
+    }
+}
+
+#[test]
+fn a_secondary_controller_of_somebody_else_is_refused() {
+    for of_source in [true, false] {
+        let server = secondary_side();
+        let manager = socket(&server.path(0));
+        let other = "embedded:b/1".to_owned();
+        let (source, destination) = if of_source { (manager, other) } else { (other, manager) };
+        let arguments = format!(
+            "--source-manager {source} --source-controller 2 --fence true --unfence true --dest-manager {destination} \
+             --dest-controller 2 --dest-fence true --embedded b,size=8M --yes"
+        );
+        let output = run(&arguments.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "source {of_source}: {said}");
+        assert!(said.contains("not its primary one"), "source {of_source}: {said}");
     }
 }

@@ -41,7 +41,8 @@ pub(crate) struct BetweenArgs {
     #[arg(long, hide_short_help = true, value_name = "ID", default_value = "1", value_parser = values::number::<u32>)]
     namespace: u32,
     /// Bring the destination online first, as a secondary controller of its managing one: offline, resources assigned,
-    /// reset, online. --dest-controller is needed beside --dest unless that is a virtual function.
+    /// reset, online. --dest-controller is needed beside --dest unless that is a virtual function. It goes offline again
+    /// when this program ends, which resets the managing one.
     #[arg(long, hide_short_help = true, requires = "dest")]
     virtualization: bool,
     /// Queue pairs that it gets, the admin queue pair included [default: as many as the guest uses].

@@ -12,8 +12,8 @@ use nvme_controller::fault::{FaultSlot, FaultTable, HeldSlot};
 use nvme_controller::host::{HostMemory, Interrupts, MemoryFault};
 use nvme_controller::{
     CommandSlot, CompletionQueueSlot, ConfigError, Controller, ControllerConfig, ControllerStorage,
-    DataQueueSlot, ErrorSlot, EventSlot, ManagerConfig, Namespace, Port, Quirks, Role, SubmissionQueueSlot,
-    Subsystem, SubsystemConfig, SubsystemStorage, TrackedRange, state_bytes,
+    DataQueueSlot, ErrorSlot, EventSlot, ManagerConfig, Namespace, Port, Quirks, Role, SecondaryConfig,
+    SubmissionQueueSlot, Subsystem, SubsystemConfig, SubsystemStorage, TrackedRange, state_bytes,
 };
 use nvme_core::register::Offset;
 use nvme_core::wire::{BusAddr, CommandId, ControllerId, NamespaceId};
@@ -48,6 +48,9 @@ pub enum ControllerRole {
     Managing,
     /// Belongs to a guest.
     Migratable,
+    /// Belongs to a guest, and is a secondary controller, online from the start, of this one: it goes offline when that is
+    /// reset.
+    Secondary(ControllerId),
 }
 
 /// One controller of an embedded subsystem.
@@ -202,7 +205,7 @@ struct Capacity {
 impl Capacity {
     fn new(setup: &ControllerSetup) -> Self {
         let queues = usize::from(setup.io_queues) + 1;
-        let migratable = setup.role == ControllerRole::Migratable;
+        let migratable = setup.role != ControllerRole::Managing;
         let when_migratable = |count: usize| if migratable { count } else { 0 };
         Self {
             submission_queues: (0..queues).map(|_| SubmissionQueueSlot::new()).collect(),
@@ -235,6 +238,10 @@ impl Capacity {
 fn controller_config(setup: &ControllerSetup) -> ControllerConfig {
     match setup.role {
         ControllerRole::Migratable => ControllerConfig::migratable(setup.id),
+        ControllerRole::Secondary(primary) => ControllerConfig {
+            secondary: Some(SecondaryConfig { primary, virtual_function: 0, online: true }),
+            ..ControllerConfig::migratable(setup.id)
+        },
         ControllerRole::Managing => {
             // A queue of scattered pages may be as long as a contiguous one.
             let limits = ManagerConfig {

@@ -212,6 +212,9 @@ pub(super) struct Bench {
     pub(super) witness: Option<Arc<Witness>>,
     /// The destination's controller has to be brought online first, with these resources.
     pub(super) virtualization: Option<Resources>,
+    /// The source's controller is a secondary one, too: it went offline with its primary one, the managing controller, and has
+    /// to be brought online again, with these resources.
+    pub(super) source_virtualization: Option<Resources>,
     /// How the data gets to the destination.
     pub(super) data: DataPath,
     /// Compare both sides at the stop.
@@ -224,6 +227,16 @@ pub(super) struct Bench {
 impl Bench {
     /// Fills the source if it is in memory, and starts both subsystems.
     pub(super) fn start(config: &MigrateConfig, inputs: &Inputs, limits: Limits) -> Result<Self, RunError> {
+        Self::start_as(config, inputs, limits, [ControllerRole::Migratable; 2])
+    }
+
+    /// As [`start`](Self::start); the guest's controllers, the source's first, have these roles.
+    pub(super) fn start_as(
+        config: &MigrateConfig,
+        inputs: &Inputs,
+        limits: Limits,
+        [source_role, destination_role]: [ControllerRole; 2],
+    ) -> Result<Self, RunError> {
         let in_memory = matches!(config.namespaces, Namespaces::Memory { .. });
         if in_memory {
             fill(&inputs.source, inputs.size, config.block_size, config.seed)
@@ -250,7 +263,7 @@ impl Bench {
             config.block_size,
             blocks,
         ));
-        let subsystem = |name: &str, side, id, manager: &Arc<AddressSpace>, namespace| {
+        let subsystem = |name: &str, side, (id, role), manager: &Arc<AddressSpace>, namespace| {
             let controller =
                 |id, role, io_queues, memory: &Arc<AddressSpace>, signal: &Arc<Signal>| ControllerSetup {
                     id,
@@ -269,15 +282,16 @@ impl Bench {
                 quirks: nvme_controller::Quirks::empty(),
                 controllers: vec![
                     controller(MANAGER, ControllerRole::Managing, 1, manager, &managers),
-                    controller(id, ControllerRole::Migratable, config.io_queues, &memory.guest, &interrupts),
+                    controller(id, role, config.io_queues, &memory.guest, &interrupts),
                 ],
             }
         };
-        let source = subsystem("source", Side::Source, SOURCE, &memory.source, &inputs.source);
+        let migrating = (SOURCE, source_role);
+        let source = subsystem("source", Side::Source, migrating, &memory.source, &inputs.source);
         let destination = subsystem(
             "destination",
             Side::Destination,
-            DESTINATION,
+            (DESTINATION, destination_role),
             &memory.destination,
             &inputs.destination,
         );
@@ -357,6 +371,7 @@ impl Bench {
             platform,
             witness: Some(witness),
             virtualization: None,
+            source_virtualization: None,
             data: DataPath::Copy,
             compare: false,
             journal,

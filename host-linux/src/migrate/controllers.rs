@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use nvme_core::migration::Quirks;
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
-use nvme_core::wire::identify::{ControllerIdentity, SupportedControllerStateFormats};
+use nvme_core::wire::identify::{
+    ControllerIdentity, OptionalAdminCommands, SecondaryController, SupportedControllerStateFormats,
+};
 use nvme_core::wire::{AdminOpcode, ControllerId};
 
 use super::RunError;
@@ -27,7 +29,7 @@ use crate::platform::{Hooks, HostPlatform};
 use crate::session::{Session, Storage};
 use crate::sync::{RunToken, Signal};
 use crate::vfio::Sysfs;
-use crate::virtualization::{self, Which};
+use crate::virtualization::{self, Resources, VirtualizationError, Which};
 
 /// What was found out about the namespace: blocks, and bytes in one.
 type Shape = (u64, u32);
@@ -67,6 +69,10 @@ struct Found {
     shape: Shape,
     /// Its Supported Controller State Formats; none if it does not show them.
     formats: Option<Vec<u8>>,
+    /// The list of its secondary controllers; none if it is no primary one, or does not show them.
+    secondaries: Option<Vec<u8>>,
+    /// The entry of the controller that migrates in that list.
+    secondary: Option<SecondaryController>,
 }
 
 impl Found {
@@ -77,9 +83,41 @@ impl Found {
     }
 }
 
-/// Checks that a controller can manage its side, and looks at the namespace there.
+/// The entry of the controller `device` in the list of the secondary controllers of `manager`, which is up: a virtual function
+/// by its number, another one by what it says of itself, which takes it to be online.
+fn entry(
+    device: &Device,
+    (manager, identity): (&Address, &ControllerIdentity),
+    list: &[u8],
+    limits: &Limits,
+) -> Result<Option<SecondaryController>, RunError> {
+    let which = match (device.address(), manager) {
+        (Address::Vfio(function), Address::Vfio(physical)) => {
+            let virtual_function = Sysfs::default().virtual_function(*function);
+            match virtual_function.map_err(|error| RunError::Open(error.into()))? {
+                Some(found) if found.physical == *physical => Which::VirtualFunction(found.number),
+                _ => return Ok(None),
+            }
+        }
+        (Address::Vfio(_), _) | (_, Address::Vfio(_)) => return Ok(None),
+        // What is wrong with one that does not answer is said when it is asked next.
+        _ => match ask(device, limits, |session| Ok(session.identity().clone())) {
+            Ok(found) if !are_of_different_subsystems(&found, identity) => Which::Id(found.controller),
+            _ => return Ok(None),
+        },
+    };
+    match virtualization::find(list, which) {
+        Ok(found) => Ok(Some(found)),
+        Err(VirtualizationError::NoSecondary(_)) => Ok(None),
+        Err(error) => input(error.to_string()),
+    }
+}
+
+/// Checks that a controller can manage its side, and looks at the namespace there; at the entry of `tracked`, too, if it is
+/// the primary controller of that.
 fn look(
     device: &Device,
+    tracked: Option<&Device>,
     limits: &Limits,
     features: &[Feature],
     between: &Between,
@@ -109,9 +147,18 @@ fn look(
         ];
         let mut ask = |structure| session.identify("Identify", &Identify::new(structure)).ok();
         let formats = formats.into_iter().find_map(&mut ask);
-        let quirks = between.quirks.of(session.identity());
         let identity = Box::new(session.identity().clone());
-        Ok(Found { identity, quirks, shape: (found.blocks, block), formats })
+        let is_primary = identity.admin_commands.contains(OptionalAdminCommands::VIRTUALIZATION_MANAGEMENT);
+        let list = Identify::new(IdentifyStructure::SECONDARY_CONTROLLER_LIST);
+        let list = is_primary.then(|| session.identify("Identify, Secondary Controller List", &list).ok());
+        let secondaries = list.flatten();
+        // Its end takes them offline.
+        let secondary = match (tracked, &secondaries) {
+            (Some(tracked), Some(list)) => entry(tracked, (address, &identity), list, limits)?,
+            _ => None,
+        };
+        let quirks = between.quirks.of(&identity);
+        Ok(Found { identity, quirks, shape: (found.blocks, block), formats, secondaries, secondary })
     })
 }
 
@@ -143,6 +190,29 @@ fn fit(source: &Found, destination: &Found, between: &Between) -> Result<(), Run
         );
     }
     Ok(())
+}
+
+/// Refuses the controller of somebody else that goes offline with its managing one.
+fn stays_online(found: &Found, side: &Tracked, manager: &Address) -> Result<(), RunError> {
+    let (Tracked::Theirs(id), Some(list)) = (side, &found.secondaries) else { return Ok(()) };
+    match virtualization::find(list, Which::Id(*id)) {
+        Ok(_) => input(format!(
+            "controller {} is a secondary controller of {manager} and goes offline whenever this program opens or leaves that; \
+             have it managed by a controller that is not its primary one",
+            id.get()
+        )),
+        Err(_) => Ok(()),
+    }
+}
+
+/// What a secondary controller at the source gets: what it had, or as much as the guest uses.
+pub(super) fn resources(entry: &SecondaryController, config: &MigrateConfig) -> Resources {
+    let queues = config.io_queues.saturating_add(1);
+    if entry.online && entry.queues > 1 && entry.interrupts > 0 {
+        Resources { queues: entry.queues, interrupts: entry.interrupts }
+    } else {
+        Resources { queues, interrupts: queues }
+    }
 }
 
 /// The identifier of a controller that is migrated, and its registers. What its managing controller copies has to be what it
@@ -178,10 +248,16 @@ fn secondary(manager: &Device, between: &Between, limits: &Limits) -> Result<Con
     let which = match (between.destination_id, &between.destination) {
         (Some(id), _) => Which::Id(id),
         (None, Tracked::Ours(Address::Vfio(function))) => {
-            let number = Sysfs::default().virtual_function_number(*function);
-            let number = number.map_err(|error| RunError::Open(error.into()))?;
-            match number {
-                Some(number) => Which::VirtualFunction(number),
+            let found = Sysfs::default().virtual_function(*function);
+            match found.map_err(|error| RunError::Open(error.into()))? {
+                Some(found) if *manager.address() != Address::Vfio(found.physical) => {
+                    return input(format!(
+                        "{function} is a virtual function of {}, not of {}; name that as --dest-manager",
+                        found.physical,
+                        manager.address()
+                    ));
+                }
+                Some(found) => Which::VirtualFunction(found.number),
                 None => return input(format!("{function} is no virtual function; give --dest-controller")),
             }
         }
@@ -288,9 +364,15 @@ pub(super) fn start(
         DataPath::Copy => &[Feature::Migration, Feature::TrackUserData],
         DataPath::Shared => &[Feature::Migration],
     };
-    let found = look(source_manager, &limits, features, between)?;
-    let other = look(destination_manager, &limits, &[Feature::Migration], between)?;
+    let source = match &between.source {
+        Tracked::Ours(address) => Some(find(&devices, address)?),
+        Tracked::Theirs(_) => None,
+    };
+    let found = look(source_manager, source, &limits, features, between)?;
+    let other = look(destination_manager, None, &limits, &[Feature::Migration], between)?;
     fit(&found, &other, between)?;
+    stays_online(&found, &between.source, &between.source_manager)?;
+    stays_online(&other, &between.destination, &between.destination_manager)?;
     let (blocks, block_size) = found.shape;
     let size = blocks.saturating_mul(u64::from(block_size));
     let is_ours = matches!(between.source, Tracked::Ours(_));
@@ -337,7 +419,8 @@ pub(super) fn start(
         let (memory, vectors) = (Arc::clone(manager.space()), manager.vectors());
         Ok(Party { manager: manager.registers().clone(), memory, vectors, controller, registers, quirks })
     };
-    let source = party(source_manager, &between.source, &absent, None, (&found.identity, found.quirks))?;
+    let known = found.secondary.map(|entry| entry.controller);
+    let source = party(source_manager, &between.source, &absent, known, (&found.identity, found.quirks))?;
     let destination = party(
         destination_manager,
         &between.destination,
@@ -414,6 +497,7 @@ pub(super) fn start(
         platform,
         witness: None,
         virtualization: between.virtualization,
+        source_virtualization: found.secondary.map(|entry| resources(&entry, &config)),
         data: between.data,
         compare: between.compare,
         journal: None,

@@ -12,10 +12,13 @@ use nvme_core::controller::Link;
 use nvme_core::io::IoSlot;
 use nvme_core::migration::Timeouts;
 use nvme_core::register::{Offset, RegisterIo};
+use nvme_core::wire::identify::SecondaryController;
 
 use super::*;
 use crate::driver::{Clock, Ending, Kept, Waiter};
+use crate::embedded::ControllerRole;
 use crate::report::{EnabledReport, LeftoverReport};
+use crate::virtualization::Resources;
 
 fn config(at_stop: String) -> MigrateConfig {
     MigrateConfig {
@@ -71,6 +74,23 @@ fn content(file: &File) -> Vec<u8> {
 /// Resets a managing controller while the command at stop runs, which then ends with `status`: the source has been looked
 /// at for the last time. The report comes with the source's content in that moment and at the end.
 fn with_manager_reset(of_source: bool, status: u8) -> (Report, [Vec<u8>; 2]) {
+    with_manager_reset_as(of_source, status, [false; 2])
+}
+
+/// Starts a bench in which the guest's controller at the source, and that at the destination, may be secondary ones.
+fn start_as(config: &MigrateConfig, inputs: &Inputs, are_secondary: [bool; 2]) -> Bench {
+    let role = |is_secondary| {
+        if is_secondary { ControllerRole::Secondary(bench::MANAGER) } else { ControllerRole::Migratable }
+    };
+    let mut bench = Bench::start_as(config, inputs, LIMITS, are_secondary.map(role)).expect("bench");
+    let resources = Resources { queues: config.io_queues + 1, interrupts: config.io_queues + 1 };
+    bench.source_virtualization = are_secondary[0].then_some(resources);
+    bench.virtualization = are_secondary[1].then_some(resources);
+    bench
+}
+
+/// As [`with_manager_reset`], between controllers as [`start_as`] makes them.
+fn with_manager_reset_as(of_source: bool, status: u8, are_secondary: [bool; 2]) -> (Report, [Vec<u8>; 2]) {
     let dir = tempfile::tempdir().expect("directory");
     let (stopped, go) = (dir.path().join("stopped"), dir.path().join("go"));
     let at_stop = format!(
@@ -81,7 +101,7 @@ fn with_manager_reset(of_source: bool, status: u8) -> (Report, [Vec<u8>; 2]) {
     // So many commands that the controller has not fetched all of them when it stops.
     let config = MigrateConfig { queue_depth: 256, read_percent: 0, ..config(at_stop) };
     let inputs = Inputs::open(&config, None).expect("inputs");
-    let bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
+    let bench = start_as(&config, &inputs, are_secondary);
     let side = if of_source { &bench.source } else { &bench.destination };
     let manager = side.manager.clone();
     let report = std::thread::scope(|scope| {
@@ -140,6 +160,108 @@ fn r10_a_source_that_cannot_be_resumed_runs_on_after_the_reset_of_its_manager() 
     assert_eq!(report.guest_runs_on, Side::Source);
     assert_eq!(report.guest.error, None, "{}", report.statement);
     assert!(report.guest.commands_after >= 50 && report.guest.verified_after > 0, "{:?}", report.guest);
+}
+
+#[test]
+fn r10_a_guest_is_not_let_go_on_with_a_secondary_controller_that_went_offline() {
+    // A reset of its manager ends its suspension, and takes it offline.
+    let rows = [
+        (
+            "nobody knows whether the destination resumed",
+            false,
+            0,
+            [false, true],
+            "whether the destination ran is unknown",
+        ),
+        (
+            "the same, with a secondary controller at the source",
+            false,
+            0,
+            [true, true],
+            "took it offline as a secondary",
+        ),
+        ("the source cannot be resumed", true, 1, [true, false], "the source could not be resumed"),
+        (
+            "the same, with a secondary controller at the destination",
+            true,
+            1,
+            [true, true],
+            "takes it offline as a secondary",
+        ),
+    ];
+    for (name, of_source, status, are_secondary, words) in rows {
+        let (report, [at_stop, at_end]) = with_manager_reset_as(of_source, status, are_secondary);
+        let statement = &report.statement;
+        assert_eq!(report.verdict, Verdict::MigrationFailed, "{name}: {statement}");
+        assert!(
+            statement.contains(words) && statement.contains("the guest stands still"),
+            "{name}: {statement}"
+        );
+        assert_eq!(
+            report.enabled,
+            EnabledReport { source: false, destination: false },
+            "{name}: {statement}"
+        );
+        assert_eq!(report.guest_runs_on, Side::Source, "{name}: {statement}");
+        assert_eq!(report.guest.commands_after, 0, "{name}: {statement}");
+        assert!(at_stop == at_end, "{name}: the source changed after the last look at it");
+        assert_eq!(report.leftovers.controller_data, 0, "{name}");
+    }
+}
+
+#[test]
+fn a_guest_runs_on_with_a_secondary_controller_wherever_the_migration_ends() {
+    let (source, destination) = (
+        EnabledReport { source: true, destination: false },
+        EnabledReport { source: false, destination: true },
+    );
+    let rows = [
+        ("migrated", "true", [true, true], Verdict::Verified, destination),
+        ("migrated from one", "true", [true, false], Verdict::Verified, destination),
+        ("migrated to one", "true", [false, true], Verdict::Verified, destination),
+        ("rolled back", "exit 1", [true, true], Verdict::MigrationFailed, source),
+        ("rolled back from one", "exit 1", [false, true], Verdict::MigrationFailed, source),
+        ("rolled back to one", "exit 1", [true, false], Verdict::MigrationFailed, source),
+    ];
+    for (name, at_stop, are_secondary, verdict, enabled) in rows {
+        let config = config(at_stop.into());
+        let inputs = Inputs::open(&config, None).expect("inputs");
+        let bench = start_as(&config, &inputs, are_secondary);
+        let report = run_with(&config, inputs.size, bench, &mut ()).expect("a report");
+        let statement = &report.statement;
+        assert_eq!(report.verdict, verdict, "{name}: {statement}");
+        assert_eq!(report.enabled, enabled, "{name}: {statement}");
+        assert!(
+            verdict == Verdict::Verified || statement.contains("rolled back, the guest runs on"),
+            "{name}: {statement}"
+        );
+        assert!(statement.contains("go offline with the end of this program"), "{name}: {statement}");
+        assert_eq!(report.guest.error, None, "{name}: {statement}");
+        assert!(report.guest.commands_after >= 50, "{name}: {:?}", report.guest);
+        assert_eq!(report.leftovers, LeftoverReport::default(), "{name}");
+    }
+}
+
+#[test]
+fn a_secondary_controller_at_the_source_gets_what_it_had() {
+    let entry = |online, queues, interrupts| SecondaryController {
+        controller: bench::SOURCE,
+        primary: bench::MANAGER,
+        online,
+        virtual_function: 1,
+        queues,
+        interrupts,
+    };
+    let config = MigrateConfig { io_queues: 4, ..MigrateConfig::default() };
+    let rows = [
+        ("online", entry(true, 9, 3), (9, 3)),
+        ("offline", entry(false, 9, 3), (5, 5)),
+        ("without I/O queues", entry(true, 1, 3), (5, 5)),
+        ("without interrupts", entry(true, 9, 0), (5, 5)),
+    ];
+    for (name, entry, (queues, interrupts)) in rows {
+        assert_eq!(controllers::resources(&entry, &config), Resources { queues, interrupts }, "{name}");
+    }
 }
 
 #[test]

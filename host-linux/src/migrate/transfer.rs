@@ -29,12 +29,14 @@ use crate::driver::{
     Clock, Controller, DriverError, Ending, Kept, QueuePair, Waiter, bring_up, create_pair,
     identify_controller, identify_namespace, request_queues, take_down, zeroes_limit,
 };
+use crate::endpoint::BusMaster;
 use crate::guest::{Guest, GuestError};
+use crate::journal::Side;
 use crate::memory::AddressSpace;
 use crate::mover::{Mover, MoverError, PIECE_BYTES, PIECES, Tag};
 use crate::platform::{HostPlatform, PlatformError};
 use crate::report::{ComparisonReport, EnabledReport, GuestReport};
-use crate::virtualization::bring_online;
+use crate::virtualization::{VirtualizationError, bring_online};
 
 const ADMIN_SLOTS: usize = 32;
 /// Largest controller state that can be taken.
@@ -52,6 +54,10 @@ pub(super) struct Transfer {
     /// The destination was asked to resume and did not say whether it did, and the guest was switched over to it once
     /// its managing controller had been reset.
     pub(super) was_forced: bool,
+    /// The source's controller is a secondary one of its managing controller.
+    pub(super) source_is_secondary: bool,
+    /// The destination's is.
+    pub(super) destination_is_secondary: bool,
     pub(super) step: MigrationStep,
     pub(super) cancelled_after: Option<MigrationStep>,
     /// Where an interruption cancelled it.
@@ -306,8 +312,8 @@ impl Platform for Timed<'_, '_, '_> {
 type Prepared<'d, 's> = (Mover<'d, 's, Registers>, Option<Comparer<'d, 's>>, bool);
 
 impl Bench {
-    /// Brings the destination's controller online, if that is asked for, and makes what moves and compares blocks out of the
-    /// queue `pairs` of both managing controllers.
+    /// Brings the guest's controllers online as far as they are secondary ones, and makes what moves and compares blocks out of
+    /// the queue `pairs` of both managing controllers.
     fn prepare<'d, 's>(
         &self,
         source: &mut Manager<'d, 's>,
@@ -349,7 +355,13 @@ impl Bench {
         if let Some(resources) = self.virtualization {
             let (id, registers) = (self.destination.controller, &self.destination.registers);
             bring_online(&mut destination.controller, id, registers, resources, waiter)
-                .map_err(RunError::Virtualization)?;
+                .map_err(|error| RunError::Virtualization(Side::Destination, error))?;
+        }
+        if let Some(resources) = self.source_virtualization {
+            let (id, registers) = (self.source.controller, &self.source.registers);
+            bring_online(&mut source.controller, id, registers, resources, waiter)
+                .and_then(|()| registers.set_bus_master(true).map_err(VirtualizationError::Access))
+                .map_err(|error| RunError::Virtualization(Side::Source, error))?;
         }
         Ok((mover, comparer, found.deallocate_features & 7 == 1))
     }
@@ -567,8 +579,15 @@ impl Bench {
         };
         // What the platform says of itself it keeps, and where the guest runs afterwards decides.
         let mut bring_down_error = None;
-        let (mut was_stuck, mut forced) = (false, false);
+        let (mut is_stuck, mut forced) = (false, false);
+        let source_is_secondary = self.source_virtualization.is_some();
+        let destination_is_secondary = self.virtualization.is_some();
         match outcome {
+            Outcome::Indeterminate { resume_asked: true, .. } if destination_is_secondary => {
+                // The same reset takes it offline: it runs no more, and the guest would have nothing to go on with there.
+                let _ = self.platform.destination_forgotten(destination_id);
+                bring_down_error = end_destination(Ending::Reset, &mut || {}).err();
+            }
             Outcome::Indeterminate { resume_asked: true, .. } => {
                 // The reset ends the destination's suspension, so that it runs in any case.
                 forced = true;
@@ -580,13 +599,18 @@ impl Bench {
             }
             Outcome::Indeterminate { resume_asked: false, .. } => {
                 // It never reached the guest's memory, and does not from here on whatever it answers.
-                was_stuck = true;
+                is_stuck = true;
                 let _ = self.platform.destination_forgotten(destination_id);
-                let _ = self.platform.unfence_source(source_id);
+                if !source_is_secondary {
+                    let _ = self.platform.unfence_source(source_id);
+                }
             }
-            Outcome::SourceStuck { .. } => was_stuck = true,
+            Outcome::SourceStuck { .. } => is_stuck = true,
             Outcome::Completed { .. } | Outcome::RolledBack { .. } => {}
         }
+        // A reset of its managing controller ends the suspension of a source that is stuck, but takes a secondary controller
+        // offline.
+        let was_stuck = is_stuck && !source_is_secondary;
         if !was_stuck && !self.platform.guest_runs() {
             // A reset of a managing controller ends suspensions, and then both sides would run with the guest's queues.
             self.disable_both();
@@ -595,14 +619,23 @@ impl Bench {
         let kept =
             Kept { buffers: source_buffers, quarantined: migrator.take_quarantined().into_iter().collect() };
         let (arena, platform) = (source.arena, &mut self.platform);
-        let ending = if was_stuck { Ending::Reset } else { Ending::Orderly };
-        let ended = end_manager(source, source_pairs, kept, ending, waiter, |proof| {
-            let _ = migrator.source_mut().manager_was_reset(arena, platform, proof);
-            if let Outcome::Indeterminate { resume_asked: false, .. } = outcome {
-                let _ = platform.source_resumed(source_id);
-            }
-        });
-        bring_down_error = bring_down_error.or(ended.err());
+        let ending = if is_stuck { Ending::Reset } else { Ending::Orderly };
+        let mut source_end = Some((source, source_pairs, kept));
+        let runs_there = platform.guest_runs() && platform.side() == Side::Source;
+        if !(source_is_secondary && runs_there)
+            && let Some((source, source_pairs, kept)) = source_end.take()
+        {
+            let ended = end_manager(source, source_pairs, kept, ending, waiter, |proof| {
+                if source_is_secondary {
+                    return;
+                }
+                let _ = migrator.source_mut().manager_was_reset(arena, platform, proof);
+                if let Outcome::Indeterminate { resume_asked: false, .. } = outcome {
+                    let _ = platform.source_resumed(source_id);
+                }
+            });
+            bring_down_error = bring_down_error.or(ended.err());
+        }
         let outcome = migrator.outcome().copied().unwrap_or(outcome);
         let guest_runs = self.platform.guest_runs();
         if !guest_runs {
@@ -610,7 +643,7 @@ impl Bench {
             self.disable_both();
         }
         drop(migrator);
-        if self.virtualization.is_none() {
+        if !destination_is_secondary {
             bring_down_error = bring_down_error.or(end_destination(Ending::Orderly, &mut || {}).err());
         }
         let observer = observer.into_inner();
@@ -620,7 +653,13 @@ impl Bench {
         let after = self.run_on(guest, config, observer);
         // A primary controller that is disabled takes its secondary ones, among them the guest's, offline.
         bring_down_error = bring_down_error.or(end_destination(Ending::Orderly, &mut || {}).err());
+        if let Some((source, source_pairs, kept)) = source_end {
+            let ended = end_manager(source, source_pairs, kept, ending, waiter, |_| {});
+            bring_down_error = bring_down_error.or(ended.err());
+        }
         Ok(Transfer {
+            source_is_secondary,
+            destination_is_secondary,
             after,
             outcome,
             was_stuck: was_stuck && guest_runs,

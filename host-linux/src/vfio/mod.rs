@@ -44,4 +44,4 @@ mod type1;
 pub use container::{Container, IommuBackend, IommuBackendError, MappedSpace};
 pub use controller::{OpenOptions, VfToken, VfTokenError, VfioController};
 pub use error::Error;
-pub use sysfs::Sysfs;
+pub use sysfs::{Sysfs, VirtualFunction};

@@ -166,12 +166,21 @@ impl Sysfs {
     }
 }
 
+/// What a virtual function is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VirtualFunction {
+    /// Its physical function.
+    pub physical: PciAddress,
+    /// Which one of that it is, counted from one.
+    pub number: u16,
+}
+
 impl Sysfs {
-    /// Which virtual function of its physical one a function is, counted from one; `None` if it is none.
+    /// Which virtual function of its physical one a function is; `None` if it is none.
     ///
     /// # Errors
     /// It cannot be looked at.
-    pub fn virtual_function_number(&self, address: PciAddress) -> Result<Option<u16>, Error> {
+    pub fn virtual_function(&self, address: PciAddress) -> Result<Option<VirtualFunction>, Error> {
         const WHAT: &str = "looking for the physical function in sysfs";
         let folder = self.root.join("bus/pci/devices").join(address.to_string()).join("physfn");
         let entries = match fs::read_dir(&folder) {
@@ -179,6 +188,8 @@ impl Sysfs {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(WHAT, &error)),
         };
+        let physical = link_name(&folder)?.and_then(|name| name.parse().ok());
+        let Some(physical) = physical else { return Ok(None) };
         for entry in entries {
             let entry = entry.map_err(|error| Error::io(WHAT, &error))?;
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -186,7 +197,7 @@ impl Sysfs {
             if let Some(number) = number
                 && link_name(&entry.path())?.as_deref() == Some(address.to_string().as_str())
             {
-                return Ok(number.checked_add(1));
+                return Ok(number.checked_add(1).map(|number| VirtualFunction { physical, number }));
             }
         }
         Ok(None)
@@ -453,7 +464,9 @@ mod tests {
             ("0000:09:00.0", None),
         ] {
             let address = name.parse().expect("an address");
-            assert_eq!(sysfs.virtual_function_number(address), Ok(expected), "{name}");
+            let physical = "0000:01:00.0".parse().expect("an address");
+            let expected = expected.map(|number| VirtualFunction { physical, number });
+            assert_eq!(sysfs.virtual_function(address), Ok(expected), "{name}");
         }
     }
 }
