@@ -584,7 +584,7 @@ impl Bench {
         let destination_is_secondary = self.virtualization.is_some();
         match outcome {
             Outcome::Indeterminate { resume_asked: true, .. } if destination_is_secondary => {
-                // The same reset takes it offline: it runs no more, and the guest would have nothing to go on with there.
+                // The reset takes it offline: it runs no more, and the guest would have nothing to go on with there.
                 let _ = self.platform.destination_forgotten(destination_id);
                 bring_down_error = end_destination(Ending::Reset, &mut || {}).err();
             }
@@ -611,6 +611,9 @@ impl Bench {
         // A reset of its managing controller ends the suspension of a source that is stuck, but takes a secondary controller
         // offline.
         let was_stuck = is_stuck && !source_is_secondary;
+        if is_stuck && source_is_secondary {
+            self.endpoint.hold();
+        }
         if !was_stuck && !self.platform.guest_runs() {
             // A reset of a managing controller ends suspensions, and then both sides would run with the guest's queues.
             self.disable_both();
