@@ -97,6 +97,13 @@ pub struct Session<'d> {
     quirks: Quirks,
 }
 
+/// Whether two controllers are certainly of different subsystems: their names tell, or serial numbers where they have none.
+/// Some models give each controller a serial number of its own.
+pub(crate) fn are_of_different_subsystems(one: &ControllerIdentity, other: &ControllerIdentity) -> bool {
+    one.subsystem_name != other.subsystem_name
+        || one.subsystem_name.as_bytes().is_empty() && one.serial_number != other.serial_number
+}
+
 impl<'d> Session<'d> {
     /// Brings the controller up in whatever state it is, and identifies it. Every command is given up after `timeout`.
     ///

@@ -376,6 +376,11 @@ fn a_state_goes_into_a_file_and_back() {
     let whole = std::fs::read(&state).expect("the state");
     std::fs::write(&cut, &whole[..40]).expect("a file");
     check("shown as far as it goes", &run(&["state", "show", &cut]), 1, &["CSATTR"], &["cut.state: "]);
+    for (name, left, right) in
+        [("half a state to compare", &cut, &state), ("compared with half a state", &state, &cut)]
+    {
+        check(name, &run(&["state", "diff", left, right]), 1, &["absent"], &["cut.state: "]);
+    }
     let set = ["state", "set", "embedded:demo", "--controller", "2", "--input", &cut, "--yes"];
     check("nothing sent of half a state", &run(&set), 2, &[], &["cut.state: "]);
     let mut other = whole.clone();
@@ -450,6 +455,20 @@ fn watching_ends_by_itself_and_tells_of_the_end() {
     check("a queue of an earlier line", &script(&[], text), 0, &parts, &[]);
     let busy = "cdq watch embedded:demo --controller 2 --guest embedded:demo/1 --seconds 0";
     check("the manager cannot be the guest", &run(&words(busy)), 2, &[], &["embedded:demo/1 is named twice"]);
+    let others = [
+        ("a guest of another subsystem", "embedded:other/2", "another subsystem (nqn"),
+        (
+            "a guest of another controller",
+            "embedded:demo/3",
+            "is controller 3: what it changes is not what controller 2 does",
+        ),
+    ];
+    for (name, guest, words_of_it) in others {
+        let watch = format!("cdq watch embedded:demo --controller 2 --guest {guest} --seconds 0");
+        check(name, &run(&words(&watch)), 2, &[], &[words_of_it]);
+        let memory = format!("track memory embedded:demo --controller 2 --guest {guest}");
+        check(name, &run(&words(&memory)), 2, &[], &[words_of_it]);
+    }
     let stuck = "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --entries 64 --seconds 600 \
                  --embedded demo,fault=cdq-head-refused";
     let words_of_it = ["log started\nchanged ", "head updates  0, "];
@@ -457,6 +476,32 @@ fn watching_ends_by_itself_and_tells_of_the_end() {
     check("heads refused", &run(&words(stuck)), 1, &words_of_it, &why);
     let strange = "cdq watch embedded:demo/2 --controller 1 --seconds 0";
     check("not announced", &run(&words(strange)), 3, &[], &["bit 11 clear; nothing was sent"]);
+}
+
+#[test]
+fn a_state_is_not_set_into_a_controller_that_the_script_drives() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let state = folder.path().join("state");
+    let state = state.display();
+    let get = format!("state get embedded:demo --controller 2 --suspend --output {state}");
+    let set = format!("state set embedded:demo --controller 2 --suspend --input {state} --yes");
+    let drive = "features get embedded:demo/2 --feature 4";
+    let refused = ["other lines of this script drive controller 2 as embedded:demo/2"];
+    let rows = [
+        ("only got and set", format!("{get}\n{set}"), 0, &["controller 2 has the state"][..], &[][..]),
+        ("driven before", format!("{drive}\n{get}\n{set}"), 2, &["state of controller 2"], &refused),
+        ("driven afterwards", format!("{get}\n{set}\n{drive}"), 2, &["state of controller 2"], &refused),
+        (
+            "another one is driven",
+            format!("features get embedded:demo/3 --feature 4\n{get}\n{set}"),
+            0,
+            &["controller 2 has the state"],
+            &[],
+        ),
+    ];
+    for (name, text, status, out, err) in rows {
+        check(name, &script(&[], &text), status, out, err);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nvme_core::wire::ControllerId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -23,7 +24,7 @@ use crate::backend::{Device, Devices, Memory, OpenError, Request, is_same_contro
 use crate::driver::DriverError;
 use crate::memory::Capacity;
 use crate::report::Verdict;
-use crate::session::{Session, Storage};
+use crate::session::{Session, Storage, are_of_different_subsystems};
 
 /// How often somebody who waits for input looks whether he is to go on, in nanoseconds.
 const LOOK: i64 = 100_000_000;
@@ -347,6 +348,21 @@ impl<'d> Sessions<'d> {
         let place = self.place(address)?;
         let session = self.sessions.get_mut(place).ok_or(CommandError::Interrupted)?;
         Ok((session, &mut self.standing))
+    }
+
+    /// The address by which controller `id` of the subsystem of `manager` is driven here, if it is.
+    pub(crate) fn driven(
+        &self,
+        manager: &Address,
+        id: ControllerId,
+    ) -> Result<Option<&'d Address>, CommandError> {
+        let place = self.place(manager)?;
+        let manager = self.sessions.get(place).ok_or(CommandError::Interrupted)?.identity();
+        let is_it = |session: &&Session<'d>| {
+            let identity = session.identity();
+            identity.controller == id && !are_of_different_subsystems(identity, manager)
+        };
+        Ok(self.sessions.iter().find(is_it).map(|session| session.device().address()))
     }
 
     /// A controller that was opened and has no session.

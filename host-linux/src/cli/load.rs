@@ -3,13 +3,13 @@
 //! change.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
-use nvme_core::wire::NamespaceId;
 use nvme_core::wire::identify::NamespaceIdentity;
+use nvme_core::wire::{ControllerId, NamespaceId, TrackedId};
 
 use super::action::{CommandError, Purpose, Target};
+use super::standing::Standing;
 use super::values;
 use crate::address::Address;
 use crate::backend::{Device, Pump, Wake};
@@ -19,7 +19,7 @@ use crate::guest::{
 };
 use crate::memory::Capacity;
 use crate::report::GuestReport;
-use crate::session::Session;
+use crate::session::{Session, Storage, are_of_different_subsystems};
 use crate::sync::{RunToken, Signal};
 
 const QUEUES: u16 = 2;
@@ -67,13 +67,21 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts a guest at `device`, whose namespace is the one that the managing controller has, too.
+    /// Starts a guest at `device`, which must be the controller that `session` is asked about, and has the first namespace of
+    /// that, too.
     pub(crate) fn start(
         args: &LoadArgs,
         device: &Device,
-        (namespace, identity): (NamespaceId, &NamespaceIdentity),
-        timeout: Duration,
+        session: &mut Session<'_>,
+        standing: &Standing,
+        tracked: TrackedId,
     ) -> Result<Self, CommandError> {
+        let timeout = session.timeout();
+        // A suspended controller answers nothing.
+        if !standing.is_suspended(session, tracked.controller()) {
+            check(device, session, tracked.controller())?;
+        }
+        let (namespace, identity) = first_namespace(session)?;
         let failed = |what: String| CommandError::Failed(format!("guest at {}: {what}", device.address()));
         let interrupts = match device.wake() {
             Wake::Signal(signal) => Arc::clone(signal),
@@ -132,6 +140,33 @@ impl Load {
         drop(pump);
         finished.map(|(report, _)| report)
     }
+}
+
+/// Looks whether `device` is the controller `tracked` of the subsystem of `manager`: the changes of another one do not show.
+fn check(device: &Device, manager: &Session<'_>, tracked: ControllerId) -> Result<(), CommandError> {
+    let address = device.address();
+    let failed = |error| CommandError::Failed(format!("guest at {address}: {error}"));
+    let mut storage = Storage::new(0, 1);
+    let session = Session::open(device, &mut storage, manager.timeout()).map_err(failed)?;
+    let found = session.identity().clone();
+    session.close().map_err(failed)?;
+    let other = |what: String| {
+        CommandError::Input(format!(
+            "--guest {address} is {what}: what it changes is not what controller {} does; give the address of that one",
+            tracked.get()
+        ))
+    };
+    if are_of_different_subsystems(&found, manager.identity()) {
+        let name = String::from_utf8_lossy(found.subsystem_name.as_bytes()).into_owned();
+        return Err(other(format!(
+            "a controller of another subsystem ({name}) than {}",
+            manager.device().address()
+        )));
+    }
+    if found.controller != tracked {
+        return Err(other(format!("controller {}", found.controller.get())));
+    }
+    Ok(())
 }
 
 /// The first namespace that a controller has, for a guest to write to.

@@ -26,7 +26,7 @@ use crate::images::Inputs;
 use crate::memory::{AddressSpace, Capacity, PAGE};
 use crate::mover::PIECE_BYTES;
 use crate::platform::{Hooks, HostPlatform};
-use crate::session::{Session, Storage};
+use crate::session::{Session, Storage, are_of_different_subsystems};
 use crate::sync::{RunToken, Signal};
 use crate::vfio::Sysfs;
 use crate::virtualization::{self, Resources, VirtualizationError, Which};
@@ -52,13 +52,6 @@ fn ask<T>(
     // What was found wrong says more than that it could not be brought down, too.
     let answer = answer?;
     closed.map(|()| answer)
-}
-
-/// Whether two controllers are certainly of different subsystems: their names tell, or serial numbers where they have none.
-/// Some models give each controller a serial number of its own.
-fn are_of_different_subsystems(one: &ControllerIdentity, other: &ControllerIdentity) -> bool {
-    one.subsystem_name != other.subsystem_name
-        || one.subsystem_name.as_bytes().is_empty() && one.serial_number != other.serial_number
 }
 
 /// A managing controller that can do its part, as it was found.

@@ -133,7 +133,10 @@ fn functions(sysfs: &Sysfs) -> Result<Vec<Function>, CommandError> {
 
 fn show(functions: &[Function], out: &mut dyn Write) -> io::Result<()> {
     if functions.is_empty() {
-        return writeln!(out, "This machine has no NVM Express function on PCI.");
+        return writeln!(
+            out,
+            "This machine has no NVM Express function on PCI; embedded:demo is a controller to try out."
+        );
     }
     let rows: Vec<Vec<String>> = functions.iter().map(Function::cells).collect();
     columns(&["address", "driver", "group", "id", "model", "serial", "to use it"], &rows, out)
@@ -214,7 +217,10 @@ mod tests {
         let found = functions(&Sysfs::at(root)).expect("nothing there");
         let mut out = Vec::new();
         show(&found, &mut out).expect("written");
-        assert_eq!(out, b"This machine has no NVM Express function on PCI.\n");
+        assert_eq!(
+            out,
+            b"This machine has no NVM Express function on PCI; embedded:demo is a controller to try out.\n"
+        );
 
         function(root, "0000:05:00.0", "0x010802\n", Some("vfio-pci"), Some(7));
         function(root, "0000:01:00.0", "0x010802\n", Some("nvme"), Some(3));

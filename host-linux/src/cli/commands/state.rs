@@ -311,8 +311,17 @@ impl Action for SetArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
+        let driven = sessions.driven(&self.tracked.manager, ControllerId::new(self.tracked.controller))?;
         let (session, standing) = sessions.standing(&self.tracked.manager, Feature::Migration)?;
         let controller = tracked(session, self.tracked.controller)?.controller();
+        if let Some(address) = driven {
+            // Its queues would be where they were when the state was read: commands from then on are fetched again.
+            return Err(CommandError::Input(format!(
+                "other lines of this script drive controller {} as {address}, and the state would replace the queues that they \
+                 use; set it in a script without {address}",
+                controller.get()
+            )));
+        }
         let bytes = read_file(&self.input)?;
         let wrong = |what: String| CommandError::Input(format!("{}: {what}", self.input.display()));
         let image =

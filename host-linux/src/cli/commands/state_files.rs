@@ -117,6 +117,12 @@ impl Action for DiffArgs {
             true => writeln!(out, "both states are the same"),
             false => describe::render_differences(&differences, out, self.view.style()),
         })?;
+        // What could not be decoded may differ, too.
+        for (path, state) in [(&self.left, &left), (&self.right, &right)] {
+            if let [first, ..] = state.problems.as_slice() {
+                return Err(CommandError::Failed(format!("{}: {first}", path.display())));
+            }
+        }
         match differences.len() {
             count if count > 0 && self.exit_code => {
                 Err(CommandError::Failed(format!("the states differ in {count} places")))

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::Tracked;
 use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
-use crate::cli::load::{Load, LoadArgs, first_namespace};
+use crate::cli::load::{Load, LoadArgs};
 use crate::cli::standing::{Standing, tracked};
 use crate::cli::values;
 use crate::memory::AddressSpace;
@@ -194,8 +194,8 @@ impl Action for MemoryArgs {
         let device = self.load.guest.as_ref().map(|address| sessions.device(address)).transpose()?;
         let (session, standing) = sessions.standing(&self.tracked.manager, Feature::TrackHostMemory)?;
         let Some(device) = device else { return self.track(session, standing, self.ranges.clone(), output) };
-        let (namespace, identity) = first_namespace(session)?;
-        let load = Load::start(&self.load, device, (namespace, &identity), session.timeout())?;
+        let controller = tracked(session, self.tracked.controller)?;
+        let load = Load::start(&self.load, device, session, standing, controller)?;
         let until = session.now().after(session.timeout());
         while load.commands() == 0
             && !load.has_failed()

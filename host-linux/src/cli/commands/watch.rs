@@ -14,7 +14,7 @@ use super::cdq::Shape;
 use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::heat::Heat;
-use crate::cli::load::{Load, LoadArgs, first_namespace, namespaces};
+use crate::cli::load::{Load, LoadArgs, namespaces};
 use crate::cli::standing::{QueueName, Standing, log_user_data, start_log, tracked};
 use crate::driver::DriverError;
 use crate::session::Session;
@@ -338,8 +338,8 @@ impl Action for WatchArgs {
         let load = match device {
             None => None,
             Some(device) => {
-                let (namespace, identity) = first_namespace(session)?;
-                Some(Load::start(&self.load, device, (namespace, &identity), session.timeout())?)
+                let tracked = tracked(session, self.tracked.controller)?;
+                Some(Load::start(&self.load, device, session, standing, tracked)?)
             }
         };
         let watched = self.watch(session, standing, load.as_ref(), output);
