@@ -50,7 +50,6 @@
     )
 )]
 
-pub mod announced;
 pub mod arena;
 pub mod commands;
 pub mod program;

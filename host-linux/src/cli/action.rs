@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nvme_core::wire::ControllerId;
+use nvme_core::wire::identify::Capability;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::Serialize;
@@ -19,7 +20,7 @@ use super::quirks;
 use super::standing::Standing;
 use super::{BAD_INPUT, FAILED, UNSUPPORTED, complain, interrupts};
 use crate::address::Address;
-use crate::announced::{Feature, Unsupported, require};
+use crate::announced::Unsupported;
 use crate::backend::{Device, Devices, Memory, OpenError, Request, is_same_controller};
 use crate::driver::DriverError;
 use crate::memory::Capacity;
@@ -324,16 +325,16 @@ impl<'d> Sessions<'d> {
         self.sessions.get_mut(place).ok_or(CommandError::Interrupted)
     }
 
-    /// The controller at `address` if it announces `feature`, or if what it does not announce may be sent.
+    /// The controller at `address` if it announces `capability`, or if what it does not announce may be sent.
     pub(crate) fn with(
         &mut self,
         address: &Address,
-        feature: Feature,
+        capability: Capability,
     ) -> Result<&mut Session<'d>, CommandError> {
         let force = self.force;
         let session = self.at(address)?;
-        match require(session.identity(), feature) {
-            Err(unsupported) if !force => Err(unsupported.into()),
+        match session.identity().require(capability) {
+            Err(error) if !force => Err(Unsupported::from(error).into()),
             _ => Ok(session),
         }
     }
@@ -342,9 +343,9 @@ impl<'d> Sessions<'d> {
     pub(crate) fn standing(
         &mut self,
         address: &Address,
-        feature: Feature,
+        capability: Capability,
     ) -> Result<(&mut Session<'d>, &mut Standing), CommandError> {
-        self.with(address, feature)?;
+        self.with(address, capability)?;
         let place = self.place(address)?;
         let session = self.sessions.get_mut(place).ok_or(CommandError::Interrupted)?;
         Ok((session, &mut self.standing))

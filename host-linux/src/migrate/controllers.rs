@@ -9,14 +9,14 @@ use std::sync::Arc;
 use nvme_core::migration::Quirks;
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
 use nvme_core::wire::identify::{
-    ControllerIdentity, OptionalAdminCommands, SecondaryController, SupportedControllerStateFormats,
+    Capability, ControllerIdentity, OptionalAdminCommands, SecondaryController,
+    SupportedControllerStateFormats,
 };
 use nvme_core::wire::{AdminOpcode, ControllerId};
 
 use super::RunError;
 use super::bench::{Behind, Bench, Limits, Party, capacities, hooks};
 use crate::address::Address;
-use crate::announced::{Feature, require};
 use crate::backend::{AbsentController, Device, Devices, Memory, Pump, Registers, Request};
 use crate::config::{Between, DataPath, MigrateConfig, Namespaces, SIZE_LIMITS, Tracked};
 use crate::driver::DriverError;
@@ -112,13 +112,13 @@ fn look(
     device: &Device,
     tracked: Option<&Device>,
     limits: &Limits,
-    features: &[Feature],
+    capabilities: &[Capability],
     between: &Between,
 ) -> Result<Found, RunError> {
     let (address, namespace) = (device.address(), between.namespace);
     ask(device, limits, |session| {
-        for feature in features {
-            require(session.identity(), *feature).map_err(RunError::Unsupported)?;
+        for capability in capabilities {
+            session.identity().require(*capability).map_err(|error| RunError::Unsupported(error.into()))?;
         }
         let found = session.namespace(namespace);
         let found = found.map_err(|error| RunError::Controller(address.clone(), error))?;
@@ -257,8 +257,8 @@ fn secondary(manager: &Device, between: &Between, limits: &Limits) -> Result<Con
         _ => return input("--virtualization: which controller is missing; give --dest-controller".into()),
     };
     ask(manager, limits, |session| {
-        let feature = Feature::Admin(AdminOpcode::VIRTUALIZATION_MANAGEMENT);
-        require(session.identity(), feature).map_err(RunError::Unsupported)?;
+        let capability = Capability::Admin(AdminOpcode::VIRTUALIZATION_MANAGEMENT);
+        session.identity().require(capability).map_err(|error| RunError::Unsupported(error.into()))?;
         let list = Identify::new(IdentifyStructure::SECONDARY_CONTROLLER_LIST);
         let list =
             session.identify("Identify, Secondary Controller List", &list).map_err(RunError::Manager)?;
@@ -353,16 +353,16 @@ pub(super) fn start(
     let devices = open(config, between)?;
     let (source_manager, destination_manager) =
         (find(&devices, &between.source_manager)?, find(&devices, &between.destination_manager)?);
-    let features: &[Feature] = match between.data {
-        DataPath::Copy => &[Feature::Migration, Feature::TrackUserData],
-        DataPath::Shared => &[Feature::Migration],
+    let capabilities: &[Capability] = match between.data {
+        DataPath::Copy => &[Capability::Migration, Capability::TrackUserData],
+        DataPath::Shared => &[Capability::Migration],
     };
     let source = match &between.source {
         Tracked::Ours(address) => Some(find(&devices, address)?),
         Tracked::Theirs(_) => None,
     };
-    let found = look(source_manager, source, &limits, features, between)?;
-    let other = look(destination_manager, None, &limits, &[Feature::Migration], between)?;
+    let found = look(source_manager, source, &limits, capabilities, between)?;
+    let other = look(destination_manager, None, &limits, &[Capability::Migration], between)?;
     fit(&found, &other, between)?;
     stays_online(&found, &between.source, &between.source_manager)?;
     stays_online(&other, &between.destination, &between.destination_manager)?;

@@ -13,11 +13,11 @@ use nvme_core::migration::{
 };
 use nvme_core::register::RegisterIo;
 use nvme_core::time::Step;
+use nvme_core::wire::identify::Capability;
 use nvme_core::wire::{ControllerId, ManagerId, NamespaceId, TrackedId};
 
 use super::CommandError;
 use super::mover::Mover;
-use crate::announced::{require_migration, require_user_data_log};
 use crate::session::{Session, SessionError};
 use crate::sys::PciStatus;
 use crate::time::Wait;
@@ -141,8 +141,8 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     meanwhile: &mut dyn FnMut(),
 ) -> Result<(), CommandError> {
     let (from, to) = (source.session, destination.session);
-    require_user_data_log(from.identity())?;
-    require_migration(to.identity())?;
+    from.identity().require(Capability::TrackUserData)?;
+    to.identity().require(Capability::Migration)?;
     check(from, what.source)?;
     check(to, what.destination)?;
     let namespace = what.namespace;

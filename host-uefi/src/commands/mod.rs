@@ -13,12 +13,12 @@ use core::fmt;
 
 use nvme_core::admin::CallError;
 use nvme_core::cdq::CdqMemoryError;
+use nvme_core::wire::identify::NotAnnounced;
 
 pub use migrate::{Fence, Migration, Side, migrate};
 pub use show::{RegistersError, identify, log, read, registers};
 pub use watch::{Watch, watch};
 
-use crate::announced::Unsupported;
 use crate::session::SessionError;
 
 /// Why a command failed.
@@ -27,7 +27,7 @@ pub enum CommandError {
     /// The controller was not driven.
     Session(SessionError),
     /// The controller does not announce what is needed.
-    Unsupported(Unsupported),
+    Unsupported(NotAnnounced),
     /// Nothing can be printed any more.
     Output,
     /// Blocks behind the end of the namespace.
@@ -59,7 +59,7 @@ impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Session(error) => error.fmt(f),
-            Self::Unsupported(unsupported) => unsupported.fmt(f),
+            Self::Unsupported(error) => write!(f, "{error}; nothing was sent"),
             Self::Output => f.write_str("the output cannot be written: give a console, or a file with room"),
             Self::BeyondEnd { start, count, blocks } => {
                 write!(
@@ -93,9 +93,9 @@ impl From<SessionError> for CommandError {
     }
 }
 
-impl From<Unsupported> for CommandError {
-    fn from(unsupported: Unsupported) -> Self {
-        Self::Unsupported(unsupported)
+impl From<NotAnnounced> for CommandError {
+    fn from(error: NotAnnounced) -> Self {
+        Self::Unsupported(error)
     }
 }
 

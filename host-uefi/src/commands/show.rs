@@ -5,6 +5,7 @@ use core::fmt::Write;
 
 use nvme_core::dma::DmaArena;
 use nvme_core::register::{Offset, RegisterIo};
+use nvme_core::wire::identify::Capability;
 use nvme_core::wire::log::{
     ErrorInformationEntry, FirmwareSlotInformation, LogPageId, SmartHealthInformation,
     SmartHealthInformationData,
@@ -14,7 +15,6 @@ use nvme_core::wire::{Lba, NamespaceId};
 use zerocopy::FromBytes;
 
 use super::CommandError;
-use crate::announced::require_log_page;
 use crate::session::Session;
 use crate::time::Wait;
 
@@ -149,7 +149,7 @@ pub fn log<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     page: LogPageId,
     out: &mut dyn Write,
 ) -> Result<(), CommandError> {
-    require_log_page(session.identity(), page)?;
+    session.identity().require(Capability::LogPage(page))?;
     let mut bytes = [0; PAGE_BYTES];
     let entries = usize::from(session.identity().error_log_entries).clamp(1, ERRORS);
     let len = match page {

@@ -7,11 +7,11 @@ use core::time::Duration;
 use nvme_core::cdq::{CdqCreation, CdqDeletion, CdqOptions, ControllerDataQueue, LogEvent, QueuePoll};
 use nvme_core::dma::DmaArena;
 use nvme_core::register::RegisterIo;
+use nvme_core::wire::identify::Capability;
 use nvme_core::wire::track::TrackSend;
 use nvme_core::wire::{ControllerId, ManagerId, TrackedId};
 
 use super::CommandError;
-use crate::announced::require_user_data_log;
 use crate::session::{Session, SessionError};
 use crate::time::Wait;
 
@@ -161,7 +161,7 @@ pub fn watch<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     out: &mut dyn Write,
     meanwhile: &mut dyn FnMut(),
 ) -> Result<(), CommandError> {
-    require_user_data_log(session.identity())?;
+    session.identity().require(Capability::TrackUserData)?;
     let manager = ManagerId::new(session.identity().controller);
     let tracked = TrackedId::new(ControllerId::new(watch.controller), manager)
         .map_err(|_| CommandError::TargetIsManager(watch.controller))?;

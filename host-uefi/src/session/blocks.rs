@@ -7,11 +7,11 @@ use nvme_core::io::{Buffer, CreateIoQueuePair, CreateOutcome, IoQueueOptions};
 use nvme_core::register::RegisterIo;
 use nvme_core::time::Step;
 use nvme_core::wire::feature::NumberOfQueues;
+use nvme_core::wire::identify::Capability;
 use nvme_core::wire::nvm::{Flush, Read, Write, WriteZeroes};
-use nvme_core::wire::{Command, Lba, NamespaceId, QueueId, SubmissionQueueEntry};
+use nvme_core::wire::{Command, IoOpcode, Lba, NamespaceId, QueueId, SubmissionQueueEntry};
 
 use super::{Pair, Session, SessionError, Shape};
-use crate::announced::require_write_zeroes;
 use crate::time::Wait;
 
 impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A, W> {
@@ -293,7 +293,7 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
         start: Lba,
         blocks: u32,
     ) -> Result<(), SessionError> {
-        require_write_zeroes(&self.identity)?;
+        self.identity.require(Capability::Io(IoOpcode::WRITE_ZEROES))?;
         self.make_pair()?;
         let command = WriteZeroes::new(namespace, start, blocks).encode();
         self.io("Write Zeroes", &command, None).map(drop)

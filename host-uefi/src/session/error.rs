@@ -7,9 +7,9 @@ use nvme_core::admin::{CallError, SubmitError};
 use nvme_core::controller::{EnableError, Fault};
 use nvme_core::dma::DmaError;
 use nvme_core::io::IoQueueError;
+use nvme_core::wire::identify::NotAnnounced;
 use nvme_core::wire::{NamespaceId, Status};
 
-use crate::announced::Unsupported;
 use crate::sys::PciStatus;
 
 /// Why a controller could not be driven.
@@ -38,7 +38,7 @@ pub enum SessionError {
     /// Bus mastering of a controller that is migrated could not be changed.
     NoBusMastering(PciStatus),
     /// The controller does not announce what is needed.
-    Unsupported(Unsupported),
+    Unsupported(NotAnnounced),
     /// The memory is not that with which the controller was attached.
     OtherArena,
     /// The namespace is not active.
@@ -86,7 +86,7 @@ impl fmt::Display for SessionError {
                 "bus mastering of a controller that is migrated cannot be changed ({status}): name its own function, not \
                  that of a managing controller"
             ),
-            Self::Unsupported(unsupported) => unsupported.fmt(f),
+            Self::Unsupported(error) => write!(f, "{error}; nothing was sent"),
             Self::OtherArena => {
                 f.write_str("the memory is another than the controller was attached with: give that one")
             }
@@ -116,8 +116,8 @@ impl From<DmaError> for SessionError {
     }
 }
 
-impl From<Unsupported> for SessionError {
-    fn from(unsupported: Unsupported) -> Self {
-        Self::Unsupported(unsupported)
+impl From<NotAnnounced> for SessionError {
+    fn from(error: NotAnnounced) -> Self {
+        Self::Unsupported(error)
     }
 }

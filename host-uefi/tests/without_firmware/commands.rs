@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
+use nvme_core::wire::identify::{AnnouncingField, NotAnnounced};
 use nvme_core::wire::log::LogPageId;
 use nvme_core::wire::{ControllerId, Lba, NamespaceId};
-use nvme_host_uefi::announced::Unsupported;
 use nvme_host_uefi::commands::{self, CommandError, Fence, Migration, Watch};
 use nvme_host_uefi::registers::PciRegisters;
 use nvme_host_uefi::session::SessionError;
@@ -262,7 +262,12 @@ fn what_is_not_announced_is_not_sent() {
     let rings = side.guest.rings.get();
     let expected = |error: Result<(), CommandError>| {
         let error = error.expect_err("not supported");
-        let CommandError::Unsupported(Unsupported { field: "OACS", bit: 11, .. }) = error else {
+        let CommandError::Unsupported(NotAnnounced {
+            field: AnnouncingField::OptionalAdminCommands,
+            bit: Some(11),
+            ..
+        }) = error
+        else {
             panic!("{error}");
         };
         let text = error.to_string();

@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use indicatif::BinaryBytes;
 use nvme_core::wire::IoOpcode;
+use nvme_core::wire::identify::Capability;
 use serde::Serialize;
 
 use super::media::{self, NamespaceArgs};
 use crate::address::Address;
-use crate::announced::Feature;
 use crate::blocks::BlockRange;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::connect::ConnectArgs;
@@ -205,7 +205,7 @@ impl Action for BenchArgs {
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let opcode = if self.op.writes() { IoOpcode::WRITE } else { IoOpcode::READ };
-        let session = sessions.with(&self.address, Feature::Io(opcode))?;
+        let session = sessions.with(&self.address, Capability::Io(opcode))?;
         let namespace = self.namespace.id();
         let identity = media::identify(session, namespace)?;
         let block_bytes = media::plain_block(namespace, &identity)? as u64;

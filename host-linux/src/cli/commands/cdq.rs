@@ -6,12 +6,12 @@ use nvme_core::cdq::{CdqOptions, HeadPolicy, MemoryLimits, QueueLayout};
 use nvme_core::migration::Quirks;
 use nvme_core::wire::CdqId;
 use nvme_core::wire::cdq::{ControllerDataQueueCommand, ENTRY_BYTES};
+use nvme_core::wire::identify::Capability;
 use serde::Serialize;
 
 use super::Tracked;
 use super::watch::WatchArgs;
 use crate::address::Address;
-use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::connect::ConnectArgs;
 use crate::cli::standing::{QueueName, tracked};
@@ -157,7 +157,7 @@ impl Action for CreateArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let (session, standing) = sessions.standing(&self.tracked.manager, Feature::TrackUserData)?;
+        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::TrackUserData)?;
         let tracked = tracked(session, self.tracked.controller)?;
         let options = self.shape.options(session);
         self.shape.warn(session, output);
@@ -233,7 +233,7 @@ impl Action for DeleteArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let (session, standing) = sessions.standing(&self.manager, Feature::TrackUserData)?;
+        let (session, standing) = sessions.standing(&self.manager, Capability::TrackUserData)?;
         let deleted = match (standing.delete(session, self.id), self.id) {
             (Ok((id, figures)), _) => Deleted {
                 id: id.get(),

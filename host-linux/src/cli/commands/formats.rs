@@ -6,11 +6,10 @@ use nvme_core::admin::CallError;
 use nvme_core::migration::KNOWN_VERSIONS;
 use nvme_core::wire::StatusCode;
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
-use nvme_core::wire::identify::SupportedControllerStateFormats;
+use nvme_core::wire::identify::{Capability, SupportedControllerStateFormats};
 use serde::Serialize;
 
 use crate::address::Address;
-use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::connect::ConnectArgs;
 use crate::driver::DriverError;
@@ -80,7 +79,7 @@ impl Action for FormatsArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let session = sessions.with(&self.manager, Feature::Migration)?;
+        let session = sessions.with(&self.manager, Capability::Migration)?;
         let bytes = identify_formats(session)?;
         let formats = SupportedControllerStateFormats::parse(&bytes)
             .map_err(|error| CommandError::Failed(error.to_string()))?;

@@ -4,11 +4,11 @@
 use clap::Args;
 use nvme_core::wire::NamespaceId;
 use nvme_core::wire::admin::GetLogPage;
+use nvme_core::wire::identify::Capability;
 use nvme_core::wire::log::LogPageId;
 
 use super::view::{ViewArgs, context};
 use crate::address::Address;
-use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::connect::ConnectArgs;
 use crate::cli::values;
@@ -95,9 +95,11 @@ impl Action for LogArgs {
         let (mut left, mut at) = (self.bytes.unwrap_or(length(self.page)), self.offset);
         let most = sessions.at(&self.address)?.max_transfer().min(MAX_PIECE);
         let most = u32::try_from(most).unwrap_or(u32::MAX) & !3;
+        let page = Capability::LogPage(LogPageId::new(self.page));
+        sessions.with(&self.address, page)?;
         let session = match at == 0 && left <= most.min(SHORT) {
             true => sessions.at(&self.address)?,
-            false => sessions.with(&self.address, Feature::LogPageOffsets)?,
+            false => sessions.with(&self.address, Capability::LogPageOffsets)?,
         };
         let mut bytes = Vec::new();
         while left > 0 {

@@ -78,7 +78,7 @@ pub(crate) fn plain_block(
     if metadata == 0 {
         return Ok(identity.block_bytes() as usize);
     }
-    Err(CommandError::Unsupported(Unsupported {
+    Err(CommandError::Unsupported(Unsupported::Other {
         feature: format!("transferring blocks with metadata, as namespace {} has them,", namespace.get()),
         field: "MS of the LBA format in Identify Namespace",
         value: format!("{metadata} bytes"),

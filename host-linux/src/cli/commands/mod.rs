@@ -78,6 +78,8 @@ mod tests {
     #[test]
     fn a_controller_gets_no_command_that_it_does_not_announce() {
         for line in [
+            "log embedded:demo/2 --page 0x07",
+            "log embedded:demo/2 --page 0x12",
             "formats embedded:demo/2",
             "cdq create embedded:demo/2 --controller 1",
             "cdq watch embedded:demo/2 --controller 1",

@@ -2,7 +2,7 @@
 //! `nvme-lm flush`, `deallocate`, `write-zeroes`, `verify` and `copy`: commands on blocks that transfer no blocks.
 
 use clap::Args;
-use nvme_core::wire::identify::NamespaceIdentity;
+use nvme_core::wire::identify::{Capability, NamespaceIdentity};
 use nvme_core::wire::nvm::{Copy as CopyCommand, DatasetManagement, Flush, Verify, WriteZeroes};
 use nvme_core::wire::nvm_data::{CopySource, CopySourceData, DatasetRange, DatasetRangeData};
 use nvme_core::wire::{Command, IoOpcode, Lba, NamespaceId, SubmissionQueueEntry};
@@ -11,7 +11,7 @@ use zerocopy::IntoBytes;
 
 use super::media::{self, NamespaceArgs};
 use crate::address::Address;
-use crate::announced::{Feature, Unsupported};
+use crate::announced::Unsupported;
 use crate::blocks::{BatchLimits, Batches, BlockRange};
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::connect::ConnectArgs;
@@ -250,7 +250,7 @@ impl Action for FlushArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let session = sessions.with(&self.address, Feature::Io(IoOpcode::FLUSH))?;
+        let session = sessions.with(&self.address, Capability::Io(IoOpcode::FLUSH))?;
         let namespace = self.namespace.id();
         // All namespaces at once are none that could be asked for.
         if namespace.get() != u32::MAX {
@@ -288,7 +288,7 @@ impl Action for DeallocateArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let session = sessions.with(&self.address, Feature::Io(IoOpcode::DATASET_MANAGEMENT))?;
+        let session = sessions.with(&self.address, Capability::Io(IoOpcode::DATASET_MANAGEMENT))?;
         let namespace = self.namespace.id();
         let identity = media::identify(session, namespace)?;
         let ranges = self.which.ranges();
@@ -342,7 +342,7 @@ impl Action for WriteZeroesArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let session = sessions.with(&self.address, Feature::Io(IoOpcode::WRITE_ZEROES))?;
+        let session = sessions.with(&self.address, Capability::Io(IoOpcode::WRITE_ZEROES))?;
         let namespace = self.namespace.id();
         let identity = media::identify(session, namespace)?;
         let ranges = self.which.ranges();
@@ -371,7 +371,7 @@ impl Action for VerifyArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let session = sessions.with(&self.address, Feature::Io(IoOpcode::VERIFY))?;
+        let session = sessions.with(&self.address, Capability::Io(IoOpcode::VERIFY))?;
         let namespace = self.namespace.id();
         let identity = media::identify(session, namespace)?;
         let ranges = self.which.ranges();
@@ -412,10 +412,10 @@ impl Action for CopyArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let session = sessions.with(&self.address, Feature::Io(IoOpcode::COPY))?;
+        let session = sessions.with(&self.address, Capability::Io(IoOpcode::COPY))?;
         let formats = session.identity().copy_formats;
         if formats & FORMAT_0 == 0 {
-            return Err(CommandError::Unsupported(Unsupported {
+            return Err(CommandError::Unsupported(Unsupported::Other {
                 feature: "Copy with source ranges of format 0".into(),
                 field: "OCFS in Identify Controller",
                 value: format!("{formats:#06x}, bit 0 clear"),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use nvme_core::wire::admin::GetLogPage;
+use nvme_core::wire::identify::Capability;
 use nvme_core::wire::log::{CommandEffects, CommandsSupportedAndEffects, LogPageId};
 use nvme_core::wire::{
     AdminOpcode, Command, CompletionQueueEntry, DataPointerKind, Fuse, IoOpcode, NamespaceId,
@@ -16,7 +17,6 @@ use zerocopy::FromBytes;
 
 use super::media::HexDump;
 use crate::address::Address;
-use crate::announced::{Feature, is_in_identify};
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::connect::ConnectArgs;
 use crate::cli::values;
@@ -128,10 +128,10 @@ pub(super) enum Queue {
 }
 
 impl Queue {
-    fn feature(self, opcode: u8) -> Feature {
+    fn capability(self, opcode: u8) -> Capability {
         match self {
-            Self::Admin => Feature::Admin(AdminOpcode::new(opcode)),
-            Self::Io => Feature::Io(IoOpcode::new(opcode)),
+            Self::Admin => Capability::Admin(AdminOpcode::new(opcode)),
+            Self::Io => Capability::Io(IoOpcode::new(opcode)),
         }
     }
 
@@ -306,14 +306,14 @@ impl EntryArgs {
     fn run(&self, queue: Queue, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let entry = self.entry.unwrap_or_default();
         let opcode = entry.opcode();
-        let feature = queue.feature(opcode);
-        let refused = sessions.with(&self.address, feature).err();
+        let capability = queue.capability(opcode);
+        let refused = sessions.with(&self.address, capability).err();
         let session = sessions.at(&self.address)?;
         let effects = effects(session, queue, opcode)?;
         if let Some(error) = refused {
             // What Identify Controller has no bit for, the log may know.
             let supported = effects.is_some_and(|effects| effects.contains(CommandEffects::SUPPORTED));
-            if is_in_identify(feature) || !supported {
+            if capability.is_in_identify() || !supported {
                 return Err(error);
             }
         }

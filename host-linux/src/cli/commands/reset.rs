@@ -174,7 +174,7 @@ fn reset_subsystem(device: &Device, timeout: Duration) -> Result<(), CommandErro
     let registers = device.registers();
     let capabilities = registers.read64(Offset::CAP).map_err(DriverError::Access)?;
     if capabilities & SUBSYSTEM_RESET_SUPPORTED == 0 {
-        return Err(CommandError::Unsupported(Unsupported {
+        return Err(CommandError::Unsupported(Unsupported::Other {
             feature: "NVM Subsystem Reset".into(),
             field: "CAP.NSSRS",
             value: "0".into(),
@@ -187,7 +187,7 @@ fn reset_subsystem(device: &Device, timeout: Duration) -> Result<(), CommandErro
 /// Resets the function, whatever its controller is doing.
 fn reset_function(device: &Device, timeout: Duration) -> Result<(), CommandError> {
     device.registers().reset_function().map_err(|error| match error {
-        OpenError::NoFunctionReset => CommandError::Unsupported(Unsupported {
+        OpenError::NoFunctionReset => CommandError::Unsupported(Unsupported::Other {
             feature: "a reset of the function".into(),
             field: "the back end",
             value: "embedded, without PCI functions".into(),

@@ -9,14 +9,13 @@ use clap::{Args, Subcommand};
 use nvme_core::migration::{FormatIndices, KNOWN_VERSIONS, Quirks};
 use nvme_core::wire::ControllerId;
 use nvme_core::wire::controller_state::{ControllerStateHeader, ControllerStateImage};
-use nvme_core::wire::identify::SupportedControllerStateFormats;
+use nvme_core::wire::identify::{Capability, SupportedControllerStateFormats};
 use nvme_core::wire::migration::{MigrationReceive, MigrationSend, SequenceIndicator, SuspendKind};
 use serde::Serialize;
 
 use super::Tracked;
 use super::formats::identify_formats;
 use super::state_files::{DiffArgs, ShowArgs};
-use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::standing::{Standing, tracked};
 use crate::cli::values;
@@ -195,7 +194,7 @@ impl Action for GetArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let (session, standing) = sessions.standing(&self.tracked.manager, Feature::Migration)?;
+        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::Migration)?;
         let controller = tracked(session, self.tracked.controller)?.controller();
         let formats = self.format.indices(session)?;
         let (got, image) = match self.suspend {
@@ -312,7 +311,7 @@ impl Action for SetArgs {
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let driven = sessions.driven(&self.tracked.manager, ControllerId::new(self.tracked.controller))?;
-        let (session, standing) = sessions.standing(&self.tracked.manager, Feature::Migration)?;
+        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::Migration)?;
         let controller = tracked(session, self.tracked.controller)?.controller();
         if let Some(address) = driven {
             // Its queues would be where they were when the state was read: commands from then on are fetched again.

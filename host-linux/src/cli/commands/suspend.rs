@@ -4,11 +4,11 @@
 use clap::Args;
 use nvme_core::admin::CallError;
 use nvme_core::wire::StatusCode;
+use nvme_core::wire::identify::Capability;
 use nvme_core::wire::migration::SuspendKind;
 use serde::Serialize;
 
 use super::Tracked;
-use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::standing::tracked;
 use crate::driver::DriverError;
@@ -48,7 +48,7 @@ impl Action for SuspendArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let (session, standing) = sessions.standing(&self.tracked.manager, Feature::Migration)?;
+        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::Migration)?;
         let tracked = tracked(session, self.tracked.controller)?;
         let kind = if self.notify { SuspendKind::Notification } else { SuspendKind::Suspend };
         standing.suspend(session, tracked, kind, self.delete_queue)?;
@@ -86,7 +86,7 @@ impl Action for ResumeArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let (session, standing) = sessions.standing(&self.tracked.manager, Feature::Migration)?;
+        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::Migration)?;
         let controller = tracked(session, self.tracked.controller)?.controller();
         let was_suspended = match standing.resume(session, controller) {
             Ok(()) => true,

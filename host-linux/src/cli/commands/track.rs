@@ -3,12 +3,12 @@
 
 use clap::{Args, Subcommand};
 use nvme_core::migration::Quirks;
+use nvme_core::wire::identify::Capability;
 use serde::Serialize;
 
 use super::Tracked;
 use super::cdq::Shape;
 use super::track_memory::{self, MemoryArgs};
-use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::standing::{QueueName, log_user_data, start_log, tracked};
 
@@ -65,7 +65,7 @@ impl Action for Log {
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let args = &self.args.tracked;
-        let (session, standing) = sessions.standing(&args.manager, Feature::TrackUserData)?;
+        let (session, standing) = sessions.standing(&args.manager, Capability::TrackUserData)?;
         let tracked = tracked(session, args.controller)?;
         let found = match self.args.queue {
             Some(name) => Some(standing.queue(session, name)?.queue.id()),

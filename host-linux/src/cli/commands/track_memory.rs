@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use nvme_controller::host::HostMemory;
+use nvme_core::wire::identify::Capability;
 use nvme_core::wire::track::{
     MemoryGranularity, MemoryRange, TrackMemoryRanges, TrackReceive, TrackSend, TrackedMemoryChanges,
 };
@@ -13,7 +14,6 @@ use nvme_core::wire::{BusAddr, ControllerId};
 use serde::Serialize;
 
 use super::Tracked;
-use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::load::{Load, LoadArgs};
 use crate::cli::standing::{Standing, tracked};
@@ -192,7 +192,7 @@ impl Action for MemoryArgs {
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let device = self.load.guest.as_ref().map(|address| sessions.device(address)).transpose()?;
-        let (session, standing) = sessions.standing(&self.tracked.manager, Feature::TrackHostMemory)?;
+        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::TrackHostMemory)?;
         let Some(device) = device else { return self.track(session, standing, self.ranges.clone(), output) };
         let controller = tracked(session, self.tracked.controller)?;
         let load = Load::start(&self.load, device, session, standing, controller)?;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use indicatif::BinaryBytes;
+use nvme_core::wire::identify::Capability;
 use nvme_core::wire::nvm;
 use nvme_core::wire::{Command, IoOpcode, Lba, NamespaceId, StatusCode};
 use serde::Serialize;
@@ -15,7 +16,6 @@ use sha2::{Digest, Sha256};
 use super::media::{self, HexDump, NamespaceArgs};
 use super::source::{Source, SourceArgs};
 use crate::address::Address;
-use crate::announced::Feature;
 use crate::blocks::BlockRange;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::connect::ConnectArgs;
@@ -315,7 +315,7 @@ impl Action for ReadArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let session = sessions.with(&self.address, Feature::Io(IoOpcode::READ))?;
+        let session = sessions.with(&self.address, Capability::Io(IoOpcode::READ))?;
         let namespace = self.namespace.id();
         let identity = media::identify(session, namespace)?;
         let block_bytes = media::plain_block(namespace, &identity)?;
@@ -386,7 +386,7 @@ impl Action for WriteArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let session = sessions.with(&self.address, Feature::Io(IoOpcode::WRITE))?;
+        let session = sessions.with(&self.address, Capability::Io(IoOpcode::WRITE))?;
         let namespace = self.namespace.id();
         let identity = media::identify(session, namespace)?;
         let block_bytes = media::plain_block(namespace, &identity)?;
@@ -445,7 +445,7 @@ impl Action for CompareArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let session = sessions.with(&self.address, Feature::Io(IoOpcode::COMPARE))?;
+        let session = sessions.with(&self.address, Capability::Io(IoOpcode::COMPARE))?;
         let namespace = self.namespace.id();
         let identity = media::identify(session, namespace)?;
         let block_bytes = media::plain_block(namespace, &identity)?;

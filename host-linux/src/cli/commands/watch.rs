@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use nvme_core::cdq::{CdqFigures, ControllerDataQueue, LogEvent, QueuePoll};
 use nvme_core::migration::Quirks;
+use nvme_core::wire::identify::Capability;
 use serde::Serialize;
 
 use super::Tracked;
 use super::cdq::Shape;
-use crate::announced::Feature;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::heat::Heat;
 use crate::cli::load::{Load, LoadArgs, namespaces};
@@ -334,7 +334,7 @@ impl Action for WatchArgs {
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let device = self.load.guest.as_ref().map(|address| sessions.device(address)).transpose()?;
-        let (session, standing) = sessions.standing(&self.tracked.manager, Feature::TrackUserData)?;
+        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::TrackUserData)?;
         let load = match device {
             None => None,
             Some(device) => {

@@ -5,6 +5,7 @@
 //! fills the page and zeroes its unused tail). A host zeroes its buffer first: some controllers transfer less than the
 //! page. Offsets follow public C headers where the specification's text was not at hand.
 
+mod announced;
 mod command_set;
 mod controller;
 mod controller_raw;
@@ -22,6 +23,7 @@ use zerocopy::byteorder::little_endian::U16;
 
 use super::{InvalidField, TooShort};
 
+pub use announced::{AnnouncingField, Capability, NotAnnounced};
 pub use command_set::{
     CommandSetCombination, CommandSetCombinations, ExtendedLbaFormat, LbaMigrationQueueFormat,
     NvmControllerIdentity, NvmNamespaceIdentity,
