@@ -9,10 +9,10 @@ use uefi::{Handle, Status};
 
 use crate::arena::{ArenaSlot, PciArena};
 use crate::commands::words::{Choice, HELP, Request, Words, parse};
-use crate::commands::{self, CommandError, Fence, Migration, Side};
+use crate::commands::{self, BusMaster, CommandError, Fence, Migration, Side};
 use crate::registers::{PciRegisters, RegisterError};
 use crate::session::{Session, Storage};
-use crate::sys::{PciIo, PciStatus, attributes, peek};
+use crate::sys::{PciIo, peek};
 use crate::takeover::{Class, HandBackError, Takeover, TakeoverError};
 use crate::time::FirmwareTime;
 
@@ -249,28 +249,6 @@ fn taken_back(arena: &PciArena<'_, '_>) -> Result<(), Failed> {
     match arena.lost().saturating_add(arena.held()) {
         0 => Ok(()),
         pages => Err(Failed::Pages(pages)),
-    }
-}
-
-/// Bus mastering of a function that somebody else drives; none of a managing controller, which is needed.
-struct BusMaster<'p>(Option<&'p PciIo>);
-
-impl BusMaster<'_> {
-    fn io(&self) -> Result<&PciIo, PciStatus> {
-        self.0.ok_or(PciStatus::ACCESS_DENIED)
-    }
-}
-
-impl Fence for BusMaster<'_> {
-    fn let_through(&self, on: bool) -> Result<(), PciStatus> {
-        match on {
-            true => self.io()?.enable_attributes(attributes::BUS_MASTER),
-            false => self.io()?.disable_attributes(attributes::BUS_MASTER),
-        }
-    }
-
-    fn is_through(&self) -> Result<bool, PciStatus> {
-        Ok(self.io()?.attributes()? & attributes::BUS_MASTER != 0)
     }
 }
 

@@ -169,6 +169,14 @@ impl fmt::Display for HandBackError {
     }
 }
 
+/// Whether a controller is seen to be disabled: CC.EN and CSTS.RDY are 0. A register that cannot be read once is read again.
+pub(crate) fn is_disabled(io: &PciIo) -> Result<bool, PciStatus> {
+    let once = |offset: u32| io.read_mem32(REGISTER_BAR, u64::from(offset));
+    let read = |offset: u32| once(offset).or_else(|_| once(offset));
+    let (cc, csts) = (read(CC)?, read(CSTS)?);
+    Ok(!ControllerStatus::from_bits(csts).ready() && !ControllerConfiguration::from_bits(cc).enabled())
+}
+
 /// A controller that is held exclusively. Dropped, it is handed back, and nobody is told how that went.
 #[derive(Debug)]
 pub struct Takeover {
@@ -289,13 +297,14 @@ impl Takeover {
         left.and(driver.connect())
     }
 
-    /// Whether the controller uses no memory: it is disabled, or gone.
+    /// Whether the controller uses no memory: it is disabled, or its function is gone. Registers that read all ones do not
+    /// show that: the function may do without its memory space, or behind a link that has failed, what it did before.
     fn is_at_rest(io: &PciIo) -> bool {
-        let once = |offset: u32| io.read_mem32(REGISTER_BAR, u64::from(offset));
-        let read = |offset: u32| once(offset).or_else(|_| once(offset));
-        let (Ok(cc), Ok(csts)) = (read(CC), read(CSTS)) else { return false };
-        let status = ControllerStatus::from_bits(csts);
-        status.is_removed() || !status.ready() && !ControllerConfiguration::from_bits(cc).enabled()
+        let is_gone = || {
+            io.read_mem32(REGISTER_BAR, u64::from(CSTS)) == Ok(u32::MAX)
+                && io.read_config32(0) == Ok(u32::MAX)
+        };
+        is_disabled(io).unwrap_or(false) || is_gone()
     }
 
     /// Restores the attributes, or keeps a controller from memory that does not let itself be disabled. Once.

@@ -2,22 +2,24 @@
 //! `migrate`: a controller with one namespace from one subsystem to another, through both managing controllers.
 //!
 //! Before an operating system nobody is there who would have to be told of the switch. What keeps source and destination
-//! from running both is bus mastering, which is taken from the one and given to the other.
+//! from running both is bus mastering, which is taken from the one and given to the other, and that the one which must not run
+//! is disabled at the end.
 
 use core::fmt::Write;
 
 use nvme_core::dirty::{DirtyMap, DirtySet, Granularity};
 use nvme_core::dma::DmaArena;
 use nvme_core::migration::{
-    DestinationOptions, MigrationOptions, Migrator, Outcome, Platform, Ports, Quirks, Round, Timeouts,
+    DestinationOptions, MigrationOptions, MigrationStep, Migrator, Platform, Ports, Quirks, Round, Timeouts,
 };
 use nvme_core::register::RegisterIo;
 use nvme_core::time::Step;
-use nvme_core::wire::identify::Capability;
+use nvme_core::wire::identify::{Capability, ControllerIdentity};
 use nvme_core::wire::{ControllerId, ManagerId, NamespaceId, TrackedId};
 
-use super::CommandError;
+use super::ending::Ending;
 use super::mover::Mover;
+use super::{CommandError, Fence};
 use crate::session::{Session, SessionError};
 use crate::sys::PciStatus;
 use crate::time::Wait;
@@ -29,21 +31,6 @@ const ROUNDS: usize = 18;
 /// Longest controller state in bytes: two sessions and this fit the stack of 128 KiB that a program has (UEFI 2.10 §2.3). A
 /// longer one makes the migration fail before the source is suspended for good.
 const STATE: usize = 4096;
-
-/// A controller's access to memory, which can be taken away.
-pub trait Fence {
-    /// Takes bus mastering away, or gives it back.
-    ///
-    /// # Errors
-    /// The status of the firmware.
-    fn let_through(&self, on: bool) -> Result<(), PciStatus>;
-
-    /// Whether it has bus mastering.
-    ///
-    /// # Errors
-    /// The status of the firmware; the controller is none that may be fenced.
-    fn is_through(&self) -> Result<bool, PciStatus>;
-}
 
 /// What is to be migrated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +45,7 @@ pub struct Migration {
 
 /// What was not possible at the switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SwitchError {
+pub(super) enum SwitchError {
     /// Bus mastering was not changed.
     Fence(PciStatus),
     /// Both sides have no format of controller state in common, and nobody here knows the registers of the source.
@@ -68,6 +55,8 @@ enum SwitchError {
 struct Switch<'f> {
     source: &'f dyn Fence,
     destination: &'f dyn Fence,
+    /// Whether the source had bus mastering before.
+    source_was_through: bool,
 }
 
 impl Platform for Switch<'_> {
@@ -82,7 +71,10 @@ impl Platform for Switch<'_> {
     }
 
     fn unfence_source(&mut self, _source: ControllerId) -> Result<(), SwitchError> {
-        self.source.let_through(true).map_err(SwitchError::Fence)
+        match self.source_was_through {
+            true => self.source.let_through(true).map_err(SwitchError::Fence),
+            false => Ok(()),
+        }
     }
 
     fn restore_properties(&mut self, _destination: ControllerId) -> Result<(), SwitchError> {
@@ -129,10 +121,18 @@ fn check<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
         .map_err(|_| CommandError::TargetIsManager(id.get()))
 }
 
-/// Migrates. `meanwhile` is called between two steps.
+/// Whether two controllers are certainly of different subsystems: their names tell, or serial numbers where they have none.
+fn are_of_different_subsystems(one: &ControllerIdentity, other: &ControllerIdentity) -> bool {
+    one.subsystem_name != other.subsystem_name
+        || one.subsystem_name.as_bytes().is_empty() && one.serial_number != other.serial_number
+}
+
+/// Migrates. Afterwards at most one of the two controllers that are migrated between runs, also when the sessions are
+/// closed: the other one is disabled and without bus mastering, and what was printed says so. `meanwhile` is called between two steps.
 ///
 /// # Errors
-/// A controller does not announce it, the namespaces are not alike, or the migration did not complete.
+/// A controller does not announce it, both are of one subsystem, the namespaces are not alike, the migration did not
+/// complete, or the source is not seen to be disabled.
 pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     source: Side<'_, 'd, 's, R, A, W>,
     destination: Side<'_, 'd, 's, R, A, W>,
@@ -145,6 +145,9 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     to.identity().require(Capability::Migration)?;
     check(from, what.source)?;
     check(to, what.destination)?;
+    if !are_of_different_subsystems(from.identity(), to.identity()) {
+        return Err(CommandError::OneSubsystem);
+    }
     let namespace = what.namespace;
     let shape = from.shape(namespace)?;
     if to.shape(namespace)? != shape {
@@ -157,10 +160,19 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     let mut maps = [map.ok_or(SessionError::NoNamespace(namespace))?];
     let dirty = DirtySet::new(&mut maps).map_err(SessionError::NoNamespace)?;
     let (mut rounds, mut image) = ([Round::default(); ROUNDS], [0; STATE]);
-    let mut switch = Switch { source: source.fence, destination: destination.fence };
     let unfenced = SessionError::NoBusMastering;
-    switch.source.is_through().map_err(unfenced)?;
-    let was_through = switch.destination.is_through().map_err(unfenced)?;
+    let mut ending = Ending {
+        source: source.fence,
+        destination: destination.fence,
+        source_was_through: source.fence.is_through().map_err(unfenced)?,
+        destination_was_through: destination.fence.is_through().map_err(unfenced)?,
+        handed_over: false,
+    };
+    let mut switch = Switch {
+        source: source.fence,
+        destination: destination.fence,
+        source_was_through: ending.source_was_through,
+    };
     let to_do = DestinationOptions {
         controller: what.destination,
         limits: None,
@@ -190,7 +202,11 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
             let _ = from.controller().poll(now);
             let _ = to.controller().poll(now);
             let ports = Ports { source: from.controller().admin(), destination: to.controller().admin() };
-            match migrator.poll(now, ports, &mut mover, &mut switch) {
+            let step = migrator.poll(now, ports, &mut mover, &mut switch);
+            // The destination is asked to take the state in the first of these.
+            ending.handed_over |=
+                matches!(migrator.step(), MigrationStep::SetState | MigrationStep::ResumeDestination);
+            match step {
                 Step::Done => return,
                 Step::Again => {}
                 Step::Wait(_) => from.nap(),
@@ -204,37 +220,24 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     if let Some(memory) = migrator.take_quarantined() {
         from.keep(memory);
     }
-    // The destination of a migration that did not come about is whoever's it was before.
-    let over = matches!(migrator.outcome(), Some(Outcome::Completed { .. } | Outcome::Indeterminate { .. }));
-    if was_through && !over {
-        switch.destination.let_through(true).map_err(unfenced)?;
-    }
-    ran?;
-    for round in migrator.rounds() {
+    let outcome = match (ran, migrator.outcome()) {
+        (Ok(()), Some(outcome)) => outcome,
+        // Nothing was begun.
+        (ran, _) => {
+            let restored = ending.back(from, out);
+            ran?;
+            restored?;
+            return Err(CommandError::NotMigrated);
+        }
+    };
+    let printed = migrator.rounds().iter().try_for_each(|round| {
         writeln!(
             out,
             "round {}: {} blocks, {} entries of the log, {} blocks left",
             round.number, round.blocks, round.entries, round.dirty_blocks
-        )?;
-    }
-    match migrator.outcome() {
-        Some(Outcome::Completed { .. }) => {
-            let summary = migrator.summary();
-            writeln!(out, "migrated: {} blocks, {} bytes", summary.blocks, summary.bytes)?;
-            Ok(())
-        }
-        Some(Outcome::RolledBack { failure, .. }) => {
-            writeln!(out, "rolled back, the source runs: {failure}")?;
-            Err(CommandError::NotMigrated)
-        }
-        Some(Outcome::SourceStuck { failure, resume }) => {
-            writeln!(out, "the source is suspended and could not be resumed ({resume}): {failure}")?;
-            Err(CommandError::NotMigrated)
-        }
-        Some(Outcome::Indeterminate { failure, .. }) => {
-            writeln!(out, "whether the destination runs is unknown: {failure}")?;
-            Err(CommandError::NotMigrated)
-        }
-        None => Err(CommandError::NotMigrated),
-    }
+        )
+    });
+    // Which of the two runs is settled and told whatever else fails.
+    ending.settle(outcome, &migrator.summary(), from, out)?;
+    Ok(printed?)
 }

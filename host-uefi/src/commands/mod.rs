@@ -2,6 +2,8 @@
 //! What the program does with a controller in use, whatever it runs on; [`mod@line`] and [`words`] read its
 //! command line.
 
+mod ending;
+mod fence;
 pub mod line;
 mod migrate;
 mod mover;
@@ -15,7 +17,8 @@ use nvme_core::admin::CallError;
 use nvme_core::cdq::CdqMemoryError;
 use nvme_core::wire::identify::NotAnnounced;
 
-pub use migrate::{Fence, Migration, Side, migrate};
+pub use fence::{BusMaster, Fence};
+pub use migrate::{Migration, Side, migrate};
 pub use show::{RegistersError, identify, log, read, registers};
 pub use watch::{Watch, watch};
 
@@ -47,10 +50,14 @@ pub enum CommandError {
     QueueCommand(&'static str, CallError),
     /// The managing controller was reset, and the queue went with it.
     QueueGone,
+    /// Both managing controllers are of one subsystem, or may be.
+    OneSubsystem,
     /// Source and destination have namespaces of different sizes.
     Unlike,
     /// The migration did not complete; what was printed says where the guest runs.
     NotMigrated,
+    /// The migration completed, but the source is not seen to be disabled.
+    SourceEnabled,
 }
 
 impl core::error::Error for CommandError {}
@@ -76,12 +83,20 @@ impl fmt::Display for CommandError {
             Self::QueueGone => f.write_str(
                 "the managing controller was reset, and the queue went with it: every block may have changed",
             ),
+            Self::OneSubsystem => f.write_str(
+                "both managing controllers are of one subsystem, as far as they tell: a namespace there would be copied onto \
+                 itself; name a destination in another subsystem",
+            ),
             Self::Unlike => f.write_str(
                 "the namespaces at source and destination are not of the same size: name a destination of as many blocks, each as \
                  long",
             ),
             Self::NotMigrated => f.write_str(
                 "the migration did not complete: what was printed says where the guest runs, and what stood against it",
+            ),
+            Self::SourceEnabled => f.write_str(
+                "the guest was migrated, but the source is not seen to be disabled: connect no driver to it, and reset the \
+                 machine",
             ),
         }
     }

@@ -41,7 +41,7 @@ const NAP: Duration = Duration::from_micros(20);
 /// Time-out of a command.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest time for a controller to become ready: CAP.TO can state 255 half seconds.
-const READY_LIMIT: Duration = Duration::from_millis(127_500);
+pub(crate) const READY_LIMIT: Duration = Duration::from_millis(127_500);
 /// How often a disable is begun while registers cannot be accessed.
 const DISABLE_TRIES: u32 = 4;
 /// Controller Data Queues whose memory is kept until the controller is disabled.
@@ -172,6 +172,11 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
     #[must_use]
     pub fn now(&self) -> Instant {
         self.time.now()
+    }
+
+    /// Waits for so long.
+    pub(crate) fn sleep(&self, time: Duration) {
+        self.time.sleep(time);
     }
 
     /// Waits a little.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use nvme_core::wire::identify::{AnnouncingField, NotAnnounced};
 use nvme_core::wire::log::LogPageId;
-use nvme_core::wire::{ControllerId, Lba, NamespaceId};
-use nvme_host_uefi::commands::{self, CommandError, Fence, Migration, Watch};
+use nvme_core::wire::{Lba, NamespaceId};
+use nvme_host_uefi::commands::{self, CommandError, Watch};
 use nvme_host_uefi::registers::PciRegisters;
 use nvme_host_uefi::session::SessionError;
-use nvme_host_uefi::sys::{PciStatus, attributes};
 
-use crate::sys::{Function, Manners, PAGE};
-use crate::world::{BLOCKS, GUEST, NAMESPACE, Side, Time, open};
+use crate::migrate::{Bus, MIGRATION};
+use crate::sys::{Manners, PAGE};
+use crate::world::{BLOCKS, NAMESPACE, Side, Time, open};
 
 const NOTHING: [(usize, usize); 2] = [(0, 0); 2];
 
@@ -162,97 +162,6 @@ fn a_queue_that_cannot_be_made_leaves_nothing() {
     assert_eq!(side.live(), NOTHING);
 }
 
-/// Bus mastering of a function, and who changed it.
-struct Bus<'l> {
-    function: &'static Function,
-    name: &'static str,
-    log: &'l RefCell<Vec<(&'static str, bool)>>,
-}
-
-impl Fence for Bus<'_> {
-    fn let_through(&self, on: bool) -> Result<(), PciStatus> {
-        self.log.borrow_mut().push((self.name, on));
-        match on {
-            true => self.function.io.enable_attributes(attributes::BUS_MASTER),
-            false => self.function.io.disable_attributes(attributes::BUS_MASTER),
-        }
-    }
-
-    fn is_through(&self) -> Result<bool, PciStatus> {
-        Ok(self.function.io.attributes()? & attributes::BUS_MASTER != 0)
-    }
-}
-
-const MIGRATION: Migration = Migration { source: GUEST, destination: GUEST, namespace: NAMESPACE };
-
-#[test]
-fn a_controller_with_its_namespace_moves_while_it_is_written_to() {
-    let (one, other) = (Side::new(9, |lba| lba as u8), Side::new(9, |_| 0));
-    let time = Time::of(&[&one, &other]);
-    let ((mut from, _), (mut to, _), (mut guest, guest_arena)) =
-        (open(one.manager, &time), open(other.manager, &time), open(one.guest, &time));
-    one.guest.attributes.set(attributes::MEMORY | attributes::BUS_MASTER);
-    let log = RefCell::default();
-    let source = Bus { function: one.guest, name: "source", log: &log };
-    let destination = Bus { function: other.guest, name: "destination", log: &log };
-    let (mut out, mut written) = (String::new(), 0);
-    let mut meanwhile = || {
-        // Early, before it is suspended.
-        if written < 5 {
-            guest.write(NAMESPACE, Lba::new(written * 100), &[0xA0 + written as u8; 512]).expect("a write");
-            written += 1;
-        }
-    };
-    let sides = (
-        commands::Side { session: &mut from, fence: &source },
-        commands::Side { session: &mut to, fence: &destination },
-    );
-    let migrated = commands::migrate(sides.0, sides.1, &MIGRATION, &mut out, &mut meanwhile);
-    assert_eq!((migrated, written), (Ok(()), 5), "{out}");
-    assert!(out.contains("migrated: ") && out.contains("round 0: "), "{out}");
-    assert_eq!(*one.media.bytes.borrow(), *other.media.bytes.borrow(), "block for block");
-    assert_eq!(other.media.bytes.borrow()[400 * 512], 0xA4, "what was written meanwhile");
-    assert_eq!(*log.borrow(), [("destination", false), ("source", false), ("destination", true)]);
-    assert_eq!(one.guest.attributes.get() & attributes::BUS_MASTER, 0, "the source reaches no memory");
-    assert_eq!((from.close(), to.close()), (Ok(()), Ok(())));
-    assert_eq!((one.manager.memory.live(), other.live()), ((0, 0), NOTHING));
-    assert!(guest_arena.live() > 0, "the guest has what it had");
-}
-
-#[test]
-fn a_migration_that_cannot_be_is_refused_or_rolled_back() {
-    let nobody = Migration { destination: ControllerId::new(9), ..MIGRATION };
-    let itself = Migration { source: ControllerId::new(1), ..MIGRATION };
-    for (name, shift, migration, expected) in [
-        ("to itself", 9, itself, CommandError::TargetIsManager(1)),
-        ("namespaces of other blocks", 12, MIGRATION, CommandError::Unlike),
-        ("to nobody", 9, nobody, CommandError::NotMigrated),
-    ] {
-        let (one, other) = (Side::new(9, |lba| lba as u8), Side::new(shift, |_| 0));
-        let time = Time::of(&[&one, &other]);
-        let ((mut from, _), (mut to, _)) = (open(one.manager, &time), open(other.manager, &time));
-        let log = RefCell::default();
-        other.guest.attributes.set(attributes::MEMORY | attributes::BUS_MASTER);
-        let source = Bus { function: one.guest, name: "source", log: &log };
-        let destination = Bus { function: other.guest, name: "destination", log: &log };
-        let mut out = String::new();
-        let sides = (
-            commands::Side { session: &mut from, fence: &source },
-            commands::Side { session: &mut to, fence: &destination },
-        );
-        let ended = commands::migrate(sides.0, sides.1, &migration, &mut out, &mut || {});
-        assert_eq!(ended, Err(expected), "{name}: {out}");
-        // Whoever uses the destination's function goes on.
-        let expected: &[_] =
-            if name == "to nobody" { &[("destination", false), ("destination", true)] } else { &[] };
-        assert_eq!(*log.borrow(), expected, "{name}");
-        let both = attributes::MEMORY | attributes::BUS_MASTER;
-        assert_eq!(other.guest.attributes.get(), both, "{name}");
-        assert_eq!((from.close(), to.close()), (Ok(()), Ok(())), "{name}");
-        assert_eq!((one.live(), other.live()), (NOTHING, NOTHING), "{name}");
-    }
-}
-
 #[test]
 fn what_is_not_announced_is_not_sent() {
     // A guest's controller manages nothing.
@@ -280,7 +189,7 @@ fn what_is_not_announced_is_not_sent() {
     let mut out = String::new();
     expected(commands::watch(&mut guest, &WATCH, &mut out, &mut || {}));
     let log = RefCell::default();
-    let fence = Bus { function: side.guest, name: "any", log: &log };
+    let fence = Bus::new(side.guest, "any", &log);
     let sides = (
         commands::Side { session: &mut guest, fence: &fence },
         commands::Side { session: &mut manager, fence: &fence },

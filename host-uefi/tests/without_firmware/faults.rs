@@ -18,7 +18,7 @@ use crate::world::{NAMESPACE, Own, Side, Time, lent, open};
 const NOTHING: [(usize, usize); 2] = [(0, 0); 2];
 
 /// Lets the controllers of `side` misbehave.
-fn misbehave(side: &Side, rule: &str) -> &'static [FaultSlot] {
+pub(crate) fn misbehave(side: &Side, rule: &str) -> &'static [FaultSlot] {
     let rule = FaultRule::parse(rule).expect("a rule");
     let slots: &'static [FaultSlot] = Box::leak(Box::new([FaultSlot::new(rule)]));
     side.device.borrow_mut().set_faults(FaultTable::new(slots, lent(4, HeldSlot::new)));

@@ -57,6 +57,18 @@ impl Fence for Open {
     fn is_through(&self) -> Result<bool, PciStatus> {
         Ok(true)
     }
+
+    fn disable(&self) -> Result<(), PciStatus> {
+        Ok(())
+    }
+
+    fn is_disabled(&self) -> Result<bool, PciStatus> {
+        Ok(true)
+    }
+
+    fn location(&self) -> Result<[usize; 4], PciStatus> {
+        Ok([0; 4])
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod calls;
 mod commands;
 mod faults;
 mod late;
+mod migrate;
 mod refused;
 mod sys;
 mod world;

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nvme_controller::host::{BlockStorage, Interrupts, StorageError};
@@ -120,6 +121,20 @@ impl Side {
 
     /// The same with so many blocks.
     pub(crate) fn of(shift: u8, blocks: u64, content: impl Fn(u64) -> u8) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("nqn.2014-08.org.nvmexpress:uefi:{number}");
+        Self::named(name, "1", shift, blocks, content)
+    }
+
+    /// The same of this name and serial number.
+    pub(crate) fn named(
+        name: String,
+        serial_number: &'static str,
+        shift: u8,
+        blocks: u64,
+        content: impl Fn(u64) -> u8,
+    ) -> Self {
         let bytes = (0..blocks).flat_map(|lba| vec![content(lba); 1 << shift]).collect();
         let media = Media { bytes: Rc::new(RefCell::new(bytes)), shift };
         let (manager, guest) = (BusMemory::new(), BusMemory::new());
@@ -133,7 +148,8 @@ impl Side {
             data_queues: lent(2, DataQueueSlot::new),
             scratch: lent(8192, || 0),
         };
-        let subsystem = Subsystem::new(SubsystemConfig::default(), storage, Quiet).expect("a subsystem");
+        let config = SubsystemConfig { name: name.leak(), serial_number, ..SubsystemConfig::default() };
+        let subsystem = Subsystem::new(config, storage, Quiet).expect("a subsystem");
         let (one, other) = (subsystem.port(MANAGER).expect("there"), subsystem.port(GUEST).expect("there"));
         let device: &'static RefCell<Device> = Box::leak(Box::new(RefCell::new(subsystem)));
         Self {

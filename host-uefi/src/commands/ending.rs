@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The end of a migration: the controller that must not run is disabled and kept from memory, and it is said where the
+//! guest runs.
+//!
+//! All of it comes before the sessions of the managing controllers are closed, because their resets end suspensions: a
+//! controller with the guest's queues that is still enabled then would run.
+
+use core::fmt::{self, Write};
+use core::time::Duration;
+
+use nvme_core::dma::DmaArena;
+use nvme_core::migration::{Outcome, Summary};
+use nvme_core::register::RegisterIo;
+
+use super::migrate::SwitchError;
+use super::mover::MoverError;
+use super::{CommandError, Fence};
+use crate::session::{READY_LIMIT, Session};
+use crate::sys::PciStatus;
+use crate::time::Wait;
+
+/// Between two looks at a controller that is being disabled.
+const LOOK: Duration = Duration::from_millis(1);
+/// How often a call of the firmware is made that fails.
+const TRIES: u32 = 4;
+
+pub(super) type Ended = Outcome<MoverError, SwitchError>;
+
+/// One of the two controllers, as it is named to the user.
+struct Named<'f>(&'static str, &'f dyn Fence);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {}'s controller", self.0)?;
+        match self.1.location() {
+            Ok([segment, bus, device, function]) => {
+                write!(f, " ({segment:04x}:{bus:02x}:{device:02x}.{function})")
+            }
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// What was reached with a controller that must not run.
+#[derive(Clone, Copy, Debug)]
+struct Stopped {
+    fenced: bool,
+    disabled: bool,
+}
+
+impl Stopped {
+    fn say(self, which: &Named<'_>, out: &mut dyn Write) -> fmt::Result {
+        match (self.disabled, self.fenced) {
+            (true, true) => writeln!(
+                out,
+                "{which} is disabled and left without bus mastering, until its driver resets it (reconnect -r in the shell)"
+            ),
+            (true, false) => writeln!(out, "{which} is disabled; its bus mastering could not be taken away"),
+            (false, true) => writeln!(
+                out,
+                "{which} does not let itself be disabled: it is left without bus mastering; connect no driver to it, and \
+                 reset the machine"
+            ),
+            (false, false) => writeln!(
+                out,
+                "{which} does not let itself be disabled, nor its bus mastering be taken away: it may run with the guest's \
+                 queues; reset the machine"
+            ),
+        }
+    }
+}
+
+fn tried(mut call: impl FnMut() -> Result<(), PciStatus>) -> Result<(), PciStatus> {
+    let mut last = Ok(());
+    for _ in 0..TRIES {
+        last = call();
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+/// Takes memory from a controller, disables it, and waits until it is, as long as a controller may take.
+fn stop<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+    fence: &dyn Fence,
+    session: &Session<'_, '_, R, A, W>,
+) -> Stopped {
+    // It may have been taken before.
+    let fenced = tried(|| fence.let_through(false)).is_ok() || fence.is_through() == Ok(false);
+    if tried(|| fence.disable()).is_err() {
+        return Stopped { fenced, disabled: false };
+    }
+    let until = session.now().after(READY_LIMIT);
+    loop {
+        if fence.is_disabled() == Ok(true) {
+            return Stopped { fenced, disabled: true };
+        }
+        if session.now().has_reached(until) {
+            return Stopped { fenced, disabled: false };
+        }
+        session.sleep(LOOK);
+    }
+}
+
+/// The two controllers, and how they were before.
+pub(super) struct Ending<'f> {
+    pub(super) source: &'f dyn Fence,
+    pub(super) destination: &'f dyn Fence,
+    pub(super) source_was_through: bool,
+    pub(super) destination_was_through: bool,
+    /// State of the guest may have been set at the destination, in whole or in part.
+    pub(super) handed_over: bool,
+}
+
+impl Ending<'_> {
+    /// Says how the migration ended, does what is left to be done, and says what became of it. Whatever fails, also to
+    /// be printed, everything else is done.
+    pub(super) fn settle<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+        &self,
+        outcome: &Ended,
+        summary: &Summary,
+        session: &Session<'_, '_, R, A, W>,
+        out: &mut dyn Write,
+    ) -> Result<(), CommandError> {
+        let said = self.say(outcome, summary, out);
+        let (settled, printed) = match outcome {
+            Outcome::Completed { .. } => self.forward(session, out),
+            Outcome::Indeterminate { resume_asked: true, .. } => {
+                let (_, printed) = self.forward(session, out);
+                (Err(CommandError::NotMigrated), printed)
+            }
+            Outcome::RolledBack { .. } | Outcome::SourceStuck { .. } | Outcome::Indeterminate { .. } => {
+                (Err(CommandError::NotMigrated), self.back(session, out))
+            }
+        };
+        settled?;
+        said?;
+        Ok(printed?)
+    }
+
+    /// The destination runs, or will: the source never does again with what it has.
+    fn forward<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+        &self,
+        session: &Session<'_, '_, R, A, W>,
+        out: &mut dyn Write,
+    ) -> (Result<(), CommandError>, fmt::Result) {
+        let stopped = stop(self.source, session);
+        let through = give_memory(&Named("destination", self.destination), out);
+        let said = stopped.say(&Named("source", self.source), out);
+        let ended = if stopped.disabled { Ok(()) } else { Err(CommandError::SourceEnabled) };
+        (ended, said.and(through))
+    }
+
+    /// The source runs, or will. A destination that holds its state never does with it; another one is as it was.
+    pub(super) fn back<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+        &self,
+        session: &Session<'_, '_, R, A, W>,
+        out: &mut dyn Write,
+    ) -> fmt::Result {
+        let destination = Named("destination", self.destination);
+        let (runs_alone, said) = if self.handed_over {
+            let stopped = stop(self.destination, session);
+            (stopped.disabled || stopped.fenced, stopped.say(&destination, out))
+        } else if self.destination_was_through {
+            (true, give_memory(&destination, out))
+        } else {
+            (true, Ok(()))
+        };
+        let source = Named("source", self.source);
+        let through = match (runs_alone, self.source_was_through) {
+            (true, true) => give_memory(&source, out),
+            (true, false) => writeln!(out, "{source} had no bus mastering before, and has none"),
+            // Better none runs than both.
+            (false, _) if source.1.is_through() != Ok(true) => {
+                writeln!(out, "{source} is left without bus mastering, because the destination may run")
+            }
+            (false, _) => Ok(()),
+        };
+        said.and(through)
+    }
+
+    /// How it ended. True once the sessions are closed, too: the resets of the managing controllers end every suspension.
+    /// What the two functions lack is told behind it.
+    fn say(&self, outcome: &Ended, summary: &Summary, out: &mut dyn Write) -> fmt::Result {
+        let clean_up = match outcome {
+            Outcome::Completed { clean_up, .. } => {
+                writeln!(out, "migrated: {} blocks, {} bytes", summary.blocks, summary.bytes)?;
+                clean_up
+            }
+            Outcome::RolledBack { failure, platform, suspend_pending, clean_up } => {
+                match *platform && self.source_was_through {
+                    true => writeln!(out, "rolled back, the source runs: {failure}")?,
+                    false => writeln!(out, "rolled back to the source: {failure}")?,
+                }
+                if *suspend_pending {
+                    writeln!(
+                        out,
+                        "a suspension of the source may be under way still: the reset of its managing controller, which follows, \
+                         ends it"
+                    )?;
+                }
+                clean_up
+            }
+            Outcome::SourceStuck { failure, resume } => {
+                return writeln!(
+                    out,
+                    "rolled back; the source could not be resumed ({resume}) and runs again by the reset of its managing \
+                     controller, which follows: {failure}"
+                );
+            }
+            Outcome::Indeterminate { failure, resume_asked: true } => {
+                return writeln!(
+                    out,
+                    "the destination was asked to resume and has not said that it runs ({failure}): it runs by the reset of its \
+                     managing controller, which follows, and the source does not; a destination that is not ready then has to \
+                     be reset by the guest"
+                );
+            }
+            Outcome::Indeterminate { failure, resume_asked: false } => {
+                return writeln!(
+                    out,
+                    "rolled back; the destination, which holds state of the guest, was never let run, and the source runs again \
+                     by the reset of its managing controller, which follows: {failure}"
+                );
+            }
+        };
+        match clean_up {
+            Some(failed) => {
+                writeln!(
+                    out,
+                    "the log's queue goes with the reset of the source's managing controller: {failed}"
+                )
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Gives bus mastering to a controller that has none; says so if that does not work.
+fn give_memory(which: &Named<'_>, out: &mut dyn Write) -> fmt::Result {
+    let fence = which.1;
+    if fence.is_through() == Ok(true) {
+        return Ok(());
+    }
+    match tried(|| fence.let_through(true)) {
+        Ok(()) => writeln!(out, "{which} has bus mastering again"),
+        Err(status) => writeln!(
+            out,
+            "{which} has no bus mastering, and cannot be given it ({status}): what it does stands still until its driver is \
+             connected again (reconnect -r in the shell)"
+        ),
+    }
+}
