@@ -98,7 +98,8 @@ impl<'p, 's> PciArena<'p, 's> {
     }
 
     /// Pages of 4,096 bytes that nobody uses and the firmware did not take back: it did not end a mapping of theirs, or
-    /// did not take the pages themselves. They stay set aside until the machine is reset.
+    /// did not take the pages themselves. They stay set aside as long as boot services do: an operating system that is
+    /// started takes them for its own.
     #[must_use]
     pub const fn lost(&self) -> usize {
         self.lost.get()

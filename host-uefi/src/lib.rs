@@ -9,7 +9,8 @@
 //!
 //! Nothing is allocated but device memory, and nothing outlives its value: a session that is closed and a take-over that
 //! is dropped leave memory, handles and attributes as they were. Device memory that a controller may still reach stays set
-//! aside, and its function without bus mastering.
+//! aside until boot services end, and its function without bus mastering: the machine is to be reset before an operating
+//! system is started, which would use that memory.
 //!
 //! # Only memory and registers
 //!

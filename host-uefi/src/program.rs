@@ -11,8 +11,8 @@ use crate::arena::{ArenaSlot, PciArena};
 use crate::commands::words::{Choice, HELP, Request, Words, parse};
 use crate::commands::{self, BusMaster, CommandError, Fence, Migration, Side};
 use crate::registers::{PciRegisters, RegisterError};
-use crate::session::{Session, Storage};
-use crate::sys::{PciIo, peek};
+use crate::session::{Session, SessionError, Storage};
+use crate::sys::{PciIo, PciStatus, peek};
 use crate::takeover::{Class, HandBackError, Takeover, TakeoverError};
 use crate::time::FirmwareTime;
 
@@ -51,7 +51,7 @@ impl fmt::Display for Failed {
             Self::Pages(pages) => write!(
                 f,
                 "{pages} pages of 4096 bytes stay set aside: the firmware did not take them back, or the controller may reach \
-                 them; reset the machine to have them again"
+                 them; start no operating system, which would use them, and reset the machine"
             ),
             Self::HandBack(error) => error.fmt(f),
         }
@@ -76,8 +76,8 @@ impl Failed {
 /// Everything that went wrong, in the order in which it did. The first one decides the status.
 struct Failures([Option<Failed>; FAILURES]);
 
-/// What can fail at the same time: a command, and for each of two controllers its memory and its hand-back.
-const FAILURES: usize = 5;
+/// What can fail at the same time: a command, and for each of two controllers its end, its memory and its hand-back.
+const FAILURES: usize = 7;
 
 impl Failures {
     /// None, or all of those that are errors.
@@ -93,7 +93,11 @@ impl Failures {
 
 impl<E: Into<Failed>> From<E> for Failures {
     fn from(error: E) -> Self {
-        Self([Some(error.into()), None, None, None, None])
+        let mut failures = [const { None }; FAILURES];
+        if let Some(first) = failures.first_mut() {
+            *first = Some(error.into());
+        }
+        Self(failures)
     }
 }
 
@@ -154,63 +158,126 @@ fn dispatch(words: &Words, out: &mut dyn Write) -> Result<(), Failures> {
     }
 }
 
-/// Calls `each` with every NVMe controller, in the order of the firmware, until it returns something.
-fn controllers<T>(mut each: impl FnMut(usize, Handle, &PciIo) -> Option<T>) -> Option<T> {
-    let handles = boot::locate_handle_buffer(SearchType::from_proto::<PciIo>()).ok()?;
+/// A function that is met on the way through all of them.
+enum Met<'p> {
+    /// The NVMe controller with this number.
+    Controller(usize, Handle, &'p PciIo),
+    /// It does not say what it is: it may be a controller, and the numbers behind it others than they were. Where it is, if
+    /// that is known.
+    Unknown(Option<[usize; 4]>, PciStatus),
+}
+
+const fn unseen(status: PciStatus) -> Failed {
+    Failed::Takeover(TakeoverError::Look(status))
+}
+
+/// Calls `each` with every NVMe controller, and every function that may be one, in the order of the firmware, until it
+/// returns something.
+fn functions<T>(mut each: impl FnMut(Met<'_>) -> Option<T>) -> Result<Option<T>, Failed> {
+    let handles = match boot::locate_handle_buffer(SearchType::from_proto::<PciIo>()) {
+        Ok(handles) => handles,
+        Err(error) if error.status() == Status::NOT_FOUND => return Ok(None),
+        Err(error) => return Err(unseen(error.status())),
+    };
     let mut number = 0_usize;
-    for handle in handles.iter() {
-        let Ok(io) = peek(*handle) else { continue };
-        if !Class::read(&io).is_ok_and(Class::is_nvme) {
-            continue;
+    for handle in handles.iter().copied() {
+        let found = match peek(handle) {
+            Err(error) => each(Met::Unknown(None, error.status())),
+            Ok(io) => match Class::read(&io) {
+                Err(status) => each(Met::Unknown(io.location().ok(), status)),
+                Ok(class) if class.is_nvme() => {
+                    let found = each(Met::Controller(number, handle, &io));
+                    number = number.saturating_add(1);
+                    found
+                }
+                Ok(_) => None,
+            },
+        };
+        if found.is_some() {
+            return Ok(found);
         }
-        if let Some(found) = each(number, *handle, &io) {
-            return Some(found);
-        }
-        number = number.saturating_add(1);
     }
-    None
+    Ok(None)
 }
 
 fn find(choice: Option<Choice>) -> Result<Handle, Failed> {
-    if let Some(choice) = choice {
-        return controllers(|number, handle, io| {
-            let meant = match choice {
-                Choice::Number(wanted) => wanted == number,
-                Choice::Location(wanted) => io.location() == Ok(wanted),
-            };
-            meant.then_some(handle)
-        })
-        .ok_or(Failed::NotFound);
+    let (mut first, mut several, mut unknown) = (None, false, None);
+    let found = functions(|met| match (met, choice) {
+        (Met::Unknown(_, status), choice) => {
+            unknown = unknown.or(Some(status));
+            matches!(choice, Some(Choice::Number(_))).then_some(Err(unseen(status)))
+        }
+        (Met::Controller(number, handle, _), Some(Choice::Number(wanted))) => {
+            (wanted == number).then_some(Ok(handle))
+        }
+        (Met::Controller(_, handle, io), Some(Choice::Location(wanted))) => match io.location() {
+            Ok(location) => (wanted == location).then_some(Ok(handle)),
+            Err(status) => {
+                unknown = unknown.or(Some(status));
+                None
+            }
+        },
+        (Met::Controller(_, handle, _), None) => {
+            several |= first.is_some();
+            first = first.or(Some(handle));
+            None
+        }
+    })?;
+    match (found, unknown) {
+        (Some(found), _) => found,
+        (None, _) if several => Err(Failed::Several),
+        // It may be the one that is meant, or a second one.
+        (None, Some(status)) => Err(unseen(status)),
+        (None, None) => first.ok_or(Failed::NotFound),
     }
-    let (mut first, mut several) = (None, false);
-    controllers(|_, handle, _| {
-        several |= first.is_some();
-        first = first.or(Some(handle));
-        None::<()>
-    });
-    if several { Err(Failed::Several) } else { first.ok_or(Failed::NotFound) }
+}
+
+/// Where a function is, if that is known.
+struct Place(Option<[usize; 4]>);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some([segment, bus, device, function]) => {
+                write!(f, "{segment:04x}:{bus:02x}:{device:02x}.{function}")
+            }
+            None => f.write_str("????:??:??.?"),
+        }
+    }
 }
 
 fn list(out: &mut dyn Write) -> Result<(), Failed> {
-    let mut printed = Ok(());
-    let mut count = 0_usize;
-    controllers(|number, _, io| {
-        count = number.saturating_add(1);
-        let Ok([segment, bus, device, function]) = io.location() else { return None::<()> };
-        let id = io.read_config32(0).unwrap_or(u32::MAX);
-        let (vendor, model) = (id & 0xFFFF, id >> 16);
+    let (mut printed, mut unknown, mut count) = (Ok(()), None, 0_usize);
+    functions(|met| {
+        count = count.saturating_add(1);
+        let line = match met {
+            Met::Controller(number, _, io) => {
+                let location = io.location();
+                let id = io.read_config32(0);
+                unknown = unknown.or(location.err()).or(id.err());
+                let place = Place(location.ok());
+                match id {
+                    Ok(id) => {
+                        writeln!(out, "{number}  {place}  PCI {:04x}:{:04x}", id & 0xFFFF, id >> 16)
+                    }
+                    Err(status) => writeln!(out, "{number}  {place}  does not say whose it is: {status}"),
+                }
+            }
+            Met::Unknown(location, status) => {
+                unknown = unknown.or(Some(status));
+                writeln!(out, "?  {}  does not say what it is: {status}", Place(location))
+            }
+        };
         if printed.is_ok() {
-            printed = writeln!(
-                out,
-                "{number}  {segment:04x}:{bus:02x}:{device:02x}.{function}  PCI {vendor:04x}:{model:04x}"
-            );
+            printed = line;
         }
-        None
-    });
+        None::<()>
+    })?;
     if count == 0 {
         writeln!(out, "no NVMe controllers")?;
     }
-    printed.map_err(Into::into)
+    printed?;
+    unknown.map_or(Ok(()), |status| Err(unseen(status)))
 }
 
 fn registers(handle: Handle, out: &mut dyn Write) -> Result<(), Failures> {
@@ -267,31 +334,40 @@ fn migrate(
     if one == other || source == dest {
         return Err(Failed::Same.into());
     }
-    let one = Takeover::open(one)?;
-    let other = Takeover::open(other)?;
-    let peeked = |handle| peek(handle).map_err(|error| TakeoverError::Open(error.status()));
+    // The functions of the managing controllers are left out: a look ends every other one at the same function.
+    let peeked = |handle| match managers.contains(&handle) {
+        true => Ok(None),
+        false => peek(handle).map(Some).map_err(|error| TakeoverError::Open(error.status())),
+    };
     let (source_io, dest_io) = (peeked(source)?, peeked(dest)?);
-    let (source_io, dest_io): (&PciIo, &PciIo) = (&source_io, &dest_io);
-    let fence = |handle, io| BusMaster((!managers.contains(handle)).then_some(io));
-    let fences: [&dyn Fence; 2] = [&fence(&source, source_io), &fence(&dest, dest_io)];
-    let [done, pages, other_pages] = between([&one, &other], fences, &migration, out);
+    let one = Takeover::open(one)?;
+    let other = match Takeover::open(other) {
+        Ok(other) => other,
+        Err(error) => {
+            let back = one.hand_back().map_err(Failed::HandBack);
+            return Failures::of([Err(error.into()), back]);
+        }
+    };
+    let fences: [&dyn Fence; 2] = [&BusMaster(source_io.as_deref()), &BusMaster(dest_io.as_deref())];
+    let [done, closed, other_closed, pages, other_pages] = between([&one, &other], fences, &migration, out);
     let [back, other_back] = [one, other].map(|taken| taken.hand_back().map_err(Failed::HandBack));
-    Failures::of([done, pages, other_pages, back, other_back])
+    Failures::of([done, closed, other_closed, pages, other_pages, back, other_back])
 }
 
-/// How the migration went, and whether all memory of both managing controllers came back.
+/// How the migration and the end of both managing controllers went, and whether all their memory came back.
 fn between(
     [one, other]: [&Takeover; 2],
     fences: [&dyn Fence; 2],
     migration: &Migration,
     out: &mut dyn Write,
-) -> [Result<(), Failed>; 3] {
+) -> [Result<(), Failed>; 5] {
     let (mut slots, mut other_slots) =
         ([const { ArenaSlot::new() }; REGIONS], [const { ArenaSlot::new() }; REGIONS]);
     let (arena, other_arena) =
         (PciArena::new(one.io(), &mut slots), PciArena::new(other.io(), &mut other_slots));
-    let done = between_sessions([one, other], [&arena, &other_arena], fences, migration, out);
-    [done, taken_back(&arena), taken_back(&other_arena)]
+    let [done, closed, other_closed] =
+        between_sessions([one, other], [&arena, &other_arena], fences, migration, out);
+    [done, closed, other_closed, taken_back(&arena), taken_back(&other_arena)]
 }
 
 fn between_sessions(
@@ -300,23 +376,22 @@ fn between_sessions(
     [source, dest]: [&dyn Fence; 2],
     migration: &Migration,
     out: &mut dyn Write,
-) -> Result<(), Failed> {
+) -> [Result<(), Failed>; 3] {
     let time = FirmwareTime::new();
     let (mut storage, mut other_storage) = (Storage::new(), Storage::new());
     let (link, other_link) = (Link::new(), Link::new());
     let (registers, other_registers) = (PciRegisters::new(one.io()), PciRegisters::new(other.io()));
-    let mut from = one.session(&registers, arena, &link, &mut storage, &time)?;
+    let closed = |closed: Result<(), SessionError>| closed.map_err(|error| Failed::Command(error.into()));
+    let mut from = match one.session(&registers, arena, &link, &mut storage, &time) {
+        Ok(from) => from,
+        Err(error) => return [Err(error.into()), Ok(()), Ok(())],
+    };
     let to = other.session(&other_registers, other_arena, &other_link, &mut other_storage, &time);
     let mut to = match to {
         Ok(to) => to,
-        Err(error) => {
-            // Why the other one cannot be used matters more than how this one goes down.
-            let _ = from.close();
-            return Err(error.into());
-        }
+        Err(error) => return [Err(error.into()), closed(from.close()), Ok(())],
     };
     let sides = (Side { session: &mut from, fence: source }, Side { session: &mut to, fence: dest });
     let done = commands::migrate(sides.0, sides.1, migration, out, &mut || {}).map_err(Failed::Command);
-    let closed = from.close().and(to.close()).map_err(|error| Failed::Command(error.into()));
-    done.and(closed)
+    [done, closed(from.close()), closed(to.close())]
 }

@@ -155,7 +155,7 @@ impl fmt::Display for HandBackError {
             Self::StillMaster(status) => write!(
                 f,
                 "the controller does not let itself be disabled, nor its access to memory be taken away ({status}): it may \
-                 write to memory that was lent to it, which stays set aside; reset the machine"
+                 write to memory that was lent to it, which an operating system would use; start none, and reset the machine"
             ),
             Self::Attributes(status) => write!(
                 f,

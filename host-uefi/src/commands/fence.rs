@@ -18,7 +18,7 @@ pub trait Fence {
     /// Whether it has bus mastering.
     ///
     /// # Errors
-    /// The status of the firmware; the controller is none that may be fenced.
+    /// The status of the firmware; [`PciStatus::ACCESS_DENIED`] if the controller is none that may be fenced.
     fn is_through(&self) -> Result<bool, PciStatus>;
 
     /// Begins to disable the controller: CC becomes 0. Its memory space is enabled from then on.

@@ -93,6 +93,10 @@ pub enum WordError<'a> {
     Command(&'a str),
     /// No option of this name, or a word too many.
     Word(&'a str),
+    /// An option of another command.
+    Foreign(&'a str),
+    /// An option that is given twice.
+    Twice(&'a str),
     /// A value that is none.
     Value(&'static str, &'a str),
     /// Something is missing.
@@ -104,6 +108,10 @@ impl fmt::Display for WordError<'_> {
         match self {
             Self::Command(word) => write!(f, "{word} is no command; --help lists them"),
             Self::Word(word) => write!(f, "{word} is not understood; --help lists what there is"),
+            Self::Foreign(word) => {
+                write!(f, "{word} is no option of this command; --help shows where it belongs")
+            }
+            Self::Twice(word) => write!(f, "{word} is given twice: give it once"),
             Self::Value(name, word) => write!(f, "{word} is no {name}; --help shows how it is written"),
             Self::Missing(name) => write!(f, "{name} is missing; --help shows where it belongs"),
         }
@@ -176,6 +184,29 @@ impl Options {
     }
 }
 
+/// Number of options that there are.
+const OPTIONS: usize = 11;
+
+/// Options that a command has; `None` if there is no such command.
+fn options_of(command: Option<&str>) -> Option<&'static [&'static str]> {
+    Some(match command {
+        None | Some("list") => &[],
+        Some("identify" | "registers" | "log") => &["--controller"],
+        Some("read") => &["--controller", "--namespace"],
+        Some("cdq") => &["--controller", "--tracked", "--entries", "--seconds"],
+        Some("migrate") => &[
+            "--source-manager",
+            "--source",
+            "--source-id",
+            "--dest-manager",
+            "--dest",
+            "--dest-id",
+            "--namespace",
+        ],
+        Some(_) => return None,
+    })
+}
+
 /// The word that names the program itself, where there is one: the UEFI shell gives it first, a boot entry does not.
 fn is_program(word: &str) -> bool {
     let name = word.rsplit(['\\', '/', ':']).next().unwrap_or(word);
@@ -195,6 +226,7 @@ fn is_program(word: &str) -> bool {
 pub fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Words, WordError<'a>> {
     let mut options = Options::default();
     let mut plain: [Option<&'a str>; 3] = [None; 3];
+    let mut given: [Option<&'a str>; OPTIONS] = [None; OPTIONS];
     let mut words = words.filter(|word| !word.is_empty()).enumerate();
     while let Some((at, word)) = words.next() {
         if at == 0 && is_program(word) {
@@ -204,13 +236,25 @@ pub fn parse<'a>(words: impl Iterator<Item = &'a str>) -> Result<Words, WordErro
             return Ok(Words { request: Request::Help, controller: None, namespace: NamespaceId::new(1) });
         }
         if word.starts_with("--") {
+            if given.contains(&Some(word)) {
+                return Err(WordError::Twice(word));
+            }
             options.take(word, words.next().map(|(_, value)| value))?;
+            // There is room for each of them once.
+            if let Some(place) = given.iter_mut().find(|place| place.is_none()) {
+                *place = Some(word);
+            }
         } else {
             let place = plain.iter_mut().find(|place| place.is_none());
             *place.ok_or(WordError::Word(word))? = Some(word);
         }
     }
     let namespace = NamespaceId::new(options.namespace.unwrap_or(1));
+    let [command, ..] = plain;
+    let own = options_of(command).ok_or(WordError::Command(command.unwrap_or_default()))?;
+    if let Some(foreign) = given.into_iter().flatten().find(|word| !own.contains(word)) {
+        return Err(WordError::Foreign(foreign));
+    }
     let request = request(plain, &options, namespace)?;
     Ok(Words { request, controller: options.controller, namespace })
 }
@@ -343,6 +387,17 @@ mod tests {
             ("identify --controller", WordError::Missing("controller")),
             ("identify --controller 0:1.2", WordError::Value("controller", "0:1.2")),
             ("migrate --source 1", WordError::Missing("--source-manager C")),
+            ("--controller 1", WordError::Foreign("--controller")),
+            ("list --controller 1", WordError::Foreign("--controller")),
+            ("identify --namespace 2", WordError::Foreign("--namespace")),
+            ("registers --seconds 1", WordError::Foreign("--seconds")),
+            ("read 0 1 --entries 5", WordError::Foreign("--entries")),
+            ("log --namespace 1", WordError::Foreign("--namespace")),
+            ("cdq watch --tracked 2 --namespace 1", WordError::Foreign("--namespace")),
+            ("migrate --controller 3 --source 1", WordError::Foreign("--controller")),
+            ("migrate --source 1 --tracked 2", WordError::Foreign("--tracked")),
+            ("read 0 1 --controller 0 --controller 1", WordError::Twice("--controller")),
+            ("read 0 1 --namespace 1 --namespace 1", WordError::Twice("--namespace")),
         ];
         for (line, expected) in rows {
             assert_eq!(parsed(line), Err(expected), "{line}");

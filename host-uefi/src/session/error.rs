@@ -43,6 +43,8 @@ pub enum SessionError {
     OtherArena,
     /// The namespace is not active.
     NoNamespace(NamespaceId),
+    /// The controller has, or says that it has, more namespaces than this.
+    TooManyNamespaces(u32),
     /// What is to be written is not whole blocks: so many bytes, and bytes of a block.
     NotWhole(usize, u32),
     /// A namespace whose blocks this driver does not transfer: each has so many bytes of metadata.
@@ -81,10 +83,14 @@ impl fmt::Display for SessionError {
                 )
             }
             Self::Memory(error) => write!(f, "no device memory: {error}"),
+            Self::NoBusMastering(PciStatus::ACCESS_DENIED) => f.write_str(
+                "a managing controller is needed itself and cannot be migrated: name the function of the controller that it \
+                 manages",
+            ),
             Self::NoBusMastering(status) => write!(
                 f,
-                "bus mastering of a controller that is migrated cannot be changed ({status}): name its own function, not \
-                 that of a managing controller"
+                "bus mastering of a controller that is migrated cannot be asked for or changed ({status}): connect its bus \
+                 again (reconnect -r in the shell)"
             ),
             Self::Unsupported(error) => write!(f, "{error}; nothing was sent"),
             Self::OtherArena => {
@@ -93,6 +99,11 @@ impl fmt::Display for SessionError {
             Self::NoNamespace(id) => {
                 write!(f, "namespace {} is not active: choose one that identify lists", id.get())
             }
+            Self::TooManyNamespaces(most) => write!(
+                f,
+                "the controller says that it has more than {most} namespaces, and the others are not asked for: name the one \
+                 you mean (--namespace)"
+            ),
             Self::NotWhole(bytes, block) => {
                 write!(f, "{bytes} bytes are not whole blocks of {block}: write a multiple")
             }

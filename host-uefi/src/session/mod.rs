@@ -44,6 +44,10 @@ pub const TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const READY_LIMIT: Duration = Duration::from_millis(127_500);
 /// How often a disable is begun while registers cannot be accessed.
 const DISABLE_TRIES: u32 = 4;
+/// Most namespaces that a controller may list; each of them can cost a command.
+pub const MOST_NAMESPACES: u32 = 1 << 16;
+/// Most namespaces that are asked for one by one, of a controller that does not list them.
+pub const MOST_UNLISTED: u32 = 1 << 10;
 /// Controller Data Queues whose memory is kept until the controller is disabled.
 const KEPT: usize = 4;
 
@@ -268,11 +272,12 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
         }
     }
 
-    /// Calls `each` with every active namespace, in order. Ends: each identifier is greater than the one before. For a
-    /// controller that tells no version (1.1 or older) it is every namespace that there may be.
+    /// Calls `each` with every active namespace, in order, [`MOST_NAMESPACES`] at most. For a controller that tells no
+    /// version (1.1 or older) it is every namespace that there may be, [`MOST_UNLISTED`] at most.
     ///
     /// # Errors
-    /// The controller does not succeed, or a list is none; an error of `each`.
+    /// The controller does not succeed, or a list is none; an error of `each`; [`SessionError::TooManyNamespaces`] behind
+    /// the last one that is allowed.
     pub fn for_each_namespace<E: From<SessionError>>(
         &mut self,
         mut each: impl FnMut(&mut Self, NamespaceId) -> Result<(), E>,
@@ -281,12 +286,16 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
         // The list came with version 1.1, and the version itself with 1.2: of older controllers each namespace is asked for.
         // Both know namespaces 1 to the number of namespaces.
         if self.identity.version == 0 {
-            for namespace in 1..=self.identity.namespace_count {
+            let count = self.identity.namespace_count;
+            for namespace in 1..=count.min(MOST_UNLISTED) {
                 each(self, NamespaceId::new(namespace))?;
             }
-            return Ok(());
+            return match count > MOST_UNLISTED {
+                true => Err(SessionError::TooManyNamespaces(MOST_UNLISTED).into()),
+                false => Ok(()),
+            };
         }
-        let mut after = NamespaceId::NONE;
+        let (mut after, mut left) = (NamespaceId::NONE, MOST_NAMESPACES);
         loop {
             let mut page = [0; IDENTIFY_BYTES];
             let command =
@@ -294,6 +303,7 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
             self.identify(WHAT, &command, &mut page)?;
             let list = NamespaceList::parse(&page, after).map_err(|_| SessionError::Malformed(WHAT))?;
             for namespace in list.iter() {
+                left = left.checked_sub(1).ok_or(SessionError::TooManyNamespaces(MOST_NAMESPACES))?;
                 each(self, namespace)?;
                 after = namespace;
             }

@@ -10,9 +10,9 @@ use nvme_core::controller::{Fault, Link};
 use nvme_core::wire::Lba;
 use nvme_host_uefi::arena::{ArenaSlot, PciArena};
 use nvme_host_uefi::registers::PciRegisters;
-use nvme_host_uefi::session::{Session, SessionError, Storage};
+use nvme_host_uefi::session::{MOST_NAMESPACES, MOST_UNLISTED, Session, SessionError, Storage};
 
-use crate::sys;
+use crate::sys::{self, Manners, PAGE};
 use crate::world::{NAMESPACE, Own, Side, Time, lent, open};
 
 const NOTHING: [(usize, usize); 2] = [(0, 0); 2];
@@ -179,5 +179,48 @@ fn one_that_does_not_come_up_is_told_and_everything_comes_back() {
         assert!(expected(&error), "{name}: {error:?}");
         assert!(rules[0].fired() > 0, "{name}");
         assert_eq!((arena.live(), arena.lost(), side.live()), (0, 0, NOTHING), "{name}");
+    }
+}
+
+#[test]
+fn a_controller_that_names_namespaces_without_end_is_left() {
+    fn is_identity(page: &[u8; PAGE]) -> bool {
+        // VER; no other page has anything there.
+        page[80..84] != [0; 4]
+    }
+    fn ancient(page: &mut [u8; PAGE]) {
+        if is_identity(page) {
+            page[80..84].fill(0);
+            // NN
+            page[516..520].fill(0xFF);
+        }
+    }
+    fn endless(page: &mut [u8; PAGE]) {
+        thread_local! {
+            static LAST: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+        }
+        if !is_identity(page) {
+            for place in page.as_chunks_mut::<4>().0 {
+                LAST.set(LAST.get() + 1);
+                *place = LAST.get().to_le_bytes();
+            }
+        }
+    }
+    type Alters = fn(&mut [u8; PAGE]);
+    let rows: [(&str, Alters, u32); 2] =
+        [("one that has no list", ancient, MOST_UNLISTED), ("lists without end", endless, MOST_NAMESPACES)];
+    for (name, alters, most) in rows {
+        let side = Side::new(9, |_| 0);
+        let time = Time::of(&[&side]);
+        side.manager.memory.manners.set(Manners { alters: Some(alters), ..Manners::default() });
+        let (mut session, _) = open(side.manager, &time);
+        let (mut seen, mut last) = (0, 0);
+        let ended = session.for_each_namespace(|_, namespace| {
+            seen += 1;
+            last = namespace.get();
+            if seen > most { Err(SessionError::NoQueues) } else { Ok(()) }
+        });
+        assert_eq!((ended, seen, last), (Err(SessionError::TooManyNamespaces(most)), most, most), "{name}");
+        assert_eq!(session.close(), Ok(()), "{name}");
     }
 }

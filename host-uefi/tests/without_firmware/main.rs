@@ -10,5 +10,6 @@ mod faults;
 mod late;
 mod migrate;
 mod refused;
+mod several;
 mod sys;
 mod world;

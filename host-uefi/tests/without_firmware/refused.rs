@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use nvme_core::controller::Link;
+use nvme_core::controller::{Fault, Link};
 use nvme_core::register::Offset;
 use nvme_core::wire::Lba;
 use nvme_core::wire::register::{CC, CSTS};
@@ -18,6 +18,7 @@ use nvme_host_uefi::time::FirmwareTime;
 use uefi::{Handle, Status};
 
 use crate::calls::{Call, Which, refuse, refuse_none};
+use crate::faults::misbehave;
 use crate::sys::{Function, boot};
 use crate::world::{NAMESPACE, Side};
 
@@ -96,7 +97,7 @@ fn whatever_call_fails_is_told_and_nothing_is_left() {
                 STILL,
             ],
         ),
-        (Call::ReadConfiguration, &["there is no such NVMe", "the function does not say what it is"]),
+        (Call::ReadConfiguration, &["the function does not say what it is"]),
         (Call::Map, &["device memory"]),
         (Call::AllocateBuffer, &["device memory"]),
         (Call::Unmap, &["pages of 4096 bytes stay set aside"]),
@@ -106,12 +107,15 @@ fn whatever_call_fails_is_told_and_nothing_is_left() {
         (Call::SupportedAttributes, &["the function does not say what it is"]),
         (Call::EnableAttributes, &["memory space and bus mastering of the function cannot be enabled"]),
         (Call::SetAttributes, &[NOT_AS_BEFORE]),
-        (Call::Look, &["there is no such NVMe", "the firmware does not give the function away"]),
+        (
+            Call::Look,
+            &["the function does not say what it is", "the firmware does not give the function away"],
+        ),
         (Call::OpenExclusive, &["the firmware does not give the function away"]),
         (Call::Disconnect, &["the firmware does not give the function away"]),
         (Call::Connect, &[DRIVERLESS]),
         (Call::OpenInformation, &["the function does not say what it is, or who has it"]),
-        (Call::LocateHandles, &["there is no such NVMe"]),
+        (Call::LocateHandles, &["the function does not say what it is"]),
     ];
     let (mut total, mut wrong) = (0, Vec::new());
     for (call, expected) in rows {
@@ -246,6 +250,28 @@ fn what_fails_at_a_take_over_is_typed() {
             words.contains("; ") && (words.contains(" in the shell)") || words.contains("reset")),
             "{words}"
         );
+    }
+}
+
+#[test]
+fn all_ones_are_no_rest_unless_the_function_is_gone() {
+    let still = Err(HandBackError::StillEnabled);
+    for (name, gone, expected, driver) in
+        [("registers only", false, still, false), ("configuration space, too", true, Ok(()), true)]
+    {
+        let (side, handle) = machine();
+        let taken = Takeover::open(handle).expect(name);
+        let (mut slots, mut storage) = ([const { ArenaSlot::new() }; 32], Storage::new());
+        let (registers, time, link) = (PciRegisters::new(taken.io()), FirmwareTime::new(), Link::new());
+        let arena = PciArena::new(taken.io(), &mut slots);
+        let session = taken.session(&registers, &arena, &link, &mut storage, &time).expect(name);
+        misbehave(&side, "all-ones");
+        side.manager.gone.set(gone);
+        assert_eq!(session.close(), Err(SessionError::Fault(Fault::Removed)), "{name}");
+        assert_ne!(arena.held(), 0, "{name}");
+        assert_eq!(taken.hand_back(), expected, "{name}");
+        let is_master = side.manager.attributes.get() & BUS_MASTER != 0;
+        assert_eq!((is_master, boot::users(handle)), (driver, (driver, 0)), "{name}");
     }
 }
 

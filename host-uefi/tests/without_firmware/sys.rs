@@ -38,6 +38,8 @@ pub(crate) struct Manners {
     pub(crate) keeps_mappings: bool,
     /// Mappings do not begin with a page.
     pub(crate) askew: bool,
+    /// Whole pages that the controller writes become something else on their way.
+    pub(crate) alters: Option<fn(&mut [u8; PAGE])>,
     /// What is in memory is something else once it is mapped, as where memory is encrypted for the processor only.
     pub(crate) scrambles: bool,
 }
@@ -103,6 +105,15 @@ impl HostMemory for BusMemory {
 
     fn write(&self, address: BusAddr, bytes: &[u8]) -> Result<(), MemoryFault> {
         let at = self.resolve(address, bytes.len())?;
+        let mut page;
+        let bytes = match (self.manners.get().alters, bytes.as_array::<PAGE>()) {
+            (Some(alter), Some(whole)) => {
+                page = *whole;
+                alter(&mut page);
+                &page[..]
+            }
+            _ => bytes,
+        };
         for (index, byte) in bytes.iter().enumerate() {
             Self::byte(at, index).store(*byte, Ordering::Relaxed);
         }
@@ -136,6 +147,8 @@ pub(crate) struct Function {
     pub(crate) flushes: Cell<u32>,
     /// Registers written.
     pub(crate) written: Cell<u32>,
+    /// Configuration space reads as all ones.
+    pub(crate) gone: Cell<bool>,
 }
 
 impl Function {
@@ -175,6 +188,7 @@ impl Function {
             rings: Cell::new(0),
             flushes: Cell::new(0),
             written: Cell::new(0),
+            gone: Cell::new(false),
         }));
         // Calls come with a pointer to the protocol; the whole value is reached by its address.
         ptr::from_mut(function).expose_provenance();
@@ -267,14 +281,17 @@ unsafe extern "efiapi" fn mem_write(
 }
 
 unsafe extern "efiapi" fn config_read(
-    _: *mut PciIo,
+    this: *mut PciIo,
     width: u32,
     offset: u32,
     count: usize,
     buffer: *mut c_void,
 ) -> Status {
     fail!(ReadConfiguration);
+    // SAFETY: as in `mem_read`.
+    let gone = unsafe { of(this) }.gone.get();
     let value: u32 = match (width, offset, count) {
+        _ if gone => u32::MAX,
         (2, 0, 1) => 0x0010_1B36,
         (2, 8, 1) => 0x0108_0202,
         _ => return Status::UNSUPPORTED,

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Machines of several controllers: numbers mean what they meant, and what one controller does wrong is told beside what
+//! another one does.
+
+use nvme_core::wire::register::{CC, CSTS};
+use nvme_host_uefi::program;
+use nvme_host_uefi::sys::attributes::{BUS_MASTER, MEMORY};
+use uefi::{Handle, Status};
+
+use crate::calls::{Call, Which, refuse, refuse_none};
+use crate::sys::{Function, boot};
+use crate::world::Side;
+
+/// Blocks of the namespaces, few because each row has subsystems of its own.
+const BLOCKS: u64 = 16;
+
+fn run(line: &str, plans: &[(Call, Which)]) -> (Status, String, bool) {
+    refuse(plans);
+    let mut out = String::new();
+    let status = program::run(line.split(' '), &mut out);
+    let failed = refuse_none();
+    (status, out, failed.iter().all(|failed| *failed != 0))
+}
+
+#[test]
+fn a_function_that_cannot_be_looked_at_shifts_no_numbers() {
+    use Which::Only;
+    const UNSEEN: &str = "nvme-lm: the function does not say what it is";
+    type Row<'r> = (&'r str, &'r [(Call, Which)], Status, &'r [&'r str]);
+    const ERROR: Status = Status::DEVICE_ERROR;
+    let class = |number| [(Call::ReadConfiguration, Only(number))];
+    let (first, second) = (&class(0), &class(1));
+    let rows: [Row<'_>; 13] = [
+        ("read 0 1 --controller 1", &[], Status::SUCCESS, &["0000000000  b1 b1"]),
+        ("read 0 1 --controller 0", first, ERROR, &[UNSEEN]),
+        ("read 0 1 --controller 1", first, ERROR, &[UNSEEN]),
+        ("read 0 1", first, ERROR, &[UNSEEN]),
+        ("read 0 1", second, ERROR, &[UNSEEN]),
+        ("read 0 1 --controller 0", second, ERROR, &[UNSEEN]),
+        ("read 0 1 --controller 0", &[(Call::Look, Only(0))], ERROR, &[UNSEEN]),
+        ("read 0 1 --controller 0:1:2.9", first, ERROR, &[UNSEEN]),
+        ("read 0 1 --controller 0:1:2.9", &[(Call::GetLocation, Only(1))], ERROR, &[UNSEEN]),
+        ("read 0 1 --controller 0:1:2.9", &[], Status::NOT_FOUND, &["there is no such NVMe controller"]),
+        (
+            "list",
+            first,
+            ERROR,
+            &["?  0000:01:02.3  does not say what it is: ", "0  0000:01:02.3  PCI 1b36:0010", UNSEEN],
+        ),
+        (
+            "list",
+            &[(Call::GetLocation, Only(0))],
+            ERROR,
+            &["0  ????:??:??.?  PCI 1b36:0010", "1  0000:01:02.3  PCI 1b36:0010", UNSEEN],
+        ),
+        (
+            "list",
+            &[(Call::Look, Only(1))],
+            ERROR,
+            &["0  0000:01:02.3  PCI 1b36:0010", "?  ????:??:??.?  does", UNSEEN],
+        ),
+    ];
+    for (line, plans, expected, said) in rows {
+        let sides = [0xA0, 0xB1].map(|content| Side::of(9, BLOCKS, move |_| content));
+        let handles = boot::start(&[sides[0].manager, sides[1].manager]);
+        let (status, out, failed) = run(line, plans);
+        let name = format!("{line}, {plans:?}: {out}");
+        assert!(failed, "{name}");
+        assert_eq!(status, expected, "{name}");
+        for words in said {
+            assert!(out.contains(words), "{name}: {words}");
+        }
+        for (side, handle) in sides.iter().zip(&handles) {
+            assert_eq!(boot::users(*handle), (true, 0), "{name}");
+            assert!(side.manager.written.get() == 0 || status == Status::SUCCESS, "{name}");
+        }
+    }
+}
+
+struct Machine {
+    sides: [Side; 2],
+    handles: Vec<Handle>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let sides = [0xA0, 0xB1].map(|content| Side::of(9, BLOCKS, move |_| content));
+        let [one, other] = &sides;
+        let handles = boot::start(&[one.manager, one.guest, other.manager, other.guest]);
+        Self { sides, handles }
+    }
+}
+
+const LINE: &str =
+    "migrate --source-manager 0 --source 1 --source-id 2 --dest-manager 2 --dest 3 --dest-id 2";
+
+fn runs(function: &Function) -> bool {
+    let enabled = function.register(CC) & 1 != 0 || function.register(CSTS) & 1 != 0;
+    enabled && function.attributes.get() & BUS_MASTER != 0
+}
+
+#[test]
+fn what_fails_at_one_of_two_managers_is_told_beside_the_other() {
+    use Which::Only;
+    const AWAY: &str = "the firmware does not give the function away";
+    const DRIVERLESS: &str = "no driver of the firmware takes the controller";
+    const NOT_AS_BEFORE: &str = "the function's attributes are not restored";
+    type Row<'r> = (&'r str, &'r [(Call, Which)], &'r [&'r str]);
+    let rows: [Row<'_>; 6] = [
+        ("nothing", &[], &[]),
+        ("the second is not opened", &[(Call::OpenExclusive, Only(1))], &[AWAY]),
+        (
+            "nor does the first one's driver come back",
+            &[(Call::OpenExclusive, Only(1)), (Call::Connect, Only(1))],
+            &[AWAY, DRIVERLESS],
+        ),
+        (
+            "nor its attributes",
+            &[(Call::OpenExclusive, Only(1)), (Call::SetAttributes, Only(0))],
+            &[AWAY, NOT_AS_BEFORE],
+        ),
+        (
+            "neither is handed back",
+            &[(Call::Connect, Only(0)), (Call::Connect, Only(1))],
+            &[DRIVERLESS, DRIVERLESS],
+        ),
+        (
+            "neither has its attributes",
+            &[(Call::SetAttributes, Only(0)), (Call::SetAttributes, Only(1))],
+            &[NOT_AS_BEFORE, NOT_AS_BEFORE],
+        ),
+    ];
+    for (name, plans, said) in rows {
+        let Machine { sides: [one, other], .. } = Machine::new();
+        let (status, out, failed) = run(LINE, plans);
+        assert!(failed, "{name}: {out}");
+        assert_eq!(status == Status::SUCCESS, said.is_empty(), "{name}: {out}");
+        let errors: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("nvme-lm: ")).collect();
+        assert_eq!(errors.len(), said.len(), "{name}: {out}");
+        for (error, words) in errors.iter().zip(said) {
+            assert!(error.starts_with(words), "{name}: {error}");
+        }
+        let migrated = out.contains("migrated: ");
+        assert_eq!([runs(one.guest), runs(other.guest)], [!migrated, true], "{name}: {out}");
+        if migrated {
+            assert_eq!(*one.media.bytes.borrow(), *other.media.bytes.borrow(), "{name}");
+        }
+        assert_eq!(migrated, !errors.iter().any(|error| error.starts_with(AWAY)), "{name}: {out}");
+    }
+}
+
+#[test]
+fn no_function_has_two_parts_in_a_migration() {
+    let numbers = |[source_manager, source, dest_manager, dest]: [u32; 4]| {
+        format!(
+            "migrate --source-manager {source_manager} --source {source} --source-id 2 --dest-manager {dest_manager} \
+             --dest {dest} --dest-id 2"
+        )
+    };
+    const ONE: &str =
+        "nvme-lm: source and destination are the same controller, or have the same managing controller";
+    const MANAGER: &str = "nvme-lm: a managing controller is needed itself and cannot be migrated";
+    for (parts, said) in [
+        ([0, 1, 0, 3], ONE),
+        ([0, 1, 2, 1], ONE),
+        ([0, 0, 2, 3], MANAGER),
+        ([0, 2, 2, 3], MANAGER),
+        ([0, 1, 2, 0], MANAGER),
+        ([0, 1, 2, 2], MANAGER),
+        ([0, 0, 2, 2], MANAGER),
+    ] {
+        let Machine { sides, handles } = Machine::new();
+        let (status, out, _) = run(&numbers(parts), &[]);
+        assert_ne!(status, Status::SUCCESS, "{parts:?}: {out}");
+        assert!(out.starts_with(said) && out.lines().count() == 1, "{parts:?}: {out}");
+        assert!(handles.iter().all(|handle| boot::users(*handle) == (true, 0)), "{parts:?}");
+        for side in &sides {
+            assert_eq!(side.guest.written.get(), 0, "{parts:?}");
+            for function in [side.manager, side.guest] {
+                assert_eq!(function.attributes.get(), MEMORY | BUS_MASTER, "{parts:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_call_fails_at_a_migration_is_told_for_each_controller() {
+    const DRIVERLESS: &str = "no driver of the firmware takes the controller: ";
+    const NOT_AS_BEFORE: &str = "the function's attributes are not restored: ";
+    let calls = [
+        Call::ReadConfiguration,
+        Call::Look,
+        Call::OpenExclusive,
+        Call::Disconnect,
+        Call::Connect,
+        Call::OpenInformation,
+        Call::GetAttributes,
+        Call::SupportedAttributes,
+        Call::EnableAttributes,
+        Call::DisableAttributes,
+        Call::SetAttributes,
+        Call::LocateHandles,
+    ];
+    let mut total = 0;
+    for call in calls {
+        for kind in [Which::Only as fn(usize) -> Which, Which::From] {
+            for number in 0.. {
+                let Machine { sides: [one, other], handles } = Machine::new();
+                let (status, out, failed) = run(LINE, &[(call, kind(number))]);
+                let name = format!("{call:?} {:?}: {out}", kind(number));
+                if !failed {
+                    assert!(number != 0 && status == Status::SUCCESS && out.contains("migrated: "), "{name}");
+                    break;
+                }
+                total += 1;
+                let times = |words: &str| out.matches(words).count();
+                let managers = [(&one, handles[0]), (&other, handles[2])];
+                let driverless = managers.iter().filter(|(_, handle)| !boot::users(*handle).0).count();
+                assert_eq!(driverless, times(DRIVERLESS), "{name}");
+                let both = MEMORY | BUS_MASTER;
+                let changed =
+                    managers.iter().filter(|(side, _)| side.manager.attributes.get() != both).count();
+                assert_eq!(changed, times(NOT_AS_BEFORE), "{name}");
+                assert_eq!(boot::pool(), 0, "{name}");
+                for (handle, side) in handles.iter().zip([&one, &one, &other, &other]) {
+                    assert_eq!(boot::users(*handle).1, 0, "{name}");
+                    assert_eq!(side.manager.memory.live(), (0, 0), "{name}");
+                }
+                // The state was handed over: one of the two runs at most.
+                if out.contains("is disabled") || out.contains("migrated: ") {
+                    assert!(!(runs(one.guest) && runs(other.guest)), "{name}");
+                }
+            }
+        }
+    }
+    println!("{total} migrations with calls that failed");
+    assert!(total > 50, "{total}");
+}
