@@ -12,7 +12,7 @@ use crate::commands::words::{Choice, HELP, Request, Words, parse};
 use crate::commands::{self, BusMaster, CommandError, Fence, Migration, Side};
 use crate::registers::{PciRegisters, RegisterError};
 use crate::session::{Session, SessionError, Storage};
-use crate::sys::{PciIo, PciStatus, peek};
+use crate::sys::{Alarm, PciIo, PciStatus, peek};
 use crate::takeover::{Class, HandBackError, Takeover, TakeoverError};
 use crate::time::FirmwareTime;
 
@@ -151,9 +151,14 @@ fn dispatch(words: &Words, out: &mut dyn Write) -> Result<(), Failures> {
             with_session(words, |session| commands::read(session, namespace, start, count, out))
         }
         Request::Log(page) => with_session(words, |session| commands::log(session, page, out)),
-        Request::Watch(watch) => {
-            with_session(words, |session| commands::watch(session, &watch, out, &mut || {}))
-        }
+        Request::Watch(watch) => with_session(words, |session| {
+            // Firmware without timers leaves it to the waits that are counted.
+            let mut alarm = None;
+            commands::watch(session, &watch, out, &mut || {
+                let alarm = alarm.get_or_insert_with(|| Alarm::after(watch.time));
+                alarm.as_ref().is_ok_and(Alarm::has_rung)
+            })
+        }),
         Request::Migrate { managers, functions, migration } => migrate(managers, functions, migration, out),
     }
 }

@@ -16,7 +16,8 @@ pub trait Wait {
 }
 
 /// Time that goes on while it is waited by Stall(): it runs behind a clock on the wall and never before one, so that a
-/// time-out may come late and never early, and each wait ends.
+/// time-out may come late and never early, and each wait ends. Data copied, registers accessed and output written between
+/// two waits take no time by it: all seconds are lower bounds.
 #[derive(Debug, Default)]
 pub struct FirmwareTime {
     waited: Cell<u64>,

@@ -27,7 +27,7 @@ pub struct Watch {
     pub controller: u16,
     /// Slots of the queue.
     pub entries: u32,
-    /// For how long.
+    /// For how long: by the time of the session, or until it is said to be over.
     pub time: Duration,
 }
 
@@ -150,7 +150,9 @@ fn look<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     Ok(Look { empty: drained.empty, overflowed: drained.overflowed, stopped: drained.stopped })
 }
 
-/// Logs the changes of a controller into a queue of its own and prints them. `meanwhile` is called between two looks.
+/// Logs the changes of a controller into a queue of its own and prints them. `is_over` is called between two looks, the
+/// first time when logging has begun, and ends it: where time is only counted while something is waited for, output that
+/// takes longer than the waits would put the end off.
 ///
 /// # Errors
 /// The controller does not announce it, or a command does not succeed. The queue is deleted then, too, or its memory kept
@@ -159,14 +161,14 @@ pub fn watch<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     session: &mut Session<'_, '_, R, A, W>,
     watch: &Watch,
     out: &mut dyn Write,
-    meanwhile: &mut dyn FnMut(),
+    is_over: &mut dyn FnMut() -> bool,
 ) -> Result<(), CommandError> {
     session.identity().require(Capability::TrackUserData)?;
     let manager = ManagerId::new(session.identity().controller);
     let tracked = TrackedId::new(ControllerId::new(watch.controller), manager)
         .map_err(|_| CommandError::TargetIsManager(watch.controller))?;
     let mut queue = create(session, tracked, watch.entries)?;
-    let watched = follow(session, &mut queue, watch.time, out, meanwhile);
+    let watched = follow(session, &mut queue, watch.time, out, is_over);
     let figures = queue.figures();
     let deleted = delete(session, queue);
     watched?;
@@ -184,15 +186,14 @@ fn follow<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     queue: &mut ControllerDataQueue,
     time: Duration,
     out: &mut dyn Write,
-    meanwhile: &mut dyn FnMut(),
+    is_over: &mut dyn FnMut() -> bool,
 ) -> Result<(), CommandError> {
     let id = queue.id();
     let start = TrackSend::LogUserDataChanges { start: true, queue: id };
     writeln!(out, "watching controller {} through queue {}", queue.tracked().controller().get(), id.get())?;
     session.command("Track Send, start logging", &start)?;
     let (mut logging, end) = (true, session.now().after(time));
-    while !session.now().has_reached(end) {
-        meanwhile();
+    while !session.now().has_reached(end) && !is_over() {
         let looked = look(session, queue, out)?;
         logging &= !looked.overflowed;
         if !logging && looked.empty && queue.is_published() {
@@ -200,7 +201,7 @@ fn follow<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
             session.command("Track Send, start logging", &start)?;
             logging = true;
         }
-        // Time goes on by waiting only.
+        // The session's time may go on by waiting only.
         session.nap();
     }
     if logging {

@@ -19,7 +19,7 @@ usage: nvme-lm.efi COMMAND [OPTION]...
   read LBA COUNT        blocks, byte by byte
   log [PAGE]            a log page: 1 errors, 2 health (if none is named), 3 firmware, others byte by byte
   cdq watch --tracked ID [--entries N] [--seconds N]
-                        changes of a controller that this one manages, as they come
+                        changes of a controller that this one manages, as they come, for N seconds or 10
   migrate --source-manager C --source C --source-id ID
           --dest-manager C --dest C --dest-id ID
                         a controller with a namespace, through both managing controllers
@@ -28,6 +28,9 @@ Options
   --controller C        by number or as segment:bus:device.function; needed if there are several
   --namespace N         1 if none is named
   --help                this text
+
+Time is counted by waits, so that time-outs and the stop time of migrate are lower bounds; cdq watch
+ends by a timer of the firmware where there is one.
 
 A controller, also to read its registers, is taken from the firmware's driver and handed back at the end: file systems on
 it get new handles, which map -r in the shell shows.

@@ -3,12 +3,14 @@
 //! beside their users.
 #![allow(unsafe_code, reason = "the one place where this crate deals with firmware and raw memory")]
 
+mod alarm;
 mod arena;
 mod attach;
 mod barrier;
 mod firmware;
 mod pci_io;
 
+pub(crate) use alarm::Alarm;
 pub(crate) use arena::{free_unmapped, region, unmap_unseen, zero};
 pub(crate) use attach::map_registers;
 pub use attach::{ForFunction, OfFunction};

@@ -31,6 +31,8 @@ pub(crate) enum Call {
     Connect,
     OpenInformation,
     LocateHandles,
+    CreateEvent,
+    SetTimer,
 }
 
 /// Which of the calls of one kind fail.

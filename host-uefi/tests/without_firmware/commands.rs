@@ -121,6 +121,7 @@ fn changes_of_a_guest_are_shown_as_they_come() {
                     written += 1;
                 }
             }
+            false
         };
         let watch = Watch { entries, ..WATCH };
         let watched = commands::watch(&mut manager, &watch, &mut out, &mut meanwhile);
@@ -155,7 +156,7 @@ fn a_queue_that_cannot_be_made_leaves_nothing() {
         ("nobody", Watch { controller: 9, ..WATCH }, |error| matches!(error, CommandError::QueueCommand(..))),
     ];
     for (name, watch, expected) in rows {
-        let error = commands::watch(&mut manager, &watch, &mut out, &mut || {}).expect_err(name);
+        let error = commands::watch(&mut manager, &watch, &mut out, &mut || false).expect_err(name);
         assert!(expected(error), "{name}: {error}");
     }
     assert_eq!(manager.close(), Ok(()));
@@ -187,7 +188,7 @@ fn what_is_not_announced_is_not_sent() {
         );
     };
     let mut out = String::new();
-    expected(commands::watch(&mut guest, &WATCH, &mut out, &mut || {}));
+    expected(commands::watch(&mut guest, &WATCH, &mut out, &mut || false));
     let log = RefCell::default();
     let fence = Bus::new(side.guest, "any", &log);
     let sides = (

@@ -236,3 +236,32 @@ fn whatever_call_fails_at_a_migration_is_told_for_each_controller() {
     println!("{total} migrations with calls that failed");
     assert!(total > 50, "{total}");
 }
+
+#[test]
+fn a_watch_ends_by_the_timer_of_the_firmware_or_by_its_waits() {
+    // (name, calls that fail, seconds asked for, look at which the timer goes off, looks, what it was set to)
+    let hour = 36_000_000_000;
+    type Row<'r> = (&'r str, &'r [(Call, Which)], u32, u32, u32, u64);
+    let rows: [Row<'_>; 5] = [
+        ("at once", &[], 3600, 1, 1, hour),
+        ("later", &[], 3600, 40, 40, hour),
+        ("the waits are over before", &[], 0, 40, 0, 0),
+        ("no timer", &[(Call::CreateEvent, Which::From(0))], 1, 0, 0, 0),
+        ("it is not set", &[(Call::SetTimer, Which::From(0))], 1, 0, 0, 0),
+    ];
+    for (name, plans, seconds, rings, looks, set) in rows {
+        let Machine { sides: [one, _], handles } = Machine::new();
+        boot::ring_at(rings);
+        let line = format!("cdq watch --tracked 2 --entries 64 --seconds {seconds} --controller 0");
+        let (status, out, failed) = run(&line, plans);
+        assert!(failed, "{name}: {out}");
+        assert_eq!(status, Status::SUCCESS, "{name}: {out}");
+        assert!(
+            out.contains("log started") && out.ends_with(", 0 overflows, 0 violations\n"),
+            "{name}: {out}"
+        );
+        let timer = boot::timer();
+        assert_eq!((timer.open, timer.looks, timer.set), (false, looks, set), "{name}: {out}");
+        assert_eq!((boot::users(handles[0]), one.manager.memory.live()), ((true, 0), (0, 0)), "{name}");
+    }
+}

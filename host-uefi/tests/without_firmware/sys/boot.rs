@@ -11,9 +11,11 @@ use std::sync::Once;
 use nvme_core::wire::register::{CC, CSTS};
 use uefi::{Handle, Identify, Status};
 use uefi_raw::table::Header;
-use uefi_raw::table::boot::{BootServices, OpenProtocolInformationEntry};
+use uefi_raw::table::boot::{
+    BootServices, EventNotifyFn, EventType, OpenProtocolInformationEntry, TimerDelay, Tpl,
+};
 use uefi_raw::table::system::SystemTable;
-use uefi_raw::{Boolean, Guid};
+use uefi_raw::{Boolean, Event, Guid};
 
 use super::Function;
 use crate::calls::{Call, refused};
@@ -39,6 +41,20 @@ struct Firmware {
     seats: Vec<Seat>,
     /// Memory of the pool.
     pool: Vec<(*mut u8, Layout)>,
+    timer: Timer,
+}
+
+/// The one timer that a program can have at a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Timer {
+    /// It is there.
+    pub(crate) open: bool,
+    /// What it was set to, in units of 100 nanoseconds.
+    pub(crate) set: u64,
+    /// How often it was looked at.
+    pub(crate) looks: u32,
+    /// At which look it has gone off.
+    pub(crate) rings: u32,
 }
 
 thread_local! {
@@ -76,7 +92,7 @@ pub(crate) fn start(functions: &[&'static Function]) -> Vec<Handle> {
     let opens = || vec![(DRIVER, DRIVER, BY_DRIVER)];
     FIRMWARE.with_borrow_mut(|firmware| {
         let seats = functions.iter().map(|function| Seat { function, opens: opens() });
-        *firmware = Firmware { seats: seats.collect(), pool: Vec::new() };
+        *firmware = Firmware { seats: seats.collect(), ..Firmware::default() };
     });
     (FIRST..)
         .take(functions.len())
@@ -94,6 +110,16 @@ pub(crate) fn users(of: Handle) -> (bool, usize) {
         (drivers == 1, seat.opens.len() - drivers)
     })
     .expect("a function")
+}
+
+/// The timer.
+pub(crate) fn timer() -> Timer {
+    FIRMWARE.with_borrow(|firmware| firmware.timer)
+}
+
+/// From now on a timer goes off at this look.
+pub(crate) fn ring_at(look: u32) {
+    FIRMWARE.with_borrow_mut(|firmware| firmware.timer.rings = look);
 }
 
 /// Memory of the pool that was not given back.
@@ -139,6 +165,10 @@ fn services() -> BootServices {
         close_protocol,
         open_protocol_information,
         locate_handle_buffer,
+        create_event,
+        set_timer,
+        check_event,
+        close_event,
         ..traps
     }
 }
@@ -265,5 +295,46 @@ unsafe extern "efiapi" fn locate_handle_buffer(
     }
     // SAFETY: both places are valid for writes (guaranteed by the caller).
     unsafe { (*count, *handles) = (seats, list) };
+    Status::SUCCESS
+}
+
+/// The timer's event.
+const TIMER: usize = 0x71;
+
+unsafe extern "efiapi" fn create_event(
+    kind: EventType,
+    _: Tpl,
+    notify: Option<EventNotifyFn>,
+    _: *mut c_void,
+    event: *mut Event,
+) -> Status {
+    fail!(CreateEvent);
+    assert!(kind == EventType::TIMER && notify.is_none());
+    FIRMWARE.with_borrow_mut(|firmware| firmware.timer.open = true);
+    // SAFETY: the place is valid for writes (guaranteed by the caller).
+    unsafe { *event = handle(TIMER) };
+    Status::SUCCESS
+}
+
+unsafe extern "efiapi" fn set_timer(event: Event, kind: TimerDelay, time: u64) -> Status {
+    fail!(SetTimer);
+    assert!(event.addr() == TIMER && kind == TimerDelay::RELATIVE);
+    FIRMWARE.with_borrow_mut(|firmware| firmware.timer.set = time);
+    Status::SUCCESS
+}
+
+unsafe extern "efiapi" fn check_event(event: Event) -> Status {
+    assert_eq!(event.addr(), TIMER);
+    FIRMWARE.with_borrow_mut(|firmware| {
+        let timer = &mut firmware.timer;
+        timer.looks += 1;
+        // Once.
+        if timer.looks == timer.rings { Status::SUCCESS } else { Status::NOT_READY }
+    })
+}
+
+unsafe extern "efiapi" fn close_event(event: Event) -> Status {
+    assert_eq!(event.addr(), TIMER);
+    FIRMWARE.with_borrow_mut(|firmware| firmware.timer.open = false);
     Status::SUCCESS
 }
