@@ -292,3 +292,107 @@ fn no_quirk_is_forgotten() {
         assert_eq!(lists[1], known.with.is_empty(), "{}: what it says of itself", known.name);
     }
 }
+
+/// Commands with `--quirks`, without the `--yes` that those want which change something.
+const LISTED: &[&str] = &[
+    "list embedded:demo",
+    "identify embedded:demo",
+    "namespaces embedded:demo",
+    "log embedded:demo --page 2",
+    "features get embedded:demo --feature 7",
+    "features set embedded:demo --feature 4 --value 350",
+    "cdq create embedded:demo --controller 2",
+    "cdq watch embedded:demo --controller 2",
+    "cdq delete embedded:demo --id 0",
+    "track start embedded:demo --controller 2",
+    "track stop embedded:demo --controller 2",
+    "track memory embedded:demo --controller 2 --range 0+4096",
+    "suspend embedded:demo --controller 2",
+    "resume embedded:demo --controller 2",
+    "state get embedded:demo --controller 2 --suspend --output new.state",
+    "state set embedded:demo --controller 2 --suspend --input long.state",
+    "formats embedded:demo",
+    "script changes.script",
+    "read embedded:demo --lba 0 --blocks 1 --output new.state",
+    "write embedded:demo --lba 0 --blocks 1 --pattern random",
+    "compare embedded:demo --lba 0 --blocks 1 --pattern random",
+    "flush embedded:demo",
+    "deallocate embedded:demo --lba 0 --blocks 1",
+    "write-zeroes embedded:demo --lba 0 --blocks 1",
+    "verify embedded:demo --lba 0 --blocks 1",
+    "copy embedded:demo --range 0:1 --to 8",
+    "admin embedded:demo --opcode 0x45",
+    "io embedded:demo --opcode 8 --namespace 1",
+    "bench embedded:demo --op write",
+];
+
+/// Commands that identify no controller, and would change one or look at nothing.
+const NOT_LISTED: &[&str] = &[
+    "list",
+    "registers embedded:demo",
+    "reset embedded:demo",
+    "reset embedded:demo --yes",
+    "reset embedded:demo --function --yes",
+    "reset embedded:demo --subsystem --yes",
+    "script looks.script",
+    "MIGRATE",
+];
+
+#[test]
+fn a_list_of_quirks_asks_nothing_and_changes_nothing() {
+    let folder = folder();
+    let image: Vec<u8> = (0..1_u32 << 20).map(|at| (at >> 8) as u8).collect();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("a.img"), &image).expect("a file");
+    let changes =
+        "suspend embedded:demo --controller 2\nwrite embedded:demo --lba 0 --blocks 1 --pattern random\n";
+    std::fs::write(at("changes.script"), changes).expect("a file");
+    let looks = "registers embedded:demo --quirks list\n";
+    std::fs::write(at("looks.script"), format!("identify embedded:other\n{looks}")).expect("a file");
+    let line = "-suspend embedded:demo --controller 2 --quirks list\nwrite embedded:demo --lba 0 --blocks 1 --pattern zero --quirks list\n";
+    std::fs::write(at("line.script"), line).expect("a file");
+    let embedded = "--embedded demo,image=a.img";
+    let lists = "recognised as: no model with quirks";
+    for line in LISTED {
+        let (status, said) = run(folder.path(), &format!("{line} --quirks list {embedded}"));
+        assert_eq!((status, said.matches(lists).count()), (Some(0), 1), "{line}: {said}");
+        // The table is all: nothing is left to be undone, and nothing is said of a change.
+        assert!(said.trim_end().ends_with("with: the same") && !said.contains("note:"), "{line}: {said}");
+    }
+    let (status, said) = run(folder.path(), &format!("script line.script {embedded}"));
+    assert_eq!((status, said.matches(lists).count()), (Some(0), 2), "{said}");
+    let (status, said) = run(folder.path(), "script looks.script --embedded demo,image=none.img");
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.starts_with("error: line 2: --quirks list only shows"), "{said}");
+    for line in NOT_LISTED {
+        // An image that is not there would be missed before any controller is.
+        let line = line.replace("MIGRATE", MIGRATE).replace("b,size=4M", "b,image=none.img");
+        let (status, said) =
+            run(folder.path(), &format!("{line} --quirks list --embedded demo,image=none.img"));
+        assert_eq!(status, Some(2), "{line}: {said}");
+        let refuses = "--quirks list only shows what a controller has: give it to a command that identifies one, \
+                       such as nvme-lm identify ADDRESS\n";
+        assert!(said.ends_with(refuses) && said.lines().count() == 1, "{line}: {said}");
+    }
+    assert!(std::fs::read(at("a.img")).expect("a file") == image, "the namespace was written");
+    assert!(!at("new.state").exists(), "a state was read");
+}
+
+#[test]
+fn no_command_with_quirks_is_forgotten() {
+    fn walk(command: &clap::Command, name: &str, found: &mut Vec<String>) {
+        if command.get_arguments().any(|arg| arg.get_id() == "quirks") {
+            found.push(name.to_owned());
+        }
+        for one in command.get_subcommands() {
+            walk(one, format!("{name} {}", one.get_name()).trim(), found);
+        }
+    }
+    let mut found = Vec::new();
+    walk(&nvme_host_linux::cli::program(), "", &mut found);
+    assert!(found.len() > 25, "{found:?}");
+    for name in found {
+        let is_it = |line: &&str| line.replace("MIGRATE", "migrate ").starts_with(&format!("{name} "));
+        assert!(LISTED.iter().any(is_it) || NOT_LISTED.iter().any(is_it), "{name}");
+    }
+}

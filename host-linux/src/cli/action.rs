@@ -517,6 +517,24 @@ pub(crate) fn with_sessions(
     outcome(worked, cleaning, output)
 }
 
+/// Prepares a command. Where the quirks of its controllers are shown instead of anything else, nothing is to be asked, and every
+/// controller has to have a session, which tells them.
+pub(crate) fn prepare(
+    action: &mut dyn Action,
+    connect: &ConnectArgs,
+    output: &Output,
+) -> Result<(), CommandError> {
+    if !connect.quirks().is_list() {
+        return action.prepare(output);
+    }
+    let targets = action.targets();
+    let is = |purpose| targets.iter().any(|target| target.purpose == purpose);
+    match is(Purpose::Session) && !is(Purpose::Look) {
+        true => Ok(()),
+        false => Err(quirks::nothing_to_list()),
+    }
+}
+
 /// Carries a command out and says how it ended.
 pub(crate) fn run(mut action: Box<dyn Action>, connect: &ConnectArgs) -> ExitCode {
     let interrupted = match interrupts() {
@@ -524,7 +542,7 @@ pub(crate) fn run(mut action: Box<dyn Action>, connect: &ConnectArgs) -> ExitCod
         Err(error) => return complain(FAILED, &format!("signals: {error}")),
     };
     let output = Output::new(connect.json, interrupted);
-    let result = action.prepare(&output).and_then(|()| {
+    let result = prepare(&mut *action, connect, &output).and_then(|()| {
         with_sessions(&action.targets(), connect, &output, |sessions| {
             sessions.carry_out(&*action, connect, &output)
         })

@@ -108,10 +108,7 @@ impl BetweenArgs {
             );
         }
         if self.quirks.is_some_and(QuirkChoice::is_list) {
-            return Err(
-                "--quirks list only shows what a controller has: give it to a command such as `nvme-lm identify ADDRESS`"
-                    .into(),
-            );
+            return Err(super::quirks::NOTHING_TO_LIST.into());
         }
         let queues = self.virtual_queues.unwrap_or(io_queues.saturating_add(1));
         let interrupts = self.virtual_interrupts.unwrap_or(queues);

@@ -28,6 +28,14 @@ struct Table {
     quirks: Vec<Row>,
 }
 
+/// Why `--quirks list` is refused where a command identifies no controller.
+pub(crate) const NOTHING_TO_LIST: &str = "--quirks list only shows what a controller has: give it to a command that identifies one, such as nvme-lm identify ADDRESS";
+
+/// The same as an error: nothing was changed.
+pub(crate) fn nothing_to_list() -> CommandError {
+    CommandError::Input(NOTHING_TO_LIST.into())
+}
+
 /// Shows the quirks of one controller.
 pub(crate) fn show(session: &Session<'_>, output: &Output) -> Result<(), CommandError> {
     let active = session.quirks();

@@ -13,6 +13,7 @@ use crate::announced::Unsupported;
 use crate::backend::{Device, Devices, Memory, OpenError, Request};
 use crate::cli::action::{self, CommandError, Output, Target};
 use crate::cli::connect::ConnectArgs;
+use crate::cli::quirks;
 use crate::driver::DriverError;
 use crate::session::{Session, Storage};
 
@@ -74,6 +75,9 @@ pub(crate) fn run(args: &ResetArgs) -> ExitCode {
 }
 
 fn carry_out(args: &ResetArgs, output: &Output) -> Result<(), CommandError> {
+    if args.connect.quirks().is_list() {
+        return Err(quirks::nothing_to_list());
+    }
     let address = &args.address;
     let whose = if args.subsystem { "all controllers of the NVM subsystem of" } else { "" };
     let what = format!("reset ends what others do with {whose} {address}").replace("  ", " ");

@@ -95,7 +95,8 @@ impl Action for Script {
 
     fn prepare(&mut self, output: &Output) -> Result<(), CommandError> {
         for line in &mut self.lines {
-            let prepared = line.action.prepare(&output.of_line(line.connect.json));
+            let own = output.of_line(line.connect.json);
+            let prepared = action::prepare(&mut *line.action, &line.connect, &own);
             prepared.map_err(|error| CommandError::Line(line.number, Box::new(error)))?;
         }
         Ok(())
