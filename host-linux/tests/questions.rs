@@ -1,22 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Questions on a terminal: what the answer does, and what a signal does before it.
 
-use std::fs::File;
+mod pty;
+
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use rustix::fs::{Mode, OFlags};
+use pty::terminal;
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-
-/// The two ends of a terminal: ours, and the one that a program gets.
-fn terminal() -> (File, File) {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-    grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("a terminal");
-    let name = ptsname(&ours, Vec::new()).expect("a name");
-    let theirs = rustix::fs::open(name.as_c_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty());
-    (File::from(ours), File::from(theirs.expect("its other end")))
-}
 
 #[test]
 fn nothing_is_done_without_a_yes_and_nothing_after_a_signal() {

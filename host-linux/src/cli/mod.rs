@@ -11,6 +11,7 @@ mod heat;
 mod load;
 mod meter;
 mod output;
+mod picture;
 mod quirks;
 mod standing;
 pub(crate) mod values;

@@ -15,6 +15,7 @@ use super::cdq::Shape;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::heat::Heat;
 use crate::cli::load::{Load, LoadArgs, namespaces};
+use crate::cli::picture::{Picture, Size};
 use crate::cli::standing::{QueueName, Standing, log_user_data, start_log, tracked};
 use crate::driver::DriverError;
 use crate::session::Session;
@@ -162,19 +163,18 @@ impl Summary {
 /// What is shown, and where.
 struct Screen<'a> {
     output: &'a Output,
-    /// On a terminal: the picture's state.
-    picture: Option<Picture>,
+    /// On a terminal: what is drawn.
+    map: Option<Map>,
     blocks: u64,
     markers: u64,
     /// Standard output is gone.
     failed: Result<(), CommandError>,
 }
 
-struct Picture {
+struct Map {
     heat: Heat,
     recent: Vec<String>,
-    /// Lines drawn last.
-    drawn: usize,
+    picture: Picture,
     due: Instant,
     entries_before: u64,
     drawn_at: Instant,
@@ -188,72 +188,83 @@ impl Screen<'_> {
             Event::LogStarted | Event::LogStopped | Event::Suspended | Event::Overflowed => self.markers += 1,
             _ => {}
         }
-        let Some(picture) = &mut self.picture else {
+        let Some(map) = &mut self.map else {
             let printed = self.output.stream(&event, |out| writeln!(out, "{}", event.text()));
             let failed = std::mem::replace(&mut self.failed, Ok(()));
             self.failed = failed.and(printed);
             return;
         };
         match event {
-            Event::Changed { namespace, start, blocks, .. } => picture.heat.touch(namespace, start, blocks),
-            Event::AllChanged { namespace } => picture.heat.touch_all(namespace),
+            Event::Changed { namespace, start, blocks, .. } => map.heat.touch(namespace, start, blocks),
+            Event::AllChanged { namespace } => map.heat.touch_all(namespace),
             other => {
-                if picture.recent.len() == RECENT {
-                    picture.recent.remove(0);
+                if map.recent.len() == RECENT {
+                    map.recent.remove(0);
                 }
-                picture.recent.push(other.text());
+                map.recent.push(other.text());
             }
         }
     }
 
     /// Draws the picture if it is time.
     fn draw(&mut self, queue: &ControllerDataQueue, now: Instant) {
-        let Some(picture) = &mut self.picture else { return };
-        if now < picture.due {
+        let Some(map) = &mut self.map else { return };
+        if now < map.due {
             return;
         }
         let figures = queue.figures();
-        let seconds = (now - picture.drawn_at).as_secs_f64().max(1e-3);
-        let rate = (figures.entries - picture.entries_before) as f64 / seconds;
-        (picture.entries_before, picture.drawn_at, picture.due) = (figures.entries, now, now + PICTURE);
-        let width = terminal_size::terminal_size().map_or(80, |(width, _)| usize::from(width.0));
-        let mut lines = picture.heat.lines(width.saturating_sub(1));
-        lines.push(status(queue, &figures, self.blocks, rate));
-        lines.extend(picture.recent.iter().cloned());
-        let mut text = picture.erase();
-        for line in &lines {
-            text += line;
-            text.push('\n');
+        let seconds = (now - map.drawn_at).as_secs_f64().max(1e-3);
+        let rate = (figures.entries - map.entries_before) as f64 / seconds;
+        (map.entries_before, map.drawn_at, map.due) = (figures.entries, now, now + PICTURE);
+        let size = Size::of_terminal();
+        let status = status(queue, &figures, self.blocks, rate);
+        // On a small terminal the figures stay, before the maps and before what happened.
+        let mut maps = map.heat.lines(size.usable());
+        if anstream::AutoStream::choice(&io::stdout()) == anstream::ColorChoice::Never {
+            maps.iter_mut().for_each(|map| *map = anstream::adapter::strip_str(map).to_string());
         }
-        picture.drawn = lines.len();
-        picture.heat.cool();
-        let printed = anstream::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
-        if let Err(error) = printed {
+        let maps = maps.get(..size.lines().saturating_sub(status.len())).unwrap_or(&maps);
+        let recent = size.lines().saturating_sub(status.len() + maps.len());
+        let recent = &map.recent[map.recent.len().saturating_sub(recent)..];
+        let lines = maps.iter().chain(&status).chain(recent).map(String::as_str);
+        let text = map.picture.draw(lines, size);
+        map.heat.cool();
+        if let Err(error) = put(&text) {
             self.failed = Err(CommandError::File("standard output".into(), error));
         }
     }
-}
 
-impl Picture {
-    fn erase(&mut self) -> String {
-        match std::mem::take(&mut self.drawn) {
-            0 => String::new(),
-            lines => format!("\x1b[{lines}A\x1b[J"),
+    /// Takes the picture away.
+    fn clear(&mut self) {
+        if let Some(map) = &mut self.map {
+            // Whoever cannot be shown the end of the picture is told so by what follows it.
+            let _ = put(&map.picture.erase(Size::of_terminal()));
         }
     }
 }
 
-/// The line of figures below the map.
-fn status(queue: &ControllerDataQueue, figures: &CdqFigures, blocks: u64, rate: f64) -> String {
-    format!(
-        "{} entries, {rate:.0} a second; {blocks} blocks; fill {} of {}, {} at most; {} head updates; {} overflows",
-        figures.entries,
-        queue.fill(),
-        queue.entries() - 1,
-        figures.highest_fill,
-        figures.head_updates,
-        figures.overflows,
-    )
+/// Writes a picture. It moves the cursor even where no colours are wanted.
+fn put(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// Whether standard output is a terminal on which a picture can be drawn again and again.
+fn can_draw() -> bool {
+    let kind = std::env::var_os("TERM");
+    io::stdout().is_terminal() && kind.is_some_and(|kind| !kind.is_empty() && kind != "dumb")
+}
+
+/// The figures below the map, what matters most first: a line has what fits.
+fn status(queue: &ControllerDataQueue, figures: &CdqFigures, blocks: u64, rate: f64) -> [String; 2] {
+    let CdqFigures { entries, highest_fill, head_updates, overflows, .. } = figures;
+    let (fill, most) = (queue.fill(), queue.entries() - 1);
+    [
+        format!(
+            "{rate:.0} entries a second; fill {fill} of {most}, {highest_fill} at most; {overflows} overflows"
+        ),
+        format!("{entries} entries; {blocks} blocks; {head_updates} head updates"),
+    ]
 }
 
 /// What a look at the queue found.
@@ -346,12 +357,11 @@ impl Action for WatchArgs {
         let ended = load.map(Load::finish).transpose();
         // The guest is at rest: whatever it changed is in the log.
         let (mut screen, begun, failed) = watched?;
+        screen.clear();
         let report = ended?;
         let (summary, stopped) = self.finish(session, standing, &mut screen, begun)?;
         let summary = Summary { guest_writes: report.map(|report| report.writes), ..summary };
-        if let Some(mut picture) = screen.picture.take() {
-            let _ = anstream::stdout().write_all(picture.erase().as_bytes());
-        }
+        screen.map = None;
         screen.event(Event::Summary(summary));
         screen.failed?;
         failed.and(stopped)?;
@@ -378,16 +388,15 @@ impl WatchArgs {
         output: &'o Output,
     ) -> Result<(Screen<'o>, Begun, Result<(), CommandError>), CommandError> {
         let tracked = tracked(session, self.tracked.controller)?;
-        let mut screen = Screen { output, picture: None, blocks: 0, markers: 0, failed: Ok(()) };
-        if !output.is_json() && io::stdout().is_terminal() {
+        let mut screen = Screen { output, map: None, blocks: 0, markers: 0, failed: Ok(()) };
+        if !output.is_json() && can_draw() {
             let mut heat = Heat::default();
             for (namespace, identity) in namespaces(session, 8)? {
                 heat.add(namespace.get(), identity.blocks);
             }
             let now = Instant::now();
-            let picture =
-                Picture { heat, recent: Vec::new(), drawn: 0, due: now, entries_before: 0, drawn_at: now };
-            screen.picture = Some(picture);
+            let (recent, picture) = (Vec::new(), Picture::default());
+            screen.map = Some(Map { heat, recent, picture, due: now, entries_before: 0, drawn_at: now });
         }
         let options = self.shape.options(session);
         let made = standing.queue_of(session, tracked).is_none();
