@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 const MIB: usize = 1 << 20;
 
@@ -13,6 +13,7 @@ fn run(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
         .current_dir(directory)
         .args(arguments)
+        .stdin(Stdio::null())
         .output()
         .expect("the program starts")
 }
@@ -64,9 +65,17 @@ fn bad_input_is_one_line_exit_2_and_no_change() {
     fs::create_dir(dir.path().join("directory")).expect("directory");
     let before = snapshot(dir.path());
 
-    let images = ["--source-image", "a.img", "--dest-image", "b.img"];
-    let source = |name| ["--source-image", name, "--dest-image", "b.img"];
-    let destination = |name| ["--source-image", "a.img", "--dest-image", name];
+    let images = ["--source-image", "a.img", "--dest-image", "b.img", "--yes"];
+    let unasked = ["migrate", "--source-image", "a.img", "--dest-image", "b.img"];
+    let source = |name| ["--source-image", name, "--dest-image", "b.img", "--yes"];
+    let destination = |name| ["--source-image", "a.img", "--dest-image", name, "--yes"];
+    let asks = || {
+        vec![
+            "the guest writes to a.img, and the content of b.img is replaced",
+            "nobody can be asked",
+            "--yes",
+        ]
+    };
     let table: Vec<(&str, Vec<&str>, Vec<&str>)> = vec![
         ("no subcommand", vec![], vec!["subcommand"]),
         ("unknown option", vec!["migrate", "--nonsense"], vec!["--nonsense"]),
@@ -93,6 +102,11 @@ fn bad_input_is_one_line_exit_2_and_no_change() {
             [&["migrate"], &destination("none.img")[..]].concat(),
             vec!["destination", "none.img"],
         ),
+        ("images that may not be meant", unasked.to_vec(), asks()),
+        ("a report of them", [&unasked[..], &["--json", "-"]].concat(), asks()),
+        ("a report in a file", [&unasked[..], &["--json", "new"]].concat(), asks()),
+        ("a journal of its own", [&unasked[..], &["--journal", "new", "--force"]].concat(), asks()),
+        ("a guest that may write nowhere", [&unasked[..], &["--write-extents", "extents"]].concat(), asks()),
         ("only a source", vec!["migrate", "--source-image", "a.img"], vec!["--dest-image"]),
         (
             "a directory",
@@ -126,7 +140,7 @@ fn bad_input_is_one_line_exit_2_and_no_change() {
         ),
         (
             "the same file",
-            vec!["migrate", "--source-image", "a.img", "--dest-image", "a.img"],
+            vec!["migrate", "--source-image", "a.img", "--dest-image", "a.img", "--yes"],
             vec!["a.img", "same file"],
         ),
         (
@@ -214,12 +228,13 @@ fn no_file_is_used_twice() {
     table.push(vec!["--guest-log", "./b.img.journal"]);
     for options in table {
         let arguments =
-            [&["migrate", "--source-image", "a.img", "--dest-image", "b.img"], &options[..]].concat();
+            [&["migrate", "--source-image", "a.img", "--dest-image", "b.img", "--yes"], &options[..]]
+                .concat();
         assert_refused(dir.path(), &arguments, &["same file"], &before);
     }
     for options in [
-        ["--source-image", "a.img.journal", "--dest-image", "a.img"],
-        ["--source-image", "hard", "--dest-image", "b.img"],
+        ["--source-image", "a.img.journal", "--dest-image", "a.img", "--yes"],
+        ["--source-image", "hard", "--dest-image", "b.img", "--yes"],
     ] {
         assert_refused(dir.path(), &[&["migrate"], &options[..]].concat(), &["same file"], &before);
     }
@@ -251,7 +266,8 @@ fn outputs_that_cannot_be_written_are_found_before_anything_changes() {
             (long.as_str(), vec!["xxx", "too long"]),
         ];
         for (path, words) in table {
-            let images = ["migrate", "--source-image", "a.img", "--dest-image", "b.img", option, path];
+            let images =
+                ["migrate", "--source-image", "a.img", "--dest-image", "b.img", "--yes", option, path];
             assert_refused(dir.path(), &images, &words, &before);
             if option != "--journal" {
                 assert_refused(dir.path(), &["migrate", "--size", "1M", option, path], &words, &before);
@@ -261,7 +277,8 @@ fn outputs_that_cannot_be_written_are_found_before_anything_changes() {
     for (path, words) in
         [("text", ["text", "is no journal"]), ("/dev/null", ["/dev/null", "not a regular file"])]
     {
-        let images = ["migrate", "--source-image", "a.img", "--dest-image", "b.img", "--journal", path];
+        let images =
+            ["migrate", "--source-image", "a.img", "--dest-image", "b.img", "--yes", "--journal", path];
         assert_refused(dir.path(), &images, &words, &before);
     }
     assert_refused(dir.path(), &["migrate", "--journal", "j"], &["--dest-image"], &before);
@@ -275,7 +292,7 @@ fn an_image_in_use_is_refused() {
     }
     let file = fs::File::open(dir.path().join("b.img")).expect("open");
     file.lock().expect("lock");
-    let output = run(dir.path(), &["migrate", "--source-image", "a.img", "--dest-image", "b.img"]);
+    let output = run(dir.path(), &["migrate", "--source-image", "a.img", "--dest-image", "b.img", "--yes"]);
     let message = String::from_utf8(output.stderr).expect("text");
     assert_eq!(output.status.code(), Some(2), "{message}");
     assert!(message.contains("b.img") && message.contains("in use"), "{message}");

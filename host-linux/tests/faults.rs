@@ -167,7 +167,7 @@ fn r10_the_guest_goes_forward_where_a_resume_has_no_clear_answer() {
         });
         let rule = format!("destination:{action},queue=admin,opcode=41,dw10=1/ff");
         println!("row: {rule}");
-        let images = ["--source-image", &source, "--dest-image", &destination];
+        let images = ["--source-image", &source, "--dest-image", &destination, "--yes"];
         let (status, report) = reported(&[&GIVE_UP[..], &images].concat(), &[&rule]);
         let statement = &report.statement;
         assert_eq!((status, report.verdict), (Some(1), Verdict::MigrationFailed), "{rule}: {statement}");

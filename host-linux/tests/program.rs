@@ -88,7 +88,7 @@ fn begin(directory: &Path, options: &[&str]) -> Child {
     fs::write(directory.join("b.img"), vec![2; MIB]).expect("file");
     let child = Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
         .current_dir(directory)
-        .args(["migrate", "--queue-depth", "8", "--source-image", "a.img", "--dest-image", "b.img"])
+        .args(["migrate", "--queue-depth", "8", "--source-image", "a.img", "--dest-image", "b.img", "--yes"])
         .args(["--json", "-", "--no-progress"])
         .args(options)
         .stdout(Stdio::piped())
@@ -270,11 +270,12 @@ fn r10_a_journal_of_an_earlier_run_protects_the_image_it_names() {
     let at = |name: &str| dir.path().join(name);
     fs::write(at("a.img"), vec![1; MIB]).expect("file");
     fs::write(at("b.img"), vec![2; MIB]).expect("file");
-    let forth = ["--source-image", "a.img", "--dest-image", "b.img"];
-    let back = ["--source-image", "b.img", "--dest-image", "a.img"];
-    let elsewhere = ["--source-image", "a.img", "--dest-image", "b.img", "--journal", "j"];
-    let stopped = ["--source-image", "a.img", "--dest-image", "b.img", "--cancel-after", "baseline-copy"];
-    let forced = ["--source-image", "b.img", "--dest-image", "a.img", "--force"];
+    let forth = ["--source-image", "a.img", "--dest-image", "b.img", "--yes"];
+    let back = ["--source-image", "b.img", "--dest-image", "a.img", "--yes"];
+    let elsewhere = ["--source-image", "a.img", "--dest-image", "b.img", "--journal", "j", "--yes"];
+    let stopped =
+        ["--source-image", "a.img", "--dest-image", "b.img", "--cancel-after", "baseline-copy", "--yes"];
+    let forced = ["--source-image", "b.img", "--dest-image", "a.img", "--force", "--yes"];
     // Name, options, exit status, journals afterwards, image that the first of them names.
     type Row<'a> = (&'a str, &'a [&'a str], i32, &'a [&'a str], &'a str);
     let table: [Row<'_>; 9] = [

@@ -13,6 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 fn nothing_is_done_without_a_yes_and_nothing_after_a_signal() {
     const RESET: &str = "reset embedded:demo";
     const SET: &str = "features set embedded:demo --feature 4 --value 350";
+    const MIGRATE: &str =
+        "migrate --source-image a.img --dest-image b.img --run-before 0ms --run-after 0ms --run-commands 9";
     // Command, signal before the answer, answer, exit status, what it says.
     let rows = [
         (RESET, None, "y\n", 0, "controller reset, ready"),
@@ -23,11 +25,21 @@ fn nothing_is_done_without_a_yes_and_nothing_after_a_signal() {
         (RESET, Some(Signal::TERM), "y\n", 130, "ended by a signal"),
         (SET, None, "yes\n", 0, "feature 0x04 set"),
         (SET, Some(Signal::INT), "y\n", 130, "ended by a signal"),
+        (MIGRATE, None, "y\n", 0, "Verdict: verified"),
+        (MIGRATE, None, "n\n", 2, "not confirmed; nothing was changed"),
+        (MIGRATE, Some(Signal::INT), "y\n", 130, "ended by a signal"),
     ];
     for (line, signal, answer, status, words) in rows {
         let name = format!("{line}, {signal:?}, {answer:?}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let image = |name| folder.path().join(name);
+        let contents = [("a.img", vec![1; 1 << 20]), ("b.img", vec![2; 1 << 20])];
+        for (name, content) in &contents {
+            std::fs::write(image(name), content).expect("an image");
+        }
         let (mut ours, theirs) = terminal();
         let mut child = Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
+            .current_dir(folder.path())
             .args(line.split(' '))
             .stdin(theirs)
             .stdout(Stdio::piped())
@@ -51,5 +63,11 @@ fn nothing_is_done_without_a_yes_and_nothing_after_a_signal() {
         rest.push_str(&String::from_utf8_lossy(&output.stdout));
         assert_eq!(output.status.code(), Some(status), "{name}: {rest}");
         assert!(rest.contains(words), "{name}: {rest}");
+        for (name_of, content) in &contents {
+            let same = std::fs::read(image(name_of)).expect("an image") == *content;
+            assert_eq!(same, status != 0 || line != MIGRATE, "{name}: {name_of}");
+        }
+        let left = std::fs::read_dir(folder.path()).expect("a folder").count();
+        assert_eq!(left, if status == 0 && line == MIGRATE { 3 } else { 2 }, "{name}: a journal");
     }
 }

@@ -69,7 +69,7 @@ fn build() -> PathBuf {
 pub fn migrate_images(source: &Path, destination: &Path) -> Command {
     let mut command = Command::new(nvme_lm());
     command.arg("migrate").arg("--no-progress").stdin(Stdio::null());
-    command.arg("--source-image").arg(source).arg("--dest-image").arg(destination);
+    command.arg("--source-image").arg(source).arg("--dest-image").arg(destination).arg("--yes");
     command
 }
 

@@ -197,7 +197,8 @@ Numbers of bytes take K, M, G or T (powers of 1024, also KiB to TiB); times take
 
 Without images both namespaces are in memory and the source is filled with generated data. With images both files \
 must exist and have the same length; the source's content is migrated and the destination's replaced. The guest \
-writes generated data over the source image, too, unless --write-extents limits it: use copies. A journal \
+writes generated data over the source image, too, unless --write-extents limits it: use copies. That is asked for, \
+unless --yes was given. A journal \
 beside the destination image says at every moment which image holds every write acknowledged to the guest: the \
 source until the destination has acknowledged its resume, the destination afterwards.
 

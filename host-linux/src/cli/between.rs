@@ -81,7 +81,7 @@ pub(crate) struct BetweenArgs {
     quirks: Option<QuirkChoice>,
     #[command(flatten)]
     reach: ReachArgs,
-    /// Do not ask whether the guest may write over the namespace.
+    /// Do not ask whether images, or a namespace, may be written over.
     #[arg(long)]
     pub(crate) yes: bool,
 }

@@ -35,6 +35,7 @@ pub use bind::BindArgs;
 use commands::{CdqCommand, FeaturesCommand, Log, StateCommand, TrackCommand};
 use connect::ConnectArgs;
 
+use crate::config::{Between, MigrateConfig, Namespaces};
 use crate::faults::BadFault;
 use crate::images::Inputs;
 use crate::migrate::{self, RunError};
@@ -200,6 +201,24 @@ pub(crate) fn without_numbers(message: &str) -> String {
     parts.fold(first, |text, part| text + part.split_once(')').map_or(part, |(_, rest)| rest))
 }
 
+/// What a migration writes over that is not its own.
+fn overwritten(config: &MigrateConfig, between: Option<&Between>) -> Option<String> {
+    match (between, &config.namespaces) {
+        (Some(between), _) => {
+            let lost: Vec<String> = between.overwritten().iter().map(ToString::to_string).collect();
+            let namespace = between.namespace.get();
+            (!lost.is_empty())
+                .then(|| format!("namespace {namespace} is overwritten at {}", lost.join(" and at ")))
+        }
+        (None, Namespaces::Images { source, destination }) => Some(format!(
+            "the guest writes to {}, and the content of {} is replaced",
+            source.display(),
+            destination.display()
+        )),
+        (None, Namespaces::Memory { .. } | Namespaces::Controllers(_)) => None,
+    }
+}
+
 fn run_migrate(args: &MigrateArgs) -> ExitCode {
     match args.color {
         Color::Auto => {}
@@ -216,17 +235,14 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
         Err(error) => return complain(BAD_INPUT, &error),
     };
     let shown = !args.no_progress && io::stderr().is_terminal();
+    let output = action::Output::new(false, Arc::clone(&interrupted));
+    if let Some(what) = overwritten(&config, between.as_ref())
+        && let Err(error) = output.confirm(args.between.yes, &what)
+    {
+        return complain(error.exit_status(), &error.to_string());
+    }
     let result = match between {
         Some(between) => {
-            let lost: Vec<String> = between.overwritten().iter().map(ToString::to_string).collect();
-            let what =
-                format!("namespace {} is overwritten at {}", between.namespace.get(), lost.join(" and at "));
-            let output = action::Output::new(false, Arc::clone(&interrupted));
-            if !lost.is_empty()
-                && let Err(error) = output.confirm(args.between.yes, &what)
-            {
-                return complain(error.exit_status(), &error.to_string());
-            }
             let mut progress = output::Progress::new(shown, interrupted);
             let result = migrate::run_between(&config, &between, &mut progress);
             progress.finish();
