@@ -149,12 +149,12 @@ impl fmt::Display for HandBackError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::StillEnabled => f.write_str(
-                "the controller does not let itself be disabled: it stays without access to memory and without a driver; \
-                 reset the machine",
+                "the controller is not seen to be disabled: it stays without access to memory and without a driver; reset the \
+                 machine",
             ),
             Self::StillMaster(status) => write!(
                 f,
-                "the controller does not let itself be disabled, nor its access to memory be taken away ({status}): it may \
+                "the controller is not seen to be disabled, nor its access to memory to be taken away ({status}): it may \
                  write to memory that was lent to it, which an operating system would use; start none, and reset the machine"
             ),
             Self::Attributes(status) => write!(

@@ -11,6 +11,7 @@ use core::time::Duration;
 use nvme_core::dma::DmaArena;
 use nvme_core::migration::{Outcome, Summary};
 use nvme_core::register::RegisterIo;
+use nvme_core::wire::ControllerId;
 
 use super::migrate::SwitchError;
 use super::mover::MoverError;
@@ -46,6 +47,8 @@ impl fmt::Display for Named<'_> {
 struct Stopped {
     fenced: bool,
     disabled: bool,
+    /// It was enabled before.
+    reset: bool,
 }
 
 impl Stopped {
@@ -88,16 +91,17 @@ fn stop<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
 ) -> Stopped {
     // It may have been taken before.
     let fenced = tried(|| fence.let_through(false)).is_ok() || fence.is_through() == Ok(false);
+    let reset = fence.is_disabled() == Ok(false);
     if tried(|| fence.disable()).is_err() {
-        return Stopped { fenced, disabled: false };
+        return Stopped { fenced, disabled: false, reset };
     }
     let until = session.now().after(READY_LIMIT);
     loop {
         if fence.is_disabled() == Ok(true) {
-            return Stopped { fenced, disabled: true };
+            return Stopped { fenced, disabled: true, reset };
         }
         if session.now().has_reached(until) {
-            return Stopped { fenced, disabled: false };
+            return Stopped { fenced, disabled: false, reset };
         }
         session.sleep(LOOK);
     }
@@ -111,6 +115,29 @@ pub(super) struct Ending<'f> {
     pub(super) destination_was_through: bool,
     /// State of the guest may have been set at the destination, in whole or in part.
     pub(super) handed_over: bool,
+    pub(super) ids: [ControllerId; 2],
+}
+
+/// Stops a controller by its function and asks its managing controller whether it was the right one, because a reset ends
+/// a suspension. Returns whether it was another one.
+fn stop_suspended<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
+    which: &Named<'_>,
+    id: ControllerId,
+    manager: &mut Session<'_, '_, R, A, W>,
+    out: &mut dyn Write,
+) -> (Stopped, bool, fmt::Result) {
+    let stopped = stop(which.1, manager);
+    let mut said = stopped.say(which, out);
+    let remains = stopped.disabled && manager.says_suspended(id);
+    if remains && !stopped.reset {
+        let told = writeln!(
+            out,
+            "{which} was not enabled, so that nothing shows whether it is controller {}: if it is not, that one runs",
+            id.get()
+        );
+        said = said.and(told);
+    }
+    (stopped, remains && stopped.reset, said)
 }
 
 impl Ending<'_> {
@@ -120,18 +147,20 @@ impl Ending<'_> {
         &self,
         outcome: &Ended,
         summary: &Summary,
-        session: &Session<'_, '_, R, A, W>,
+        sessions: [&mut Session<'_, '_, R, A, W>; 2],
         out: &mut dyn Write,
     ) -> Result<(), CommandError> {
+        let [from, to] = sessions;
         let said = self.say(outcome, summary, out);
         let (settled, printed) = match outcome {
-            Outcome::Completed { .. } => self.forward(session, out),
+            Outcome::Completed { .. } => self.forward(from, out),
             Outcome::Indeterminate { resume_asked: true, .. } => {
-                let (_, printed) = self.forward(session, out);
-                (Err(CommandError::NotMigrated), printed)
+                let (settled, printed) = self.forward(from, out);
+                let elsewhere = settled == Err(CommandError::SourceElsewhere);
+                (if elsewhere { settled } else { Err(CommandError::NotMigrated) }, printed)
             }
             Outcome::RolledBack { .. } | Outcome::SourceStuck { .. } | Outcome::Indeterminate { .. } => {
-                (Err(CommandError::NotMigrated), self.back(session, out))
+                self.back(to, out)
             }
         };
         settled?;
@@ -142,30 +171,39 @@ impl Ending<'_> {
     /// The destination runs, or will: the source never does again with what it has.
     fn forward<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
         &self,
-        session: &Session<'_, '_, R, A, W>,
+        from: &mut Session<'_, '_, R, A, W>,
         out: &mut dyn Write,
     ) -> (Result<(), CommandError>, fmt::Result) {
-        let stopped = stop(self.source, session);
+        let [id, _] = self.ids;
+        let (stopped, elsewhere, said) = stop_suspended(&Named("source", self.source), id, from, out);
         let through = give_memory(&Named("destination", self.destination), out);
-        let said = stopped.say(&Named("source", self.source), out);
-        let ended = if stopped.disabled { Ok(()) } else { Err(CommandError::SourceEnabled) };
+        let ended = match (elsewhere, stopped.disabled) {
+            (true, _) => Err(CommandError::SourceElsewhere),
+            (false, true) => Ok(()),
+            (false, false) => Err(CommandError::SourceEnabled),
+        };
         (ended, said.and(through))
     }
 
     /// The source runs, or will. A destination that holds its state never does with it; another one is as it was.
     pub(super) fn back<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
         &self,
-        session: &Session<'_, '_, R, A, W>,
+        to: &mut Session<'_, '_, R, A, W>,
         out: &mut dyn Write,
-    ) -> fmt::Result {
-        let destination = Named("destination", self.destination);
-        let (runs_alone, said) = if self.handed_over {
-            let stopped = stop(self.destination, session);
-            (stopped.disabled || stopped.fenced, stopped.say(&destination, out))
+    ) -> (Result<(), CommandError>, fmt::Result) {
+        let (destination, [_, id]) = (Named("destination", self.destination), self.ids);
+        let (mut runs_alone, mut ended) = (true, Err(CommandError::NotMigrated));
+        let said = if self.handed_over {
+            let (stopped, elsewhere, said) = stop_suspended(&destination, id, to, out);
+            runs_alone = stopped.disabled || stopped.fenced;
+            if elsewhere {
+                ended = Err(CommandError::DestinationElsewhere);
+            }
+            said
         } else if self.destination_was_through {
-            (true, give_memory(&destination, out))
+            give_memory(&destination, out)
         } else {
-            (true, Ok(()))
+            Ok(())
         };
         let source = Named("source", self.source);
         let through = match (runs_alone, self.source_was_through) {
@@ -177,7 +215,7 @@ impl Ending<'_> {
             }
             (false, _) => Ok(()),
         };
-        said.and(through)
+        (ended, said.and(through))
     }
 
     /// How it ended. True once the sessions are closed, too: the resets of the managing controllers end every suspension.

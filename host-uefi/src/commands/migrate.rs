@@ -132,7 +132,8 @@ fn are_of_different_subsystems(one: &ControllerIdentity, other: &ControllerIdent
 ///
 /// # Errors
 /// A controller does not announce it, both are of one subsystem, the namespaces are not alike, the migration did not
-/// complete, or the source is not seen to be disabled.
+/// complete, or the source is not seen to be disabled. A session is not to be closed behind
+/// [`CommandError::SourceElsewhere`], and [`CommandError::DestinationElsewhere`].
 pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     source: Side<'_, 'd, 's, R, A, W>,
     destination: Side<'_, 'd, 's, R, A, W>,
@@ -167,6 +168,7 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
         source_was_through: source.fence.is_through().map_err(unfenced)?,
         destination_was_through: destination.fence.is_through().map_err(unfenced)?,
         handed_over: false,
+        ids: [what.source, what.destination],
     };
     let mut switch = Switch {
         source: source.fence,
@@ -224,10 +226,10 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
         (Ok(()), Some(outcome)) => outcome,
         // Nothing was begun.
         (ran, _) => {
-            let restored = ending.back(from, out);
+            let (ended, restored) = ending.back(to, out);
             ran?;
             restored?;
-            return Err(CommandError::NotMigrated);
+            return ended;
         }
     };
     let printed = migrator.rounds().iter().try_for_each(|round| {
@@ -238,6 +240,6 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
         )
     });
     // Which of the two runs is settled and told whatever else fails.
-    ending.settle(outcome, &migrator.summary(), from, out)?;
+    ending.settle(outcome, &migrator.summary(), [from, to], out)?;
     Ok(printed?)
 }

@@ -58,6 +58,12 @@ pub enum CommandError {
     NotMigrated,
     /// The migration completed, but the source is not seen to be disabled.
     SourceEnabled,
+    /// The function of the source is not that of the controller that was migrated, which is suspended still. The session of
+    /// its managing controller is not to be closed: the controller would run beside the destination.
+    SourceElsewhere,
+    /// The function of the destination is not that of the controller that was given state of the guest, and is suspended
+    /// still. The session of its managing controller is not to be closed: the controller would run beside the source.
+    DestinationElsewhere,
 }
 
 impl core::error::Error for CommandError {}
@@ -93,6 +99,15 @@ impl fmt::Display for CommandError {
             ),
             Self::NotMigrated => f.write_str(
                 "the migration did not complete: what was printed says where the guest runs, and what stood against it",
+            ),
+            Self::SourceElsewhere => f.write_str(
+                "the guest was migrated, but the function that --source names is not that of the controller that --source-id \
+                 names, which is suspended still and must not run: its managing controller is left as it is; reset the machine",
+            ),
+            Self::DestinationElsewhere => f.write_str(
+                "the migration did not complete, and the function that --dest names is not that of the controller that \
+                 --dest-id names, which is suspended still and must not run: its managing controller is left as it is; reset \
+                 the machine",
             ),
             Self::SourceEnabled => f.write_str(
                 "the guest was migrated, but the source is not seen to be disabled: connect no driver to it, and reset the \

@@ -17,9 +17,11 @@ use nvme_core::io::{IoQueuePair, IoSlot, QuarantinedQueuePair};
 use nvme_core::register::RegisterIo;
 use nvme_core::time::Instant;
 use nvme_core::wire::admin::{GetLogPage, Identify, IdentifyStructure};
+use nvme_core::wire::controller_state::ControllerStateHeader;
 use nvme_core::wire::identify::{ControllerIdentity, NamespaceIdentity, NamespaceList};
 use nvme_core::wire::log::LogPageId;
-use nvme_core::wire::{Command, CompletionQueueEntry, NamespaceId, StatusCode};
+use nvme_core::wire::migration::MigrationReceive;
+use nvme_core::wire::{Command, CompletionQueueEntry, ControllerId, NamespaceId, StatusCode};
 
 pub use error::SessionError;
 use life::{bring_up, call, delete_pair, disable, release_all, run};
@@ -229,6 +231,27 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
     ) -> Result<(), SessionError> {
         let request = AdminRequest::receiving(command, self.arena, bytes.len(), self.timeout)?;
         call(&mut self.controller, what, request, bytes, self.time).map(drop)
+    }
+
+    /// Whether a controller that this one manages says that it is suspended. One that says nothing is taken for not
+    /// suspended.
+    pub(crate) fn says_suspended(&mut self, controller: ControllerId) -> bool {
+        let command = MigrationReceive {
+            controller,
+            version_index: 1,
+            vendor_index: 0,
+            vendor_parameter: 0,
+            offset: 0,
+            dwords: ControllerStateHeader::BYTES as u64 / 4,
+            uuid_index: 0,
+        };
+        let mut header = [0; ControllerStateHeader::BYTES];
+        AdminRequest::receiving(&command, self.arena, header.len(), self.timeout)
+            .map_err(SessionError::Memory)
+            .and_then(|request| {
+                call(&mut self.controller, "Get Controller State", request, &mut header, self.time)
+            })
+            .is_ok_and(|entry| MigrationReceive::was_suspended(&entry))
     }
 
     /// Identify with any structure.

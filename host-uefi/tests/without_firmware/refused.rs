@@ -24,7 +24,7 @@ use crate::world::{NAMESPACE, Side};
 
 /// Blocks of the namespace, few because each row has a subsystem of its own.
 const BLOCKS: u64 = 16;
-const STILL: &str = "the controller does not let itself be disabled";
+const STILL: &str = "the controller is not seen to be disabled";
 const DRIVERLESS: &str = "no driver of the firmware takes the controller: ";
 const NOT_AS_BEFORE: &str = "the function's attributes are not restored: ";
 
@@ -48,7 +48,7 @@ fn as_it_was_or_told(name: &str, side: &Side, handle: Handle, before: u64, out: 
     let untouched = function.written.get() == 0 && driver;
     if told(STILL) {
         let kept = function.attributes.get() & BUS_MASTER == 0;
-        assert_ne!(kept, told("nor its access to memory be taken away"), "{name}: {out}");
+        assert_ne!(kept, told("nor its access to memory to be taken away"), "{name}: {out}");
         assert!(!driver, "{name}: {out}");
     } else {
         assert!(is_disabled(function) || untouched, "{name}: {out}");

@@ -8,6 +8,7 @@ use nvme_host_uefi::sys::attributes::{BUS_MASTER, MEMORY};
 use uefi::{Handle, Status};
 
 use crate::calls::{Call, Which, refuse, refuse_none};
+use crate::faults::misbehave;
 use crate::sys::{Function, boot};
 use crate::world::Side;
 
@@ -263,5 +264,56 @@ fn a_watch_ends_by_the_timer_of_the_firmware_or_by_its_waits() {
         let timer = boot::timer();
         assert_eq!((timer.open, timer.looks, timer.set), (false, looks, set), "{name}: {out}");
         assert_eq!((boot::users(handles[0]), one.manager.memory.live()), ((true, 0), (0, 0)), "{name}");
+    }
+}
+
+#[test]
+fn a_controller_whose_function_is_another_one_stays_suspended() {
+    // (name, the functions of source and destination, what the destination does wrong, what is said, the managing
+    // controller that is kept, whose guest must not run)
+    let refused = "status=0/02,queue=admin,opcode=41,dw10=1/ff";
+    let rows = [
+        (
+            "the source's",
+            [4, 3],
+            "",
+            "the guest was migrated, but the function that --source names is not that",
+            0,
+        ),
+        (
+            "the destination's",
+            [1, 4],
+            refused,
+            "the migration did not complete, and the function that --dest names is",
+            1,
+        ),
+    ];
+    for (name, [source, dest], rule, said, kept) in rows {
+        let sides = [0xA0, 0xB1, 0xC2].map(|content| Side::of(9, BLOCKS, move |_| content));
+        let [one, other, third] = &sides;
+        let functions = [one.manager, one.guest, other.manager, other.guest, third.guest];
+        let handles = boot::start(&functions);
+        if !rule.is_empty() {
+            misbehave(other, rule);
+        }
+        let line = format!(
+            "migrate --source-manager 0 --source {source} --source-id 2 --dest-manager 2 --dest {dest} --dest-id 2"
+        );
+        let (status, out, _) = run(&line, &[]);
+        assert_ne!(status, Status::SUCCESS, "{name}: {out}");
+        let errors: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("nvme-lm: ")).collect();
+        assert!(errors.len() == 3 && errors[0].starts_with(said), "{name}: {out}");
+        assert!(errors[1].contains("pages of 4096 bytes stay set aside"), "{name}: {out}");
+        assert!(
+            errors[2].starts_with("the controller is not seen to be disabled: it stays without"),
+            "{name}: {out}"
+        );
+        let (stuck, free) = if kept == 0 { (one, other) } else { (other, one) };
+        assert!(!runs(stuck.manager) && !runs(third.guest), "{name}: {out}");
+        // Its reset would have ended the suspension.
+        assert_eq!(stuck.manager.register(CC) & 1, 1, "{name}: {out}");
+        assert_eq!(free.manager.register(CC) & 1, 0, "{name}: {out}");
+        assert_eq!(boot::users(handles[2 * kept]), (false, 0), "{name}: {out}");
+        assert_eq!(boot::users(handles[2 - 2 * kept]), (true, 0), "{name}: {out}");
     }
 }
