@@ -262,6 +262,12 @@ fn a_bench_counts_what_it_does() {
         let commands = report["commands"].as_u64().expect("a number");
         assert!(commands > 0 && report["errors"] == 0, "{options}: {report}");
         assert_eq!(report["bytes"].as_u64(), Some(commands * size), "{options}: {report}");
+        let number = |name: &str| report[name].as_f64().expect("a number");
+        let (cpu, each) = (number("cpu_seconds"), number("cpu_us_per_command"));
+        assert!(cpu > 0.0, "{options}: {report}");
+        let together = each * commands as f64 / 1e6;
+        assert!((together / cpu - 1.0).abs() < 1e-9, "{options}: {together} s of {report}");
+        assert_eq!(number("depth") as u64, if options.contains("--depth 4") { 4 } else { 32 }, "{options}");
         let latency = ["min", "p50", "p90", "p99", "p99_9", "max"]
             .map(|name| report["latency_us"][name].as_f64().expect("a number"));
         assert!(latency[0] > 0.0 && latency.is_sorted(), "{options}: {report}");
@@ -270,6 +276,36 @@ fn a_bench_counts_what_it_does() {
         let changed = changed.filter(|(_, (one, other))| one != other).map(|(at, _)| at);
         let expected = if options.contains("write") { (16..48).collect() } else { Vec::new() };
         assert!(changed.eq(expected), "{options}: other blocks were written");
+    }
+}
+
+#[test]
+fn a_bench_keeps_as_many_commands_in_flight_as_it_says() {
+    let dir = tempfile::tempdir().expect("directory");
+    // Options, commands that are in flight.
+    let rows = [
+        ("--op read --depth 1", 1),
+        ("--op randread --depth 4 --wait", 4),
+        ("--op read --depth 3 --queues 2", 6),
+        ("--op randwrite --depth 5 --queues 3 --yes", 15),
+    ];
+    for (options, depth) in rows {
+        let opcode = if options.contains("write") { "01" } else { "02" };
+        // A command that is never answered keeps its place: with one fewer than there are places the last one goes on, and
+        // with as many nothing does.
+        for lost in [depth - 1, depth] {
+            if lost == 0 {
+                continue;
+            }
+            let rule = format!("fault=drop,queue=io,opcode={opcode},times={lost}");
+            let line = format!(
+                "bench embedded:d --embedded d,size=1M,{rule} {options} --seconds 1 --timeout 4s --json"
+            );
+            let output = check(dir.path(), &line, 1, &["a command did not complete in time"]);
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            let commands = report["commands"].as_u64().expect("a number");
+            assert_eq!(commands == 0, lost == depth, "{options}, {lost} lost: {report}");
+        }
     }
 }
 
@@ -296,7 +332,11 @@ fn a_signal_ends_a_bench_with_a_report() {
             let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
             assert!(report["interrupted"] == true && report["commands"].as_u64() > Some(0), "{report}");
         } else {
-            assert!(text(&output.stdout).contains("latency 99.9 %"), "{}", text(&output.stdout));
+            let said = text(&output.stdout);
+            assert!(said.contains("latency 99.9 %"), "{said}");
+            let cpu = said.lines().find_map(|line| line.strip_prefix("CPU per command")).expect("a line");
+            let cpu: f64 = cpu.trim().trim_end_matches(" us").parse().expect("a number");
+            assert!(cpu > 0.0, "{said}");
         }
     }
 }
