@@ -15,6 +15,7 @@ use nvme_core::wire::identify::{PrimaryControllerCapabilities, SecondaryControll
 use crate::backend::{OpenError, Registers};
 use crate::driver::{Controller, DriverError, Waiter, admin, identify};
 use crate::endpoint::{AccessError, BusMaster};
+use crate::vfio;
 
 /// Controller Configuration.
 const CC: Offset = Offset::new(0x14);
@@ -109,27 +110,233 @@ pub(crate) fn bring_online<R: RegisterIo<Error = AccessError>>(
     let list = Identify::new(IdentifyStructure::SECONDARY_CONTROLLER_LIST);
     let list = identify(primary, "Identify, Secondary Controller List", &list, waiter)?;
     find(&list, Which::Id(secondary))?;
-    let mut manage = |what, action, resource_type, resources| {
+    let manage = |what, Managed { action, resource_type, resources }| {
         let command = VirtualizationManagement { action, resource_type, controller: secondary, resources };
         let request = AdminRequest::without_data(&command, waiter.timeout);
         admin(primary, what, request, &mut [], waiter).map(drop)
     };
+    carry_out(&can, manage, registers, resources)
+}
+
+/// What a Virtualization Management command asks for, of the one secondary controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Managed {
+    action: VirtualizationAction,
+    resource_type: VirtualizationResource,
+    resources: u16,
+}
+
+/// A controller of a function that may be reset.
+trait Function: BusMaster {
+    /// Resets the function.
+    ///
+    /// # Errors
+    /// It has no such reset, or refuses.
+    fn reset(&self) -> Result<(), OpenError>;
+}
+
+impl Function for Registers {
+    fn reset(&self) -> Result<(), OpenError> {
+        self.reset_function()
+    }
+}
+
+/// The steps of [`bring_online`]; `manage` sends one command, which is named in what is said of its failure.
+fn carry_out(
+    can: &PrimaryControllerCapabilities,
+    mut manage: impl FnMut(&'static str, Managed) -> Result<(), DriverError>,
+    registers: &impl Function,
+    resources: Resources,
+) -> Result<(), VirtualizationError> {
     let (queues, interrupts) =
         (VirtualizationResource::VIRTUAL_QUEUES, VirtualizationResource::VIRTUAL_INTERRUPTS);
-    manage("taking the secondary controller offline", VirtualizationAction::SECONDARY_OFFLINE, queues, 0)?;
+    let of = |action, resource_type, resources| Managed { action, resource_type, resources };
+    let offline = of(VirtualizationAction::SECONDARY_OFFLINE, queues, 0);
+    manage("taking the secondary controller offline", offline)?;
     let assign = VirtualizationAction::SECONDARY_ASSIGN;
     if can.queues_supported {
-        manage("assigning queues to the secondary controller", assign, queues, resources.queues)?;
+        manage("assigning queues to the secondary controller", of(assign, queues, resources.queues))?;
     }
     if can.interrupts_supported {
-        manage("assigning interrupts to the secondary controller", assign, interrupts, resources.interrupts)?;
+        let assign = of(assign, interrupts, resources.interrupts);
+        manage("assigning interrupts to the secondary controller", assign)?;
     }
-    match registers.reset_function() {
+    match registers.reset() {
         // Its controller reset has to do.
-        Err(OpenError::NoFunctionReset) => registers.write32(CC, 0).map_err(VirtualizationError::Access)?,
+        Err(OpenError::NoFunctionReset | OpenError::Vfio(vfio::Error::NoReset)) => {
+            registers.write32(CC, 0).map_err(VirtualizationError::Access)?;
+        }
         result => result.map_err(VirtualizationError::Reset)?,
     }
-    registers.set_bus_master(false).map_err(VirtualizationError::Access)?;
-    manage("bringing the secondary controller online", VirtualizationAction::SECONDARY_ONLINE, queues, 0)?;
+
+    let online = of(VirtualizationAction::SECONDARY_ONLINE, queues, 0);
+    manage("bringing the secondary controller online", online)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    /// What reaches the primary controller, and the secondary one.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Event {
+        Command(Managed),
+        FunctionReset,
+        Write(u32, u32),
+        BusMaster(bool),
+    }
+
+    /// A secondary controller, with the commands that its primary one got for it, in one list. One step fails.
+    struct Recorder<'a> {
+        events: &'a RefCell<Vec<Event>>,
+        /// How many steps come before the one that fails.
+        sound: usize,
+        /// What it makes of a reset of its function.
+        reset: fn() -> Result<(), OpenError>,
+    }
+
+    impl Recorder<'_> {
+        /// Whether the step succeeds.
+        fn take(&self, event: Event) -> bool {
+            let mut events = self.events.borrow_mut();
+            events.push(event);
+            events.len() <= self.sound
+        }
+    }
+
+    impl RegisterIo for Recorder<'_> {
+        type Error = AccessError;
+
+        fn read32(&self, offset: Offset) -> Result<u32, AccessError> {
+            Err(AccessError::Outside(offset.bytes()))
+        }
+
+        fn write32(&self, offset: Offset, value: u32) -> Result<(), AccessError> {
+            self.take(Event::Write(offset.bytes(), value)).then_some(()).ok_or(AccessError::Stopped)
+        }
+    }
+
+    impl BusMaster for Recorder<'_> {
+        fn set_bus_master(&self, enabled: bool) -> Result<(), AccessError> {
+            self.take(Event::BusMaster(enabled)).then_some(()).ok_or(AccessError::Configuration)
+        }
+    }
+
+    impl Function for Recorder<'_> {
+        fn reset(&self) -> Result<(), OpenError> {
+            if !self.take(Event::FunctionReset) {
+                return Err(OpenError::VfioUser(crate::vfio_user::Error::Closed));
+            }
+            (self.reset)()
+        }
+    }
+
+    const RESOURCES: Resources = Resources { queues: 5, interrupts: 3 };
+
+    const fn command(
+        action: VirtualizationAction,
+        resource_type: VirtualizationResource,
+        resources: u16,
+    ) -> Event {
+        Event::Command(Managed { action, resource_type, resources })
+    }
+
+    /// Carries the steps out, of which the first `sound` succeed.
+    fn run(
+        (queues_supported, interrupts_supported): (bool, bool),
+        reset: fn() -> Result<(), OpenError>,
+        sound: usize,
+    ) -> (Result<(), VirtualizationError>, Vec<Event>) {
+        let can =
+            PrimaryControllerCapabilities { queues_supported, interrupts_supported, ..Default::default() };
+        let events = RefCell::new(Vec::new());
+        let registers = Recorder { events: &events, sound, reset };
+        let manage = |what, managed| {
+            let taken = registers.take(Event::Command(managed));
+            if taken { Ok(()) } else { Err(DriverError::TimedOut(what)) }
+        };
+        let result = carry_out(&can, manage, &registers, RESOURCES);
+        (result, events.into_inner())
+    }
+
+    #[test]
+    fn a_secondary_controller_comes_online_in_this_order() {
+        let (queues, interrupts) =
+            (VirtualizationResource::VIRTUAL_QUEUES, VirtualizationResource::VIRTUAL_INTERRUPTS);
+        let offline = command(VirtualizationAction::SECONDARY_OFFLINE, queues, 0);
+        let assign = VirtualizationAction::SECONDARY_ASSIGN;
+        let assigned = [command(assign, queues, 5), command(assign, interrupts, 3)];
+        let (reset, fenced) = (Event::FunctionReset, Event::BusMaster(false));
+        let online = command(VirtualizationAction::SECONDARY_ONLINE, queues, 0);
+        let disabled = Event::Write(0x14, 0);
+        type Row<'a> = (&'a str, (bool, bool), fn() -> Result<(), OpenError>, &'a [Event]);
+        let rows: [Row<'_>; 6] = [
+            (
+                "all of it",
+                (true, true),
+                || Ok(()),
+                &[offline, assigned[0], assigned[1], reset, fenced, online],
+            ),
+            (
+                "no flexible interrupts",
+                (true, false),
+                || Ok(()),
+                &[offline, assigned[0], reset, fenced, online],
+            ),
+            ("no flexible queues", (false, true), || Ok(()), &[offline, assigned[1], reset, fenced, online]),
+            ("nothing flexible", (false, false), || Ok(()), &[offline, reset, fenced, online]),
+            (
+                "no function to reset",
+                (false, false),
+                || Err(OpenError::NoFunctionReset),
+                &[offline, reset, disabled, fenced, online],
+            ),
+            (
+                "a function without a reset",
+                (false, false),
+                || Err(OpenError::Vfio(vfio::Error::NoReset)),
+                &[offline, reset, disabled, fenced, online],
+            ),
+        ];
+        for (name, supported, reset, expected) in rows {
+            let (result, events) = run(supported, reset, usize::MAX);
+            assert!(result.is_ok(), "{name}: {result:?}");
+            assert_eq!(events, expected, "{name}");
+            // Nothing follows a step that fails: what is not whole does not come online.
+            for sound in 0..expected.len() {
+                let (result, events) = run(supported, reset, sound);
+                assert!(result.is_err(), "{name}, {sound} steps");
+                assert_eq!(events, expected[..=sound], "{name}, {sound} steps");
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_that_fails_is_named() {
+        let all: fn() -> Result<(), OpenError> = || Ok(());
+        let none: fn() -> Result<(), OpenError> = || Err(OpenError::NoFunctionReset);
+        let rows = [
+            (all, 0, "primary controller: taking the secondary controller offline did not complete in time"),
+            (
+                all,
+                1,
+                "primary controller: assigning queues to the secondary controller did not complete in time",
+            ),
+            (
+                all,
+                2,
+                "primary controller: assigning interrupts to the secondary controller did not complete in time",
+            ),
+            (all, 3, "resetting the secondary controller: the server has closed the connection"),
+            (none, 4, "secondary controller: the subsystem has stopped"),
+            (all, 4, "secondary controller: the function's configuration space cannot be written"),
+            (all, 5, "primary controller: bringing the secondary controller online did not complete in time"),
+        ];
+        for (reset, sound, words) in rows {
+            let (result, _) = run((true, true), reset, sound);
+            assert_eq!(result.expect_err("a step fails").to_string(), words, "{sound} steps");
+        }
+    }
 }
