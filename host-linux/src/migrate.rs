@@ -85,8 +85,8 @@ pub enum RunError {
     Io(&'static str, io::Error),
     /// A controller could not be opened.
     Open(OpenError),
-    /// A controller cannot do what a migration needs.
-    Unsupported(Unsupported),
+    /// The controller at this address cannot do what a migration needs.
+    Unsupported(Address, Unsupported),
     /// What was asked does not fit the controllers, or each other; nothing was changed.
     Input(String),
 }
@@ -104,7 +104,7 @@ impl fmt::Display for RunError {
             Self::Controller(address, error) => write!(f, "{address}: {error}"),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::Open(error) => error.fmt(f),
-            Self::Unsupported(unsupported) => unsupported.fmt(f),
+            Self::Unsupported(address, unsupported) => write!(f, "{address}: {unsupported}"),
             Self::Input(text) => f.write_str(text),
         }
     }

@@ -191,6 +191,55 @@ mod tests {
         assert_eq!(quirks(0x1AF4, "nvme-lm embedded subsystem", env!("CARGO_PKG_VERSION")), None, "our own");
     }
 
+    /// Identify Controller as it was recorded: of a controller that manages, of one that it manages, of a physical function,
+    /// and of a virtual one.
+    const RECORDED: [&str; 4] = [
+        include_str!("../../nvme-core/tests/vectors/identify-controller-manager.hex"),
+        include_str!("../../nvme-core/tests/vectors/identify-controller-child.hex"),
+        include_str!("../../nvme-core/tests/vectors/identify-controller-pf.hex"),
+        include_str!("../../nvme-core/tests/vectors/identify-controller-vf.hex"),
+    ];
+
+    /// The bytes of a recorded structure: lines of an offset and hexadecimal digits, with comments between them.
+    fn bytes(text: &str) -> Vec<u8> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let digits: String =
+            lines.filter_map(|line| line.split_once(": ")).map(|(_, digits)| digits).collect();
+        let pair = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
+        (0..digits.len()).step_by(2).map(pair).collect()
+    }
+
+    #[test]
+    fn recorded_controllers_are_recognised_if_they_are_what_was_recorded() {
+        type Change = fn(&mut [u8]);
+        let same: Change = |_| {};
+        let [manager, child, physical, virtual_function] = RECORDED;
+        let emulated = Some(Quirks::EMULATED_TP4159);
+        let rows: [(&str, &str, Change, Option<Quirks>); 9] = [
+            ("a managing controller", manager, same, emulated),
+            ("a physical function that manages", physical, same, emulated),
+            ("one that is managed", child, same, None),
+            ("a virtual function", virtual_function, same, None),
+            ("of another vendor (VID)", manager, |bytes| bytes[0] ^= 1, None),
+            ("another model (MN)", manager, |bytes| bytes[24] = b'q', None),
+            ("a longer model", manager, |bytes| bytes[24 + 15] = b'2', None),
+            ("another firmware (FR)", manager, |bytes| bytes[64] = b'8', None),
+            ("without migration (OACS bit 11)", manager, |bytes| bytes[257] &= !8, None),
+        ];
+        for (name, text, change, expected) in rows {
+            let mut bytes = bytes(text);
+            assert_eq!(bytes.len(), 4096, "{name}");
+            change(&mut bytes);
+            let identity = ControllerIdentity::parse(&bytes).expect("a structure");
+            assert_eq!(recognise(&identity).map(|model| model.quirks), expected, "{name}");
+            let chosen = |text: &str| text.parse::<QuirkChoice>().expect("a choice").of(&identity);
+            assert_eq!(QuirkChoice::default().of(&identity), expected.unwrap_or_default(), "{name}");
+            assert_eq!(chosen("none"), Quirks::empty(), "{name}");
+            let rest = expected.unwrap_or_default() - Quirks::SUSPENDED_IN_HEADER;
+            assert_eq!(chosen("-suspended-in-header"), rest, "{name}");
+        }
+    }
+
     #[test]
     fn choices_are_read_and_applied() {
         let (csup, once) = (Quirks::SUSPENDED_IN_HEADER, Quirks::EVENTS_ONCE);

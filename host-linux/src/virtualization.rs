@@ -168,7 +168,7 @@ fn carry_out(
         }
         result => result.map_err(VirtualizationError::Reset)?,
     }
-
+    registers.set_bus_master(false).map_err(VirtualizationError::Access)?;
     let online = of(VirtualizationAction::SECONDARY_ONLINE, queues, 0);
     manage("bringing the secondary controller online", online)?;
     Ok(())

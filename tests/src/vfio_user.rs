@@ -2,6 +2,7 @@
 //! Both ends of a vfio-user connection for suites that look at what the other end makes of each byte, and a server in a
 //! thread.
 
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,8 +11,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
+use nvme_controller::fault::{FaultAction, FaultRule, FaultSlot, FaultTable, QueueMatch};
 use nvme_controller::{ControllerConfig, SubsystemConfig};
-use nvme_core::wire::ControllerId;
+use nvme_core::wire::{AdminOpcode, ControllerId};
 use nvme_host_linux::vfio_user::server::{ServeOptions, Stop};
 use nvme_host_linux::vfio_user::wire::{Command, HEADER, Header, Version};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -175,6 +177,8 @@ pub struct Serving {
     folder: TempDir,
     stop: Stop,
     thread: Option<JoinHandle<()>>,
+    /// A rule for each opcode of an admin command, which counts and never acts; none if nothing is counted.
+    counters: &'static [FaultSlot],
 }
 
 impl Serving {
@@ -184,18 +188,50 @@ impl Serving {
     /// They cannot be served.
     #[must_use]
     pub fn start(topology: impl FnOnce() -> Topology + Send + 'static, options: ServeOptions) -> Self {
+        Self::with(topology, options, &[])
+    }
+
+    /// As [`start`](Self::start); counts [`admin_commands`](Self::admin_commands).
+    ///
+    /// # Panics
+    /// They cannot be served.
+    #[must_use]
+    pub fn counting(topology: impl FnOnce() -> Topology + Send + 'static) -> Self {
+        let of = |opcode| {
+            let rule = FaultRule::new(FaultAction::Drop).on(QueueMatch::Admin).opcode(opcode).nth(u32::MAX);
+            FaultSlot::new(rule)
+        };
+        // The server's thread has them for as long as it likes.
+        Self::with(topology, ServeOptions::default(), Vec::leak((0..=u8::MAX).map(of).collect()))
+    }
+
+    fn with(
+        topology: impl FnOnce() -> Topology + Send + 'static,
+        options: ServeOptions,
+        counters: &'static [FaultSlot],
+    ) -> Self {
         let (folder, stop) = (tempfile::tempdir().expect("a folder"), Stop::new().expect("an eventfd"));
         let (path, theirs) = (folder.path().to_owned(), stop.clone());
         let (started, starts) = sync_channel(1);
         let thread = thread::spawn(move || {
             let ended = with_server(&topology(), &path, &options, |server, machine| {
+                if !counters.is_empty() {
+                    machine.subsystem_mut().set_faults(FaultTable::new(counters, &mut []));
+                }
                 started.send(()).expect("somebody waits");
                 server.run(machine, &theirs)
             });
             ended.expect("the topology is possible").expect("the system can wait");
         });
         starts.recv().expect("the server starts");
-        Self { folder, stop, thread: Some(thread) }
+        Self { folder, stop, thread: Some(thread), counters }
+    }
+
+    /// The admin commands that its controllers have taken so far, if they are counted. An Asynchronous Event Request counts when it is answered.
+    #[must_use]
+    pub fn admin_commands(&self) -> BTreeSet<AdminOpcode> {
+        let taken = self.counters.iter().filter(|counter| counter.seen() > 0);
+        taken.filter_map(|counter| counter.rule().opcode.map(AdminOpcode::new)).collect()
     }
 
     /// Where function `index` is.

@@ -2,10 +2,12 @@
 //! `nvme-lm migrate` between controllers that are there already: embedded ones, those of another process behind sockets, and
 //! both kinds in one migration.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use nvme_controller::SecondaryConfig;
+use nvme_controller::{ControllerConfig, ManagerConfig, Role, SecondaryConfig};
+use nvme_core::wire::{AdminOpcode, ControllerId};
 use nvme_host_linux::journal::Side;
 use nvme_host_linux::report::{Report, Verdict};
 use nvme_host_linux::vfio_user::server::ServeOptions;
@@ -303,16 +305,117 @@ fn what_does_not_fit_is_refused_before_anything_is_changed() {
     }
 }
 
+/// A side with a managing controller at socket 0 and migratable ones at sockets 1 and 2.
+fn three(serial: &'static str) -> Topology {
+    let mut topology = migration_side(64);
+    topology.config.serial_number = serial;
+    topology.controllers.push(ControllerConfig::migratable(ControllerId::new(3)));
+    topology.memories.push(None);
+    topology
+}
+
+/// A managing controller that cannot log changes of user data.
+fn without_log(id: u16) -> ControllerConfig {
+    let limits = ManagerConfig { track_user_data: false, ..ManagerConfig::default() };
+    ControllerConfig { role: Role::Managing(limits), ..ControllerConfig::managing(ControllerId::new(id)) }
+}
+
 #[test]
-fn a_controller_without_live_migration_is_told_by_its_identify_data() {
-    // Controller 2 of a subsystem in another process manages nothing.
-    let server = serving();
-    let [manager, other] = [socket(&server.path(0)), socket(&server.path(1))];
-    let arguments = sides([&other, "embedded:a/2"], [&manager, "embedded:a/7"]);
-    let output = run(&arguments);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{said}");
-    assert!(said.contains("OACS in Identify Controller is") && said.contains("nothing was sent"), "{said}");
+fn controllers_without_what_is_needed_are_told_by_their_identify_data() {
+    type Change = fn(&mut Topology);
+    let same: Change = |_| {};
+    const SOURCE: [usize; 2] = [0, 1];
+    const DESTINATION: [usize; 2] = [0, 2];
+    // The second migratable controller of a side manages nothing.
+    type Row<'a> = (&'a str, Change, [[usize; 2]; 2], &'a [&'a str], usize, &'a str);
+    let rows: [Row<'_>; 4] = [
+        (
+            "a source manager that manages nothing",
+            same,
+            [[2, 1], DESTINATION],
+            &[],
+            0,
+            "Host Managed Live Migration is not supported by this controller: OACS in Identify Controller is 0x0",
+        ),
+        (
+            "a destination manager that manages nothing",
+            same,
+            [SOURCE, [1, 2]],
+            &[],
+            1,
+            "Host Managed Live Migration is not supported by this controller: OACS in Identify Controller is 0x0",
+        ),
+        (
+            "a source manager that logs no changes",
+            |topology| topology.controllers[0] = without_log(1),
+            [SOURCE, DESTINATION],
+            &[],
+            0,
+            "Track User Data Changes is not supported by this controller: TRATTR in Identify Controller is 0x",
+        ),
+        (
+            "a destination manager that is no primary controller",
+            same,
+            [SOURCE, DESTINATION],
+            &["--virtualization", "--dest-controller", "3"],
+            1,
+            "admin command Virtualization Management (1Ch) is not supported by this controller: OACS in \
+             Identify Controller is 0x08",
+        ),
+    ];
+    for (name, change, [source, destination], more, lacks, words) in rows {
+        let servers = ["one", "other"].map(|serial| {
+            Serving::counting(move || {
+                let mut topology = three(serial);
+                change(&mut topology);
+                topology
+            })
+        });
+        let at = |server: usize, function: usize| socket(&servers[server].path(function));
+        let [source, destination] = [source.map(|index| at(0, index)), destination.map(|index| at(1, index))];
+        let managers = [&source[0], &destination[0]];
+        let mut arguments =
+            sides(source.each_ref().map(String::as_str), destination.each_ref().map(String::as_str));
+        arguments.extend(more.iter().map(|one| (*one).to_owned()));
+        let output = run(&arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{name}: {said}");
+        let expected = format!("{}: {words}", managers[lacks]);
+        assert!(said.contains(&expected) && said.contains(" clear; nothing was sent"), "{name}: {said}");
+        for (server, which) in servers.iter().zip(["source", "destination"]) {
+            let sent = server.admin_commands();
+            assert!(sent.is_subset(&harmless()), "{name}: the {which} was sent {sent:?}");
+        }
+        assert!(servers[lacks].admin_commands().contains(&AdminOpcode::IDENTIFY), "{name}");
+    }
+}
+
+/// What a controller may be asked before it is known whether it can do its part.
+fn harmless() -> BTreeSet<AdminOpcode> {
+    BTreeSet::from([AdminOpcode::IDENTIFY])
+}
+
+#[test]
+fn a_shared_medium_needs_no_log_of_its_changes() {
+    // Both managing controllers, of one subsystem, log nothing.
+    let server = Serving::counting(|| {
+        let mut topology = migration_side(BLOCKS);
+        let migratable = ControllerConfig::migratable(ControllerId::new(4));
+        topology.controllers[0] = without_log(1);
+        topology.controllers.extend([without_log(3), migratable]);
+        topology.memories.extend([None, None]);
+        topology
+    });
+    let [manager, tracked, other, destination] = [0, 1, 2, 3].map(|function| socket(&server.path(function)));
+    let mut arguments = sides([&manager, &tracked], [&other, &destination]);
+    arguments.extend(["--data", "shared"].map(str::to_owned));
+    let report = report("shared", &arguments);
+    assert_eq!((report.verdict, report.total_bytes, report.cdq.entries), (Verdict::Verified, 0, 0));
+    let sent = server.admin_commands();
+    assert!(sent.is_superset(&BTreeSet::from([AdminOpcode::MIGRATION_SEND, AdminOpcode::MIGRATION_RECEIVE])));
+    for log in [AdminOpcode::CONTROLLER_DATA_QUEUE, AdminOpcode::TRACK_SEND, AdminOpcode::TRACK_RECEIVE] {
+        assert!(!sent.contains(&log), "{sent:?}");
+    }
 }
 
 #[test]

@@ -42,6 +42,69 @@ fn check(directory: &Path, line: &str, status: i32, words: &[&str]) -> Output {
 }
 
 #[test]
+fn a_known_model_has_its_quirks_unless_told_otherwise() {
+    // What the controllers say of themselves, and nothing else: they keep to the specification.
+    let of = |firmware_revision: &'static str| {
+        let topology = move || {
+            let mut topology = pair();
+            let config = &mut topology.config;
+            (config.vendor, config.model_number) = (0x1B36, "QEMU NVMe Ctrl");
+            config.firmware_revision = firmware_revision;
+            topology
+        };
+        Serving::start(topology, ServeOptions::default())
+    };
+    let (known, newer) = (of("9.2.50"), of("9.2.51"));
+    let [manager, tracked, other] = [(&known, 0), (&known, 1), (&newer, 0)]
+        .map(|(serving, function)| format!("vfio-user:{}", serving.path(function).display()));
+    const MODEL: &str = "recognised as: emulation of TP4159 in a development version of QEMU\n";
+    const NONE: &str = "recognised as: no model with quirks\n";
+    const CONTIGUOUS: &str = "is contiguous, because of the quirk contiguous-queues-only";
+    type Row<'a> = (&'a str, &'a str, &'a [&'a str], &'a [&'a str]);
+    let rows: [Row<'_>; 9] = [
+        (&manager, "formats P --quirks list", &[MODEL, "[x] suspended-in-header\n"], &["[ ]"]),
+        (
+            &manager,
+            "formats P --quirks list,-suspended-in-header",
+            &[MODEL, "[ ] suspended-in-header\n", "[x] contiguous-queues-only\n"],
+            &["[x] suspended-in-header"],
+        ),
+        (&manager, "formats P --quirks list,none", &[MODEL, "[ ] suspended-in-header\n"], &["[x]"]),
+        (
+            &manager,
+            "formats P --quirks list --json",
+            &["\"model\": \"emulation of TP4159", "\"active\": true"],
+            &["\"active\": false"],
+        ),
+        (&tracked, "formats P --quirks list", &[NONE, "[ ] suspended-in-header\n"], &["[x]"]),
+        (&other, "formats P --quirks list", &[NONE, "[ ] suspended-in-header\n"], &["[x]"]),
+        (
+            &manager,
+            "cdq create P --controller 2 --layout prp-list",
+            &["128 KiB, contiguous", CONTIGUOUS],
+            &[],
+        ),
+        (
+            &manager,
+            "cdq create P --controller 2 --layout prp-list --quirks -contiguous-queues-only",
+            &["128 KiB"],
+            &["contiguous"],
+        ),
+        (&other, "cdq create P --controller 2 --layout prp-list", &["128 KiB"], &["contiguous"]),
+    ];
+    let directory = tempfile::tempdir().expect("a folder");
+    for (place, line, words, others) in rows {
+        let line = line.replace(" P", &format!(" {place}"));
+        let output = check(directory.path(), &line, 0, words);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        for word in others {
+            assert!(!said.contains(word), "{line}: '{word}' is in: {said}");
+        }
+    }
+}
+
+#[test]
 fn commands_work_on_controllers_of_another_process() {
     let serving = Serving::start(pair, ServeOptions::default());
     let directory = tempfile::tempdir().expect("a folder");

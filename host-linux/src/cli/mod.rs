@@ -263,7 +263,7 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
         Ok(report) => report,
         Err(error) => {
             let status = match &error {
-                RunError::Unsupported(_) => UNSUPPORTED,
+                RunError::Unsupported(..) => UNSUPPORTED,
                 RunError::Input(_) => BAD_INPUT,
                 RunError::Open(error) if error.is_bad_request() => BAD_INPUT,
                 _ => FAILED,

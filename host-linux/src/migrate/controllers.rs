@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nvme_core::migration::Quirks;
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
 use nvme_core::wire::identify::{
-    Capability, ControllerIdentity, OptionalAdminCommands, SecondaryController,
+    Capability, ControllerIdentity, NotAnnounced, OptionalAdminCommands, SecondaryController,
     SupportedControllerStateFormats,
 };
 use nvme_core::wire::{AdminOpcode, ControllerId};
@@ -36,6 +36,10 @@ type Shape = (u64, u32);
 
 fn input<T>(text: String) -> Result<T, RunError> {
     Err(RunError::Input(text))
+}
+
+fn lacks(device: &Device, error: NotAnnounced) -> RunError {
+    RunError::Unsupported(device.address().clone(), error.into())
 }
 
 /// Brings a controller up, asks, and brings it down.
@@ -118,7 +122,7 @@ fn look(
     let (address, namespace) = (device.address(), between.namespace);
     ask(device, limits, |session| {
         for capability in capabilities {
-            session.identity().require(*capability).map_err(|error| RunError::Unsupported(error.into()))?;
+            session.identity().require(*capability).map_err(|error| lacks(device, error))?;
         }
         let found = session.namespace(namespace);
         let found = found.map_err(|error| RunError::Controller(address.clone(), error))?;
@@ -258,7 +262,7 @@ fn secondary(manager: &Device, between: &Between, limits: &Limits) -> Result<Con
     };
     ask(manager, limits, |session| {
         let capability = Capability::Admin(AdminOpcode::VIRTUALIZATION_MANAGEMENT);
-        session.identity().require(capability).map_err(|error| RunError::Unsupported(error.into()))?;
+        session.identity().require(capability).map_err(|error| lacks(manager, error))?;
         let list = Identify::new(IdentifyStructure::SECONDARY_CONTROLLER_LIST);
         let list =
             session.identify("Identify, Secondary Controller List", &list).map_err(RunError::Manager)?;

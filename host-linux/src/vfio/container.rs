@@ -300,19 +300,7 @@ impl Container {
         let state = &mut *state;
         let limits = state.limits()?;
         let windows = space.windows();
-        if windows.is_empty() {
-            return Err(Error::NotLinear);
-        }
-        if let Some(left) = limits.mappings_left.filter(|left| (*left as usize) < windows.len()) {
-            return Err(Error::Mappings { needed: windows.len(), left });
-        }
-        for window in &windows {
-            let (first, last) = ends(*window);
-            let overlaps = state.taken.iter().any(|taken| taken.0 <= last && first <= taken.1);
-            if overlaps || !limits.has(first, last) {
-                return Err(Error::Addresses { first, last });
-            }
-        }
+        check(&windows, &limits, &state.taken)?;
         let needed: u64 = windows.iter().map(|window| window.len).sum();
         let mapped: u64 = state.taken.iter().map(|(first, last)| last - first + 1).sum();
         for (at, window) in windows.iter().enumerate() {
@@ -320,7 +308,7 @@ impl Container {
                 for window in &windows[..at] {
                     state.unmap(*window);
                 }
-                return Err(why_not_mapped(&error, mapped.saturating_add(needed)));
+                return Err(why_not_mapped(&error, mapped.saturating_add(needed), lock_limit()));
             }
             state.taken.push(ends(*window));
         }
@@ -330,11 +318,7 @@ impl Container {
 
 impl State {
     fn limits(&self) -> Result<IommuLimits, Error> {
-        let limits = self.interface.limits()?;
-        match 1_u64.checked_shl(limits.page_sizes.trailing_zeros()) {
-            Some(smallest) if smallest <= PAGE as u64 => Ok(limits),
-            smallest => Err(Error::PageSize(smallest.unwrap_or(0))),
-        }
+        self.interface.limits().and_then(with_small_pages)
     }
 
     fn unmap(&mut self, window: Window) {
@@ -344,6 +328,32 @@ impl State {
             self.taken.retain(|taken| *taken != ends);
         }
     }
+}
+
+/// Refuses an IOMMU whose smallest page is longer than one of memory.
+fn with_small_pages(limits: IommuLimits) -> Result<IommuLimits, Error> {
+    match 1_u64.checked_shl(limits.page_sizes.trailing_zeros()) {
+        Some(smallest) if smallest <= PAGE as u64 => Ok(limits),
+        smallest => Err(Error::PageSize(smallest.unwrap_or(0))),
+    }
+}
+
+/// Refuses to map `windows` where the IOMMU cannot, or where something is `taken` (first and last address of each).
+fn check(windows: &[Window], limits: &IommuLimits, taken: &[(u64, u64)]) -> Result<(), Error> {
+    if windows.is_empty() {
+        return Err(Error::NotLinear);
+    }
+    if let Some(left) = limits.mappings_left.filter(|left| (*left as usize) < windows.len()) {
+        return Err(Error::Mappings { needed: windows.len(), left });
+    }
+    for window in windows {
+        let (first, last) = ends(*window);
+        let overlaps = taken.iter().any(|taken| taken.0 <= last && first <= taken.1);
+        if overlaps || !limits.has(first, last) {
+            return Err(Error::Addresses { first, last });
+        }
+    }
+    Ok(())
 }
 
 /// First and last bus address.
@@ -358,14 +368,16 @@ fn lock_limit() -> Option<u64> {
     if unlimited { None } else { getrlimit(Resource::Memlock).current }
 }
 
-/// The kernel says the same for memory that may not be locked and for memory that is not there.
-fn why_not_mapped(error: &io::Error, needed: u64) -> Error {
-    let allowed = lock_limit();
-    match (error.raw_os_error().map(Errno::from_raw_os_error), allowed) {
-        (Some(Errno::NOMEM), None) => Error::NoMemoryLeft { needed },
-        (Some(Errno::NOMEM), Some(allowed)) if allowed < needed => Error::MemoryLock { needed, allowed },
-        (Some(Errno::NOMEM), Some(allowed)) => Error::MemoryLockWithOthers { needed, allowed },
-        _ => Error::io("mapping memory for the IOMMU", error),
+/// The kernel says the same for memory that may not be locked and for memory that is not there. So many bytes are `needed` in
+/// all, and `allowed`, unless that is not limited.
+fn why_not_mapped(error: &io::Error, needed: u64, allowed: Option<u64>) -> Error {
+    if error.raw_os_error() != Some(Errno::NOMEM.raw_os_error()) {
+        return Error::io("mapping memory for the IOMMU", error);
+    }
+    match allowed {
+        None => Error::NoMemoryLeft { needed },
+        Some(allowed) if allowed < needed => Error::MemoryLock { needed, allowed },
+        Some(allowed) => Error::MemoryLockWithOthers { needed, allowed },
     }
 }
 
@@ -447,17 +459,113 @@ mod tests {
 
     #[test]
     fn memory_that_is_not_mapped_is_explained() {
-        let allowed = lock_limit();
         let (enomem, fault) = (io::Error::from(Errno::NOMEM), io::Error::from(Errno::FAULT));
-        let plain = |error: &io::Error| Error::io("mapping memory for the IOMMU", error);
-        assert_eq!(why_not_mapped(&fault, u64::MAX), plain(&fault));
-        let of = |needed| match allowed {
-            Some(allowed) if allowed < needed => Error::MemoryLock { needed, allowed },
-            Some(allowed) => Error::MemoryLockWithOthers { needed, allowed },
-            None => Error::NoMemoryLeft { needed },
-        };
-        for needed in [0, u64::MAX] {
-            assert_eq!(why_not_mapped(&enomem, needed), of(needed));
+        let plain = Error::System("mapping memory for the IOMMU", Errno::FAULT.raw_os_error());
+        let rows = [
+            (
+                "more than may be locked",
+                &enomem,
+                8193,
+                Some(8192),
+                Error::MemoryLock { needed: 8193, allowed: 8192 },
+            ),
+            ("nothing may be", &enomem, 1, Some(0), Error::MemoryLock { needed: 1, allowed: 0 }),
+            (
+                "as much as may be, beside other memory",
+                &enomem,
+                8192,
+                Some(8192),
+                Error::MemoryLockWithOthers { needed: 8192, allowed: 8192 },
+            ),
+            (
+                "little, beside other memory",
+                &enomem,
+                1,
+                Some(8192),
+                Error::MemoryLockWithOthers { needed: 1, allowed: 8192 },
+            ),
+            ("no limit", &enomem, u64::MAX, None, Error::NoMemoryLeft { needed: u64::MAX }),
+            ("something else, above the limit", &fault, 8193, Some(8192), plain.clone()),
+            ("something else, without one", &fault, 8193, None, plain),
+        ];
+        for (name, error, needed, allowed, expected) in rows {
+            assert_eq!(why_not_mapped(error, needed, allowed), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn windows_that_cannot_be_mapped_are_refused() {
+        let limits = |mappings_left| IommuLimits {
+            page_sizes: 1 << 12,
+            ranges: vec![(0, 0xFEDF_FFFF), (0xFEF0_0000, 0xFF_FFFF_FFFF)],
+            mappings_left,
+        };
+        let at = |address, len| Window { offset: 0, address: BusAddr::new(address), len };
+        let outside = |first, last| Err(Error::Addresses { first, last });
+        let (one, other) = (at(0x1_0000, 0x2000), at(0x2_0000, 0x1000));
+        let taken: &[(u64, u64)] = &[(0x1000, 0x1FFF), (0x3000, 0x3FFF)];
+        type Row<'a> = (&'a str, &'a [Window], Option<u32>, &'a [(u64, u64)], Result<(), Error>);
+        let rows: [Row<'_>; 19] = [
+            ("free addresses", &[one, other], None, taken, Ok(())),
+            ("no window: not linear", &[], None, taken, Err(Error::NotLinear)),
+            ("no window and no mapping", &[], Some(0), taken, Err(Error::NotLinear)),
+            ("as many mappings as are left", &[one, other], Some(2), taken, Ok(())),
+            ("one too many", &[one, other], Some(1), taken, Err(Error::Mappings { needed: 2, left: 1 })),
+            ("none left", &[one], Some(0), taken, Err(Error::Mappings { needed: 1, left: 0 })),
+            ("the same as before", &[at(0x3000, 0x1000)], None, taken, outside(0x3000, 0x3FFF)),
+            ("up to what is taken", &[at(0x2000, 0x1000)], None, taken, Ok(())),
+            ("its last byte is taken", &[at(0x2000, 0x1001)], None, taken, outside(0x2000, 0x3000)),
+            ("its first byte is taken", &[at(0x1FFF, 0x1001)], None, taken, outside(0x1FFF, 0x2FFF)),
+            ("around what is taken", &[at(0x2000, 0x4000)], None, taken, outside(0x2000, 0x5FFF)),
+            ("inside what is taken", &[at(0x3100, 0x100)], None, taken, outside(0x3100, 0x31FF)),
+            ("the second one is taken", &[one, at(0x1000, 0x1000)], None, taken, outside(0x1000, 0x1FFF)),
+            ("interrupts", &[at(0xFEE0_0000, 0x1000)], None, &[], outside(0xFEE0_0000, 0xFEE0_0FFF)),
+            ("up to the interrupts", &[at(0xFEDF_F000, 0x1000)], None, &[], Ok(())),
+            ("into the interrupts", &[at(0xFEDF_F000, 0x2000)], None, &[], outside(0xFEDF_F000, 0xFEE0_0FFF)),
+            (
+                "over the interrupts",
+                &[at(0xFED0_0000, 0x40_0000)],
+                None,
+                &[],
+                outside(0xFED0_0000, 0xFF0F_FFFF),
+            ),
+            (
+                "beyond the last address",
+                &[at(1 << 40, 0x1000)],
+                None,
+                &[],
+                outside(1 << 40, (1 << 40) + 0xFFF),
+            ),
+            ("where addresses end", &[at(!0xFFF, 0x2000)], None, &[], outside(!0xFFF, u64::MAX)),
+        ];
+        for (name, windows, left, taken, expected) in rows {
+            assert_eq!(check(windows, &limits(left), taken), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_iommu_with_large_pages_only_is_refused() {
+        let rows = [
+            ("of 4 KiB", 1 << 12, None),
+            ("of 4 KiB and longer", 1 << 12 | 1 << 21 | 1 << 30, None),
+            ("shorter", 1, None),
+            ("of 8 KiB", 1 << 13, Some(8192)),
+            ("of 64 KiB and longer", 1 << 16 | 1 << 29, Some(65536)),
+            ("the longest", 1 << 63, Some(1 << 63)),
+            ("none", 0, Some(0)),
+        ];
+        for (name, page_sizes, refused) in rows {
+            let limits = IommuLimits { page_sizes, ranges: vec![(0, u64::MAX)], mappings_left: None };
+            let expected = refused.map_or(Ok(limits.clone()), |bytes| Err(Error::PageSize(bytes)));
+            assert_eq!(with_small_pages(limits), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_space_that_is_not_linear_has_no_windows_to_map() {
+        let capacity = Capacity { queues: 4096, data: 4096, controller_data: 4096 };
+        let scattered = AddressSpace::new("scattered", capacity).expect("memory");
+        assert_eq!(scattered.windows(), []);
+        assert_eq!(AddressSpace::linear("linear", capacity).expect("memory").windows().len(), 3);
     }
 }

@@ -177,7 +177,7 @@ impl fmt::Display for Error {
                  6.6 and later), or use type 1 (--iommu type1)"
             ),
             Self::Version(version) => {
-                write!(f, "the kernel's VFIO speaks version {version}; version 0 is known")
+                write!(f, "the kernel's VFIO speaks version {version}; use a kernel whose VFIO speaks version 0")
             }
             Self::NoType1 => f.write_str(
                 "the kernel's VFIO has no type 1 IOMMU; load the module vfio_iommu_type1 or use a kernel that has it",
@@ -193,9 +193,9 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Self::NotViable { group, others } => {
-                write!(f, "IOMMU group {group} cannot be used, because other drivers have functions of it: ")?;
+                write!(f, "IOMMU group {group} cannot be used, because other drivers have functions of it")?;
                 for (at, (name, driver)) in others.iter().enumerate() {
-                    let separator = if at == 0 { "" } else { ", " };
+                    let separator = if at == 0 { ": " } else { ", " };
                     write!(f, "{separator}{name} ({driver})")?;
                 }
                 f.write_str("; unbind them, or bind them to vfio-pci")
@@ -262,9 +262,168 @@ impl fmt::Display for Error {
             }
             Self::Device(what, value) => write!(f, "the function cannot be used: {what} ({value:#x})"),
             Self::Vectors { asked, found } => {
-                write!(f, "{asked} interrupt vectors asked for; the function has {found}")
+                write!(f, "{asked} interrupt vectors asked for; the function has {found}; use fewer queues, or --polling")
             }
             Self::NoReset => f.write_str("the function cannot be reset; disable the controller instead"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_says_what_was_wrong_the_value_and_what_to_do() {
+        let function: PciAddress = "0000:01:00.0".parse().expect("an address");
+        let path = |path: &str| PathBuf::from(path);
+        let others = |list: &[(&str, &str)]| {
+            list.iter().map(|(name, driver)| ((*name).to_owned(), (*driver).to_owned())).collect()
+        };
+        let rows = [
+            (Error::System("resetting the function", 0), "resetting the function failed"),
+            (
+                Error::System("resetting the function", Errno::PERM.raw_os_error()),
+                "resetting the function: Operation not permitted (os error 1)",
+            ),
+            (Error::NoFunction(function), "there is no PCI function 0000:01:00.0; lspci -D lists them"),
+            (
+                Error::NotBound { function, driver: Some("nvme".into()) },
+                "PCI function 0000:01:00.0 is bound to the driver nvme; bind it to vfio-pci (nvme-lm bind 0000:01:00.0)",
+            ),
+            (
+                Error::NotBound { function, driver: None },
+                "PCI function 0000:01:00.0 is bound to no driver; bind it to vfio-pci (nvme-lm bind 0000:01:00.0)",
+            ),
+            (
+                Error::NoGroup(function),
+                "PCI function 0000:01:00.0 is behind no IOMMU; turn it on in the firmware and on the kernel's command \
+                 line (intel_iommu=on on Intel)",
+            ),
+            (
+                Error::NoVfio(path("/dev/vfio/vfio")),
+                "/dev/vfio/vfio is not there: load the modules vfio-pci and vfio_iommu_type1, or use a kernel with \
+                 CONFIG_VFIO_PCI and CONFIG_VFIO_IOMMU_TYPE1",
+            ),
+            (
+                Error::NoIommufd(path("/dev/iommu")),
+                "/dev/iommu is not there: load the module iommufd, use a kernel with CONFIG_IOMMUFD (Linux 6.2 and \
+                 later), or use type 1 (--iommu type1)",
+            ),
+            (
+                Error::NoDeviceFile(function),
+                "PCI function 0000:01:00.0 has no file in /dev/vfio/devices; use a kernel with CONFIG_VFIO_DEVICE_CDEV \
+                 (Linux 6.6 and later), or use type 1 (--iommu type1)",
+            ),
+            (
+                Error::Version(3),
+                "the kernel's VFIO speaks version 3; use a kernel whose VFIO speaks version 0",
+            ),
+            (
+                Error::NoType1,
+                "the kernel's VFIO has no type 1 IOMMU; load the module vfio_iommu_type1 or use a kernel that has it",
+            ),
+            (
+                Error::Permission(path("/dev/vfio/7")),
+                "no permission to open /dev/vfio/7; give this user the right to read and write it (chown), or run as root",
+            ),
+            (
+                Error::InUse(path("/dev/vfio/7")),
+                "/dev/vfio/7 is in use by another process, or by another address space of this one; end that first \
+                 (fuser -v /dev/vfio/7)",
+            ),
+            (
+                Error::NotViable {
+                    group: 7,
+                    others: others(&[("0000:01:00.1", "nvme"), ("0000:01:00.2", "e1000e")]),
+                },
+                "IOMMU group 7 cannot be used, because other drivers have functions of it: 0000:01:00.1 (nvme), \
+                 0000:01:00.2 (e1000e); unbind them, or bind them to vfio-pci",
+            ),
+            (
+                Error::NotViable { group: 7, others: others(&[]) },
+                "IOMMU group 7 cannot be used, because other drivers have functions of it; unbind them, or bind them to \
+                 vfio-pci",
+            ),
+            (
+                Error::Token(function),
+                "PCI function 0000:01:00.0 wants another token for virtual functions: give every function of the device \
+                 the same vf_token",
+            ),
+            (
+                Error::NoToken(function),
+                "PCI function 0000:01:00.0 takes no token, because it has no virtual functions and is none, or its \
+                 physical function is not bound to vfio-pci, or that was loaded without enable_sriov=1; open it without \
+                 vf_token, or bind the physical function",
+            ),
+            (
+                Error::TokenNotTaken(function),
+                "the kernel takes no vf_token for PCI function 0000:01:00.0 by iommufd (Linux 6.17 and later do); use \
+                 type 1 (--iommu type1)",
+            ),
+            (
+                Error::MemoryLock { needed: (1 << 20) + 1, allowed: 1 << 16 },
+                "1048577 bytes of memory have to be locked, 65536 are allowed; raise the limit (ulimit -l 1025), or use \
+                 less memory",
+            ),
+            (
+                Error::MemoryLockWithOthers { needed: 8192, allowed: 12288 },
+                "8192 bytes of memory have to be locked; 12288 are allowed together with what this process (by iommufd: any \
+                 process of this user) has locked already; raise the limit (ulimit -l), or use less memory (or the system \
+                 has none left)",
+            ),
+            (
+                Error::NoMemoryLeft { needed: 8192 },
+                "8192 bytes of memory have to be locked, and the system has no such memory left; use less, or end other \
+                 programs (in a user namespace the limit of its owner counts: ulimit -l)",
+            ),
+            (
+                Error::Memory { needed: 8192, present: 4096 },
+                "8192 bytes of memory asked for; the computer has 4096; use less memory",
+            ),
+            (
+                Error::NotLinear,
+                "the address space is scattered over the bus; give the container a linear one",
+            ),
+            (
+                Error::NoAddresses(0x20_0000),
+                "the IOMMU has no 0x200000 free bus addresses in one piece; use less memory",
+            ),
+            (
+                Error::Addresses { first: 0xFEE0_0000, last: 0xFEE0_0FFF },
+                "bus addresses 0xfee00000 to 0xfee00fff are in use or not among those of the IOMMU; let the container choose",
+            ),
+            (
+                Error::Mappings { needed: 3, left: 2 },
+                "3 mappings are needed, 2 are left; raise the parameter dma_entry_limit of the module vfio_iommu_type1",
+            ),
+            (
+                Error::PageSize(65536),
+                "the smallest page of the IOMMU has 65536 bytes; pages of 4096 bytes are needed",
+            ),
+            (Error::NoFunctionYet, "the container has no function yet; open one before mapping memory"),
+            (
+                Error::Information("a capability lies outside the structure"),
+                "the kernel's information cannot be used: a capability lies outside the structure",
+            ),
+            (
+                Error::NotNvme(0x02_0000),
+                "the function has class code 0x020000; an NVM Express controller has 0x010802 or 0x010803",
+            ),
+            (
+                Error::Device("BAR 0 is too short", 0x1000),
+                "the function cannot be used: BAR 0 is too short (0x1000)",
+            ),
+            (
+                Error::Vectors { asked: 9, found: 5 },
+                "9 interrupt vectors asked for; the function has 5; use fewer queues, or --polling",
+            ),
+            (Error::NoReset, "the function cannot be reset; disable the controller instead"),
+        ];
+        for (error, text) in rows {
+            assert_eq!(error.to_string(), text);
+        }
+        let space = SpaceError::HugePages { needed: 4, free: 1 };
+        assert_eq!(Error::Space(space).to_string(), space.to_string());
     }
 }

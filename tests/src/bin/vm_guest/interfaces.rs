@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use nvme_core::wire::BusAddr;
 use nvme_host_linux::address::PciAddress;
-use nvme_host_linux::memory::{Backing, Capacity, HUGE_PAGE, SpaceError};
+use nvme_host_linux::memory::{AddressSpace, Backing, Capacity, HUGE_PAGE, SpaceError};
 use nvme_host_linux::vfio::{Container, Error, IommuBackend, OpenOptions, Sysfs};
 
 use super::{Failure, doing, drive, drive_virtual, machine, refused, with_token};
@@ -76,6 +77,91 @@ pub(crate) fn check_fallback(function: PciAddress) -> Result<(), Failure> {
     refused("a function without a file", opened, |error| *error == Error::NoDeviceFile(function))?;
     by_type1("opening without a file")?;
     doing("showing the function's file", fs::rename(&hidden, &file))
+}
+
+/// Takes the right to a function's group away: who uses type 1 is told.
+pub(crate) fn check_group_of_another(function: PciAddress, iommu: IommuBackend) -> Result<(), Failure> {
+    let options = OpenOptions::default();
+    let group = doing("looking for the function", Sysfs::default().function(function))?.group;
+    let file = Path::new("/dev/vfio").join(group.ok_or("the function has no group")?.to_string());
+    // Where nothing else is there, it is taken unasked.
+    let wanted: &[IommuBackend] = match iommu {
+        IommuBackend::Type1 => &[IommuBackend::Type1, IommuBackend::Auto],
+        _ => &[IommuBackend::Type1],
+    };
+    for backend in wanted {
+        let foreign = || {
+            let opened = container(*backend)?.open(function, &options);
+            refused(&format!("a group of another user, by {backend}"), opened, |error| {
+                *error == Error::Permission(file.clone())
+            })
+        };
+        doing("taking the right away", machine::while_foreign(&file, foreign))??;
+        doing("opening with the right to the group", container(*backend)?.open(function, &options))?;
+    }
+    Ok(())
+}
+
+/// Maps what cannot be: addresses that are taken or that the IOMMU does not have, a space in pieces, and more mappings than
+/// there may be. Nothing stays mapped of what is refused.
+pub(crate) fn check_refused_mappings(function: PciAddress, iommu: IommuBackend) -> Result<(), Failure> {
+    const LEAST: Capacity = Capacity { queues: 4096, data: 8192, controller_data: 4096 };
+    /// First address where a write is an interrupt.
+    const INTERRUPTS: u64 = 0xFEE0_0000;
+    let options = OpenOptions::default();
+    let container = container(iommu)?;
+    let opened = doing("opening", container.open(function, &options))?;
+    let limits = doing("asking for the IOMMU's limits", container.limits())?;
+    let space = |start: u64| {
+        let made = AddressSpace::linear_at("refused", LEAST, BusAddr::new(start), Backing::Ordinary);
+        doing("making a space", made).map(Arc::new)
+    };
+    let refuse = |what: &str, space: &Arc<AddressSpace>| {
+        let window = *space.windows().first().ok_or("a linear space has no windows")?;
+        let first = window.address.get();
+        let expected = Error::Addresses { first, last: first + window.len - 1 };
+        refused(what, container.map(space), |error| *error == expected)
+    };
+    let start = doing("choosing addresses", container.choose(LEAST, Backing::Ordinary, &[]))?;
+    let memory = doing("mapping memory", container.create("first", LEAST))?;
+    refuse("a space that is mapped already", memory.space())?;
+    refuse("another space at its addresses", &space(start)?)?;
+    let end = limits.ranges.last().ok_or("the IOMMU has no addresses")?.1;
+    refuse("addresses that are interrupts", &space(INTERRUPTS)?)?;
+    refuse("addresses beyond the last", &space(end + 1)?)?;
+    let pieces = Arc::new(doing("making a space", AddressSpace::new("pieces", LEAST))?);
+    refused("a space in pieces", container.map(&pieces), |error| *error == Error::NotLinear)?;
+    drop(memory);
+    doing("mapping at addresses that are free again", container.map(&space(start)?).map(drop))?;
+    let after = doing("asking for the IOMMU's limits", container.limits())?;
+    drop((opened, container));
+    if after == limits { Ok(()) } else { Err(format!("{after:?} after everything was unmapped")) }
+}
+
+/// Maps more than type 1 may, whose limit is set before.
+pub(crate) fn check_mapping_limit(function: PciAddress) -> Result<(), Failure> {
+    const FILE: &str = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
+    const LEAST: Capacity = Capacity { queues: 4096, data: 4096, controller_data: 4096 };
+    let before = doing("the limit of mappings", fs::read_to_string(FILE))?;
+    for (limit, spaces) in [(2, 0), (3, 1), (5, 1), (6, 2)] {
+        doing("limiting mappings", fs::write(FILE, limit.to_string()))?;
+        let container = container(IommuBackend::Type1)?;
+        let _opened = doing("opening", container.open(function, &OpenOptions::default()))?;
+        let mapped: Result<Vec<_>, Error> = (0..spaces).map(|_| container.create("some", LEAST)).collect();
+        let mapped = doing("mapping as much as may be", mapped)?;
+        let left = limit - 3 * spaces;
+        refused(
+            &format!("a space more where {limit} mappings may be"),
+            container.create("more", LEAST),
+            |error| *error == Error::Mappings { needed: 3, left },
+        )?;
+        drop(mapped);
+        match doing("asking for the IOMMU's limits", container.limits())?.mappings_left {
+            Some(left) if left == limit => {}
+            left => return Err(format!("{left:?} mappings are left of {limit} when nothing is mapped")),
+        }
+    }
+    doing("giving the limit back", fs::write(FILE, before.trim()))
 }
 
 /// Drives a function none of whose registers is mapped.

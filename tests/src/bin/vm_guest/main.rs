@@ -268,6 +268,9 @@ fn drive_all(iommu: IommuBackend) -> Result<(), Failure> {
         interfaces::check_virtual(physical)?;
         interfaces::check_type1(second, capacity)?;
     }
+    interfaces::check_group_of_another(alone, iommu)?;
+    interfaces::check_refused_mappings(alone, iommu)?;
+    interfaces::check_mapping_limit(alone)?;
     interfaces::check_calls(first, capacity)?;
     interfaces::check_huge_pages(alone, capacity)?;
     check_locked_memory(alone, second, capacity)
