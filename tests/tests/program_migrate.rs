@@ -307,7 +307,7 @@ fn what_does_not_fit_is_refused_before_anything_is_changed() {
 
 /// A side with a managing controller at socket 0 and migratable ones at sockets 1 and 2.
 fn three(serial: &'static str) -> Topology {
-    let mut topology = migration_side(64);
+    let mut topology = migration_side(BLOCKS);
     topology.config.serial_number = serial;
     topology.controllers.push(ControllerConfig::migratable(ControllerId::new(3)));
     topology.memories.push(None);
