@@ -218,8 +218,9 @@ mod tests {
         let rows: [(&str, &str, Change, Option<Quirks>); 9] = [
             ("a managing controller", manager, same, emulated),
             ("a physical function that manages", physical, same, emulated),
-            ("one that is managed", child, same, None),
-            ("a virtual function", virtual_function, same, None),
+            // What it manages announces migration as well.
+            ("one that is managed", child, same, emulated),
+            ("a virtual function", virtual_function, same, emulated),
             ("of another vendor (VID)", manager, |bytes| bytes[0] ^= 1, None),
             ("another model (MN)", manager, |bytes| bytes[24] = b'q', None),
             ("a longer model", manager, |bytes| bytes[24 + 15] = b'2', None),

@@ -360,7 +360,7 @@ fn controllers_without_what_is_needed_are_told_by_their_identify_data() {
             &["--virtualization", "--dest-controller", "3"],
             1,
             "admin command Virtualization Management (1Ch) is not supported by this controller: OACS in \
-             Identify Controller is 0x08",
+             Identify Controller is 0x0",
         ),
     ];
     for (name, change, [source, destination], more, lacks, words) in rows {
