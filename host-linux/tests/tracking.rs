@@ -57,7 +57,7 @@ fn documents(output: &Output) -> Vec<Value> {
 #[test]
 fn each_command_says_what_it_did_and_what_it_undoes() {
     let deleted = "queue 0 was still there: deleted";
-    let rows: [(&str, i32, &[&str], &[&str]); 20] = [
+    let rows: [(&str, i32, &[&str], &[&str]); 23] = [
         (
             "track memory embedded:demo --controller 2 --granularity 64K",
             2,
@@ -70,6 +70,27 @@ fn each_command_says_what_it_did_and_what_it_undoes() {
             1,
             &[],
             &["Track Memory Changes", "guest: "],
+        ),
+        (
+            // Its guest fails at once, and nothing more is waited for: the controller is not asked for ever.
+            "track memory embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=02,controller=2;status=0/06,opcode=3e,nth=20",
+            1,
+            &[],
+            &["note: host memory was still tracked for controller 2: stopped\n\
+                 error: guest: a read of the guest completed with status Internal Error (0/06h)\n"],
+        ),
+        (
+            "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=3d;status=0/06,opcode=02,controller=2",
+            1,
+            &[],
+            &["Track Send, start logging", "guest: a read of the guest completed with status Internal Error"],
+        ),
+        (
+            // What was seen until then is told.
+            "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=02,nth=50,controller=2",
+            1,
+            &["log stopped\nentries "],
+            &["error: guest: a read of the guest completed with status Internal Error"],
         ),
         (
             // It was carried out and never answered.
@@ -504,30 +525,11 @@ fn a_state_is_not_set_into_a_controller_that_the_script_drives() {
     }
 }
 
-#[test]
-fn a_reader_who_has_had_enough_is_no_error() {
-    let text = "identify embedded:demo\nidentify embedded:demo\n";
-    for (name, line) in [("a command", "identify embedded:demo"), ("a script", "script -")] {
-        let (reader, writer) = std::io::pipe().expect("a pipe");
-        drop(reader);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
-            .args(words(line))
-            .stdin(Stdio::piped())
-            .stdout(writer)
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("nvme-lm starts");
-        // A command that reads nothing may have ended.
-        let _ = child.stdin.take().expect("a pipe").write_all(text.as_bytes());
-        check(name, &child.wait_with_output().expect("it ends"), 0, &[], &[]);
-    }
-}
-
 /// Starts a watch that goes on until it is told to stop, and reads what it says until changes come.
-fn watching() -> (std::process::Child, std::io::BufReader<std::process::ChildStdout>) {
-    let line = "cdq watch embedded:demo --controller 2 --guest embedded:demo/2";
+fn watching(options: &str) -> (std::process::Child, std::io::BufReader<std::process::ChildStdout>) {
+    let line = format!("cdq watch embedded:demo --controller 2 --guest embedded:demo/2 {options}");
     let mut child = Command::new(env!("CARGO_BIN_EXE_nvme-lm"))
-        .args(words(line))
+        .args(words(&line))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -546,18 +548,24 @@ fn watching() -> (std::process::Child, std::io::BufReader<std::process::ChildStd
 #[test]
 fn signals_end_a_watch_and_leave_nothing_behind() {
     use rustix::process::{Pid, Signal, kill_process};
-    for (name, signal, status) in [
-        ("SIGINT", Signal::INT, Some(130)),
-        ("SIGTERM", Signal::TERM, Some(130)),
-        ("SIGKILL", Signal::KILL, None),
+    // The guest's queues cannot be deleted at its end.
+    let failing = "--embedded demo,fault=status=0/06,opcode=00,controller=2";
+    for (name, options, signal, status) in [
+        ("SIGINT", "", Signal::INT, Some(130)),
+        ("SIGTERM", "", Signal::TERM, Some(130)),
+        ("SIGINT and a guest that fails", failing, Signal::INT, Some(130)),
+        ("SIGKILL", "", Signal::KILL, None),
     ] {
-        let (mut child, mut stdout) = watching();
+        let (mut child, mut stdout) = watching(options);
         kill_process(Pid::from_child(&child), signal).expect("a signal");
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut stdout, &mut rest).expect("text");
         let ended = child.wait().expect("it ends");
         assert_eq!(ended.code(), status, "{name}: {rest}");
         assert_eq!(rest.contains("log stopped\nentries "), status.is_some(), "{name}: {rest}");
+        let mut said = String::new();
+        std::io::Read::read_to_string(child.stderr.as_mut().expect("a pipe"), &mut said).expect("text");
+        assert_eq!(said.contains("note: guest: the deletion"), !options.is_empty(), "{name}: {said}");
         let again = "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --count 5";
         check(name, &run(&words(again)), 0, &["entries       5 "], &[]);
     }

@@ -3,7 +3,7 @@
 //! ended whatever came of it.
 
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::connect::ConnectArgs;
 use super::quirks;
 use super::standing::Standing;
+use super::stdout::Stdout;
 use super::{BAD_INPUT, FAILED, UNSUPPORTED, complain, interrupts};
 use crate::address::Address;
 use crate::announced::Unsupported;
@@ -126,15 +127,6 @@ impl fmt::Display for CommandError {
 }
 
 impl CommandError {
-    /// Nobody reads standard output any more.
-    fn is_closed_pipe(&self) -> bool {
-        match self {
-            Self::File(what, error) => what == "standard output" && error.kind() == io::ErrorKind::BrokenPipe,
-            Self::Line(_, error) => error.is_closed_pipe(),
-            _ => false,
-        }
-    }
-
     /// The status that the program ends with.
     pub(crate) fn exit_status(&self) -> u8 {
         match self {
@@ -173,11 +165,12 @@ pub(crate) struct Output {
     /// Each document on a line of its own.
     compact: bool,
     interrupted: Arc<AtomicBool>,
+    closed: Arc<AtomicBool>,
 }
 
 impl Output {
-    pub(crate) const fn new(json: bool, interrupted: Arc<AtomicBool>) -> Self {
-        Self { json, compact: false, interrupted }
+    pub(crate) fn new(json: bool, interrupted: Arc<AtomicBool>) -> Self {
+        Self { json, compact: false, interrupted, closed: Arc::default() }
     }
 
     /// The output of this program, which signals interrupt from now on.
@@ -188,7 +181,12 @@ impl Output {
 
     /// The output of one line of a script.
     pub(crate) fn of_line(&self, json: bool) -> Self {
-        Self { json: self.json || json, compact: true, interrupted: Arc::clone(&self.interrupted) }
+        Self {
+            json: self.json || json,
+            compact: true,
+            interrupted: Arc::clone(&self.interrupted),
+            closed: Arc::clone(&self.closed),
+        }
     }
 
     /// Whether results are for machines.
@@ -199,6 +197,12 @@ impl Output {
     /// Whether a signal has come.
     pub(crate) fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Whether nobody reads standard output any more, as far as seen: a command that only prints, for ever or for long, ends
+    /// then. Any other goes on, and what it prints goes nowhere.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Prints a result: the value as one JSON document, or what `text` writes.
@@ -236,18 +240,35 @@ impl Output {
             text(&mut bytes)
         };
         // Colours are taken out again where they are not wanted.
-        written
-            .and_then(|()| anstream::stdout().write_all(&bytes))
-            .and_then(|()| anstream::stdout().flush())
-            .map_err(|error| CommandError::File("standard output".into(), error))
+        self.put(written.map(|()| bytes), anstream::stdout())
+    }
+
+    /// Prints what `text` writes, whatever is wanted of results.
+    pub(crate) fn text(
+        &self,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), CommandError> {
+        let mut bytes = Vec::new();
+        let written = text(&mut bytes);
+        self.put(written.map(|()| bytes), anstream::stdout())
     }
 
     /// Prints bytes as they are.
     pub(crate) fn raw(&self, bytes: &[u8]) -> Result<(), CommandError> {
-        io::stdout()
-            .write_all(bytes)
-            .and_then(|()| io::stdout().flush())
+        self.put(Ok(bytes), io::stdout())
+    }
+
+    fn put(&self, bytes: io::Result<impl AsRef<[u8]>>, to: impl Write) -> Result<(), CommandError> {
+        let mut stdout = Stdout::new(to, &self.closed);
+        bytes
+            .and_then(|bytes| stdout.write_all(bytes.as_ref()))
+            .and_then(|()| stdout.flush())
             .map_err(|error| CommandError::File("standard output".into(), error))
+    }
+
+    /// Standard output for bytes as they are, which are many.
+    pub(crate) fn bytes(&self) -> impl Write + '_ {
+        BufWriter::new(Stdout::new(io::stdout().lock(), &self.closed))
     }
 
     /// Says something beside the result, on standard error.
@@ -434,7 +455,7 @@ impl<'d> Sessions<'d> {
 }
 
 /// What came of a command: its own error before those of cleaning up, which are said beside it.
-fn outcome(
+pub(crate) fn outcome(
     worked: Result<(), CommandError>,
     cleaning: Vec<CommandError>,
     output: &Output,
@@ -451,6 +472,25 @@ fn outcome(
         return Err(CommandError::Failed(first.to_string()));
     }
     Err(first)
+}
+
+/// What came of a command and of the guest that ran meanwhile: whichever failed, and both if both did.
+pub(crate) fn beside_guest(
+    worked: Result<(), CommandError>,
+    guest: Result<(), CommandError>,
+    output: &Output,
+) -> Result<(), CommandError> {
+    match (worked, guest) {
+        // What the guest met is the likelier cause.
+        (Err(CommandError::Failed(what)), Err(guest)) => {
+            Err(CommandError::Failed(format!("{guest}; and then: {what}")))
+        }
+        (Err(error), Err(guest)) => {
+            output.note(&guest.to_string());
+            Err(error)
+        }
+        (worked, guest) => worked.and(guest),
+    }
 }
 
 /// A command that works on controllers in use.
@@ -554,8 +594,6 @@ pub(crate) fn run(mut action: Box<dyn Action>, connect: &ConnectArgs) -> ExitCod
 pub(crate) fn finish(result: Result<(), CommandError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has had enough, as with head(1).
-        Err(error) if error.is_closed_pipe() => ExitCode::SUCCESS,
         Err(error) => complain(error.exit_status(), &error.to_string()),
     }
 }

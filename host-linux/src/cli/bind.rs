@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `nvme-lm bind` and `nvme-lm unbind`.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::action::Output;
 use super::{BAD_INPUT, FAILED, complain, warn};
 use crate::address::PciAddress;
 use crate::vfio::bind::{BindError, Done, Plan, System};
@@ -154,13 +155,8 @@ impl Row {
 /// Gives functions to vfio-pci, or back.
 pub(super) fn run(args: &BindArgs, direction: Direction) -> ExitCode {
     let rows = carry_out(&System::default(), args, direction);
-    let mut out = io::stdout().lock();
-    let printed = if args.json {
-        serde_json::to_writer_pretty(&mut out, &rows).map_err(io::Error::from).and_then(|()| writeln!(out))
-    } else {
-        rows.iter().filter_map(Row::line).try_for_each(|line| writeln!(out, "{line}"))
-    };
-    drop(out);
+    let printed = Output::new(args.json, Arc::default())
+        .emit(&rows, |out| rows.iter().filter_map(Row::line).try_for_each(|line| writeln!(out, "{line}")));
     for row in &rows {
         for warning in &row.warnings {
             warn(&format!("{}: {warning}", row.function));
@@ -171,7 +167,7 @@ pub(super) fn run(args: &BindArgs, direction: Direction) -> ExitCode {
     }
     match printed {
         Ok(()) => ExitCode::from(status(&rows)),
-        Err(error) => complain(FAILED, &format!("standard output: {error}")),
+        Err(error) => complain(error.exit_status(), &error.to_string()),
     }
 }
 

@@ -14,11 +14,12 @@ mod output;
 mod picture;
 mod quirks;
 mod standing;
+mod stdout;
 pub(crate) mod values;
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use clap::error::ErrorKind;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use action::Action;
+use action::{Action, CommandError, Output};
 pub use args::{Cli, Color, Command, MigrateArgs, program};
 pub use bind::BindArgs;
 use commands::{CdqCommand, FeaturesCommand, Log, StateCommand, TrackCommand};
@@ -65,38 +66,35 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Migrate(args) => run_migrate(&args),
         Command::Bind(args) => bind::run(&args, bind::Direction::Bind),
         Command::Unbind(args) => bind::run(&args, bind::Direction::Unbind),
-        Command::Faults => match output::faults(&mut anstream::stdout()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(FAILED, &format!("standard output: {error}")),
-        },
+        Command::Faults => action::finish(plain().text(|mut out| output::faults(&mut out))),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut program(), "nvme-lm", &mut script);
-            match io::stdout().write_all(&script) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(error) => complain(FAILED, &format!("standard output: {error}")),
-            }
+            action::finish(plain().raw(&script))
         }
-        Command::Man { folder } => match man(folder.as_deref()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => complain(FAILED, &format!("manual page: {error}")),
-        },
+        Command::Man { folder } => action::finish(man(folder.as_deref())),
         other => complain(BAD_INPUT, &format!("{other:?} is no command by itself")),
     }
 }
 
+/// Standard output of what no signal is to be waited for.
+fn plain() -> Output {
+    Output::new(false, Arc::default())
+}
+
 /// Prints the manual page, or writes one for each command into a folder.
-fn man(folder: Option<&Path>) -> io::Result<()> {
+fn man(folder: Option<&Path>) -> Result<(), CommandError> {
+    let wrong = |error| CommandError::File("manual page".into(), error);
     // What the short help leaves out has a text in a manual page.
     fn whole(command: clap::Command) -> clap::Command {
         command.mut_args(|arg| arg.hide_short_help(false)).mut_subcommands(whole)
     }
     match folder {
-        Some(folder) => clap_mangen::generate_to(whole(program()), folder),
+        Some(folder) => clap_mangen::generate_to(whole(program()), folder).map_err(wrong),
         None => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(whole(program())).render(&mut page)?;
-            io::stdout().write_all(&page)
+            clap_mangen::Man::new(whole(program())).render(&mut page).map_err(wrong)?;
+            plain().raw(&page)
         }
     }
 }
@@ -229,13 +227,13 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
         Ok(interrupted) => interrupted,
         Err(error) => return complain(FAILED, &format!("signals: {error}")),
     };
+    let output = Output::new(false, Arc::clone(&interrupted));
     let config = args.config();
     let between = match args.between.between(config.io_queues) {
         Ok(between) => between,
         Err(error) => return complain(BAD_INPUT, &error),
     };
     let shown = !args.no_progress && io::stderr().is_terminal();
-    let output = action::Output::new(false, Arc::clone(&interrupted));
     if let Some(what) = overwritten(&config, between.as_ref())
         && let Err(error) = output.confirm(args.between.yes, &what)
     {
@@ -271,7 +269,7 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
             return complain(status, &error.to_string());
         }
     };
-    match print(args, &report) {
+    match print(args, &report, &output) {
         Ok(()) => ExitCode::from(report.verdict.exit_status()),
         Err(error) => complain(FAILED, &error),
     }
@@ -290,18 +288,18 @@ fn interrupts() -> io::Result<Arc<AtomicBool>> {
 }
 
 /// Writes the report; the error says where it could not be written.
-fn print(args: &MigrateArgs, report: &Report) -> Result<(), String> {
+fn print(args: &MigrateArgs, report: &Report, output: &Output) -> Result<(), String> {
     let json = serde_json::to_string_pretty(report).map_err(|error| format!("report: {error}"))? + "\n";
-    let to_output = |result: io::Result<()>| result.map_err(|error| format!("standard output: {error}"));
-    match args.json.as_deref() {
-        Some(path) if path == Path::new("-") => to_output(io::stdout().write_all(json.as_bytes())),
+    let printed = match args.json.as_deref() {
+        Some(path) if path == Path::new("-") => output.raw(json.as_bytes()),
         path => {
             if let Some(path) = path {
                 fs::write(path, json).map_err(|error| format!("report {path:?}: {error}"))?;
             }
-            to_output(output::tables(report, &mut anstream::stdout()))
+            output.text(|mut out| output::tables(report, &mut out))
         }
-    }
+    };
+    printed.map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

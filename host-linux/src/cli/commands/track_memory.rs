@@ -14,7 +14,7 @@ use nvme_core::wire::{BusAddr, ControllerId};
 use serde::Serialize;
 
 use super::Tracked;
-use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
+use crate::cli::action::{Action, CommandError, Output, Sessions, Target, beside_guest};
 use crate::cli::load::{Load, LoadArgs};
 use crate::cli::standing::{Standing, tracked};
 use crate::cli::values;
@@ -193,7 +193,9 @@ impl Action for MemoryArgs {
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let device = self.load.guest.as_ref().map(|address| sessions.device(address)).transpose()?;
         let (session, standing) = sessions.standing(&self.tracked.manager, Capability::TrackHostMemory)?;
-        let Some(device) = device else { return self.track(session, standing, self.ranges.clone(), output) };
+        let Some(device) = device else {
+            return self.track(session, standing, self.ranges.clone(), None, output);
+        };
         let controller = tracked(session, self.tracked.controller)?;
         let load = Load::start(&self.load, device, session, standing, controller)?;
         let until = session.now().after(session.timeout());
@@ -207,19 +209,9 @@ impl Action for MemoryArgs {
         let ranges = if self.ranges.is_empty() { in_use(device.space()) } else { self.ranges.clone() };
         let tracked = match output.is_interrupted() {
             true => Err(CommandError::Interrupted),
-            false => self.track(session, standing, ranges, output),
+            false => self.track(session, standing, ranges, Some(&load), output),
         };
-        match (tracked, load.finish()) {
-            // What the guest met is the likelier cause.
-            (Err(CommandError::Failed(what)), Err(guest)) => {
-                Err(CommandError::Failed(format!("{guest}; and then: {what}")))
-            }
-            (Err(error), Err(guest)) => {
-                output.note(&guest.to_string());
-                Err(error)
-            }
-            (tracked, ended) => tracked.and(ended.map(drop)),
-        }
+        beside_guest(tracked, load.finish().map(drop), output)
     }
 }
 
@@ -229,6 +221,7 @@ impl MemoryArgs {
         session: &mut Session<'_>,
         standing: &mut Standing,
         chosen: Vec<Range>,
+        load: Option<&Load>,
         output: &Output,
     ) -> Result<(), CommandError> {
         let controller = tracked(session, self.tracked.controller)?.controller();
@@ -248,19 +241,21 @@ impl MemoryArgs {
             let until = self.watch.map(|time| Instant::now() + time);
             let first = session.now().after(session.timeout());
             loop {
+                // Whatever it changed before is reported below.
+                let failed = load.is_some_and(Load::has_failed);
                 let changes = receive(session, controller)?;
                 // A guest that has only just started changes something soon.
-                let patient = self.load.guest.is_some()
-                    && changes.changed.is_empty()
-                    && !session.now().has_reached(first);
-                let last = changes.complete || until.map_or(!patient, |until| Instant::now() >= until);
+                let patient =
+                    load.is_some() && changes.changed.is_empty() && !session.now().has_reached(first);
+                let last =
+                    changes.complete || failed || until.map_or(!patient, |until| Instant::now() >= until);
                 if last || !changes.changed.is_empty() {
                     show(&changes, output)?;
                 }
                 if output.is_interrupted() {
                     return Err(CommandError::Interrupted);
                 }
-                if last {
+                if last || self.watch.is_some() && output.is_closed() {
                     break;
                 }
                 std::thread::sleep(INTERVAL);

@@ -189,6 +189,8 @@ struct Ends<'a> {
     digest: Option<Sha256>,
     meter: Meter,
     output: &'a Output,
+    /// Nothing is left to do once nobody reads standard output any more.
+    only_prints: bool,
 }
 
 impl HostData for Ends<'_> {
@@ -215,7 +217,8 @@ impl HostData for Ends<'_> {
 
     fn goes_on(&mut self, bytes: u64) -> bool {
         self.meter.set(bytes);
-        !self.output.is_interrupted()
+        let unread = self.only_prints && self.output.is_closed();
+        !unread && !self.output.is_interrupted()
     }
 }
 
@@ -293,7 +296,15 @@ impl Job<'_> {
 }
 
 fn ends<'a>(output: &'a Output) -> Ends<'a> {
-    Ends { source: None, sink: None, dump: None, digest: None, meter: Meter::of_bytes(0), output }
+    Ends {
+        source: None,
+        sink: None,
+        dump: None,
+        digest: None,
+        meter: Meter::of_bytes(0),
+        output,
+        only_prints: false,
+    }
 }
 
 impl Action for ReadArgs {
@@ -331,18 +342,19 @@ impl Action for ReadArgs {
                 true
             }
             Some(_) => {
-                ends.sink = Some(Box::new(BufWriter::new(io::stdout().lock())));
+                ends.sink = Some(Box::new(output.bytes()));
                 false
             }
             None if self.sha256 && !self.hex || output.is_json() => true,
             None => {
-                ends.sink = Some(Box::new(BufWriter::new(io::stdout().lock())));
+                ends.sink = Some(Box::new(output.bytes()));
                 false
             }
         };
         if self.hex || self.output.is_none() {
             ends.dump = Some(HexDump::new(self.lba.wrapping_mul(block_bytes as u64)));
         }
+        ends.only_prints = !to_file && !self.sha256;
         let job = Job {
             address: &self.address,
             namespace,
@@ -359,7 +371,10 @@ impl Action for ReadArgs {
             let ended = if result.is_ok() { dump.map_or(Ok(()), end) } else { Ok(()) };
             ended.and_then(|()| sink.flush()).map_err(|error| CommandError::File(host.clone(), error))?;
         }
-        let done = result.map_err(|error| job.failure(error, &host))?;
+        let done = match result {
+            Err(StreamError::Stopped) if !output.is_interrupted() => return Ok(()),
+            result => result.map_err(|error| job.failure(error, &host))?,
+        };
         match (&done.sha256, to_file) {
             (_, true) => output.emit(&done, |out| done.print("read", out)),
             (Some(digest), false) => {

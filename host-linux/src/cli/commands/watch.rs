@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `nvme-lm cdq watch`: the log of one controller, live.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Tracked;
 use super::cdq::Shape;
-use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
+use crate::cli::action::{Action, CommandError, Output, Sessions, Target, beside_guest, outcome};
 use crate::cli::heat::Heat;
 use crate::cli::load::{Load, LoadArgs, namespaces};
 use crate::cli::picture::{Picture, Size};
@@ -167,7 +167,7 @@ struct Screen<'a> {
     map: Option<Map>,
     blocks: u64,
     markers: u64,
-    /// Standard output is gone.
+    /// Standard output could not be written to.
     failed: Result<(), CommandError>,
 }
 
@@ -229,24 +229,19 @@ impl Screen<'_> {
         let lines = maps.iter().chain(&status).chain(recent).map(String::as_str);
         let text = map.picture.draw(lines, size);
         map.heat.cool();
-        if let Err(error) = put(&text) {
-            self.failed = Err(CommandError::File("standard output".into(), error));
-        }
+        // It moves the cursor even where no colours are wanted.
+        let printed = self.output.raw(text.as_bytes());
+        let failed = std::mem::replace(&mut self.failed, Ok(()));
+        self.failed = failed.and(printed);
     }
 
     /// Takes the picture away.
     fn clear(&mut self) {
         if let Some(map) = &mut self.map {
             // Whoever cannot be shown the end of the picture is told so by what follows it.
-            let _ = put(&map.picture.erase(Size::of_terminal()));
+            let _ = self.output.raw(map.picture.erase(Size::of_terminal()).as_bytes());
         }
     }
-}
-
-/// Writes a picture. It moves the cursor even where no colours are wanted.
-fn put(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush())
 }
 
 /// Whether standard output is a terminal on which a picture can be drawn again and again.
@@ -356,16 +351,10 @@ impl Action for WatchArgs {
         let watched = self.watch(session, standing, load.as_ref(), output);
         let ended = load.map(Load::finish).transpose();
         // The guest is at rest: whatever it changed is in the log.
-        let (mut screen, begun, failed) = watched?;
-        screen.clear();
-        let report = ended?;
-        let (summary, stopped) = self.finish(session, standing, &mut screen, begun)?;
-        let summary = Summary { guest_writes: report.map(|report| report.writes), ..summary };
-        screen.map = None;
-        screen.event(Event::Summary(summary));
-        screen.failed?;
-        failed.and(stopped)?;
-        if output.is_interrupted() { Err(CommandError::Interrupted) } else { Ok(()) }
+        let writes = ended.as_ref().ok().and_then(Option::as_ref).map(|report| report.writes);
+        let watched = watched
+            .and_then(|(screen, begun, failed)| self.end(session, standing, screen, begun, failed, writes));
+        beside_guest(watched, ended.map(drop), output)
     }
 }
 
@@ -423,7 +412,7 @@ impl WatchArgs {
             let left = self.count.map_or(u64::from(BATCH), |count| count.saturating_sub(seen));
             let now = Instant::now();
             let over = left == 0 || until.is_some_and(|until| now >= until);
-            if over || output.is_interrupted() || screen.failed.is_err() {
+            if over || output.is_interrupted() || output.is_closed() || screen.failed.is_err() {
                 return Ok((screen, begun, Ok(())));
             }
             if let Some(load) = load
@@ -446,7 +435,9 @@ impl WatchArgs {
             }
             if !held.logging && look.empty && held.queue.is_published() {
                 // Everything before the overflow has been shown and given back.
-                start_log(session, id, Quirks::STOP_BEFORE_RESTART)?;
+                if let Err(error) = start_log(session, id, Quirks::STOP_BEFORE_RESTART) {
+                    return Ok((screen, begun, Err(error)));
+                }
                 held.logging = true;
                 screen.event(Event::Restarted);
             }
@@ -454,6 +445,31 @@ impl WatchArgs {
                 session.nap();
             }
         }
+    }
+
+    /// Ends what was begun, and shows what came of it.
+    fn end(
+        &self,
+        session: &mut Session<'_>,
+        standing: &mut Standing,
+        mut screen: Screen<'_>,
+        begun: Begun,
+        failed: Result<(), CommandError>,
+        guest_writes: Option<u64>,
+    ) -> Result<(), CommandError> {
+        screen.clear();
+        let (summary, stopped) = match self.finish(session, standing, &mut screen, begun) {
+            Ok((summary, stopped)) => (Some(Summary { guest_writes, ..summary }), stopped),
+            Err(error) => (None, Err(error)),
+        };
+        let output = screen.output;
+        screen.map = None;
+        if let Some(summary) = summary {
+            screen.event(Event::Summary(summary));
+        }
+        let worked = if output.is_interrupted() { Err(CommandError::Interrupted) } else { Ok(()) };
+        let others = [failed, stopped, screen.failed].into_iter().filter_map(Result::err);
+        outcome(worked, others.collect(), output)
     }
 
     /// Stops what this command started, and counts; the second result says whether everything could be stopped.
