@@ -165,7 +165,8 @@ impl Pages {
 
 /// Distance between consecutive pages of a scattered region.
 const STRIDE: usize = 7;
-/// Unmapped pages between the pools of a linear space.
+/// Unmapped pages between the pools of a linear space, each of which begins at a multiple of so many: memory can be tracked
+/// in units of that and of less without one that reaches beyond its pool.
 const LINEAR_GAP: u64 = 16;
 /// Pages of memory that a table entry can tell apart.
 const MOST_PAGES: u64 = 1 << (u32::BITS - RIGHTS_BITS);
@@ -225,12 +226,17 @@ impl AddressSpace {
     #[must_use]
     pub fn linear_span(capacity: Capacity, backing: Backing) -> u64 {
         let Capacity { queues, data, controller_data } = capacity;
+        let unit = Self::linear_unit(backing);
         let pages: u64 = [queues, data, controller_data]
-            .map(|bytes| Self::pages(bytes, backing))
+            .map(|bytes| Self::pages(bytes, backing).div_ceil(unit).saturating_mul(unit))
             .into_iter()
             .fold(0, u64::saturating_add);
-        let unit = (backing.page() / PAGE) as u64;
-        (pages.saturating_add(unit + 3 * unit.max(LINEAR_GAP))).saturating_mul(PAGE as u64)
+        (pages.saturating_add(4 * unit)).saturating_mul(PAGE as u64)
+    }
+
+    /// Pages of 4 KiB from one place where a pool of a linear space may begin to the next.
+    fn linear_unit(backing: Backing) -> u64 {
+        ((backing.page() / PAGE) as u64).max(LINEAR_GAP)
     }
 
     /// Pages of 4 KiB in a pool of so many bytes.
@@ -246,7 +252,7 @@ impl AddressSpace {
         backing: Backing,
     ) -> Result<Self, SpaceError> {
         let Capacity { queues, data, controller_data } = capacity;
-        let unit = (backing.page() / PAGE) as u64;
+        let unit = Self::linear_unit(backing);
         let bytes = [queues, data, controller_data]
             .iter()
             .fold(0_u64, |sum, bytes| sum.saturating_add(*bytes as u64));
@@ -258,7 +264,7 @@ impl AddressSpace {
             let window = if linear { 0 } else { pages * 2 + 64 };
             let (cpu, bus) = (cpu_first, bus_first);
             cpu_first += pages;
-            bus_first += if linear { pages + unit.max(LINEAR_GAP) } else { 2 * window + 2 };
+            bus_first += if linear { (pages + unit).next_multiple_of(unit) } else { 2 * window + 2 };
             // A table entry has room for so many pages of memory and of the bus.
             if cpu_first >= MOST_PAGES || bus_first > u64::from(u32::MAX) {
                 return None;
@@ -478,6 +484,21 @@ impl AddressSpace {
 
     /// The mapped byte behind `address`, if the device has `rights` there. Good for as long as the caller holds
     /// [`access`](Self::access).
+    /// Whether this page is mapped. That of a linear space is host memory without, too.
+    pub(crate) fn is_mapped(&self, page: BusAddr) -> bool {
+        self.translate(page.get(), 0).is_some()
+    }
+
+    /// Whether a device that is given the [`windows`](Self::windows) reaches this page of the bus.
+    fn is_in_window(&self, page: u64) -> bool {
+        let Some(page) = page.checked_sub(self.base) else { return false };
+        self.pools.iter().zip(self.linear.into_iter().flatten()).any(|(pool, shift)| {
+            let state = lock(pool);
+            let first = u64::from(state.cpu.first + shift);
+            (first..first + state.cpu.used.len() as u64).contains(&page)
+        })
+    }
+
     fn translate(&self, address: u64, rights: u32) -> Option<usize> {
         let page = (address >> PAGE_SHIFT).checked_sub(self.base)?;
         let entry = self.table.get(usize::try_from(page).ok()?)?.load(Ordering::Acquire);
@@ -583,10 +604,10 @@ impl HostMemory for AddressSpace {
             return false;
         };
         // A range longer than the window cannot be mapped, which bounds the walk.
-        let pages = (last >> PAGE_SHIFT) - (address.get() >> PAGE_SHIFT);
-        pages < self.table.len() as u64
-            && (0..=pages)
-                .all(|page| self.translate(((address.get() >> PAGE_SHIFT) + page) << PAGE_SHIFT, 0).is_some())
+        let (first, last) = (address.get() >> PAGE_SHIFT, last >> PAGE_SHIFT);
+        last - first < self.table.len() as u64
+            && (first..=last)
+                .all(|page| self.is_mapped(BusAddr::new(page << PAGE_SHIFT)) || self.is_in_window(page))
     }
 }
 

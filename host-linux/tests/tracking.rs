@@ -57,7 +57,7 @@ fn documents(output: &Output) -> Vec<Value> {
 #[test]
 fn each_command_says_what_it_did_and_what_it_undoes() {
     let deleted = "queue 0 was still there: deleted";
-    let rows: [(&str, i32, &[&str], &[&str]); 23] = [
+    let rows: [(&str, i32, &[&str], &[&str]); 24] = [
         (
             "track memory embedded:demo --controller 2 --granularity 64K",
             2,
@@ -70,6 +70,12 @@ fn each_command_says_what_it_did_and_what_it_undoes() {
             1,
             &[],
             &["Track Memory Changes", "guest: "],
+        ),
+        (
+            "track memory embedded:demo --controller 2 --guest embedded:demo/2 --granularity 64K",
+            0,
+            &["0000  64 KiB\n"],
+            &["host memory was still tracked for controller 2: stopped"],
         ),
         (
             // Its guest fails at once, and nothing more is waited for: the controller is not asked for ever.

@@ -236,6 +236,14 @@ fn a_linear_space_lies_on_the_bus_as_in_its_file() {
         assert_eq!(pair[0].offset + pair[0].len, pair[1].offset, "one file");
         assert!(pair[0].address.get() + pair[0].len < pair[1].address.get(), "unmapped between");
     }
+    for Window { address, len, .. } in &windows {
+        assert!(address.get().is_multiple_of(64 << 10), "{address:?}: a unit of tracking");
+        // A device reaches it, whether it is allocated or not.
+        assert!(space.is_host_memory(*address, *len) && !space.is_mapped(*address), "{address:?}");
+        assert!(!space.is_host_memory(*address, len + 1), "{address:?}");
+        let before = BusAddr::new(address.get() - 1);
+        assert!(!space.is_host_memory(before, 2), "{address:?}");
+    }
     let rows = [
         ("queue", 0, Pool::Queues, 2 * PAGE, PAGE, false),
         ("data", 1, Pool::Data, 5 * PAGE, PAGE, false),

@@ -5,7 +5,6 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nvme_controller::host::HostMemory;
 use nvme_core::wire::identify::Capability;
 use nvme_core::wire::track::{
     MemoryGranularity, MemoryRange, TrackMemoryRanges, TrackReceive, TrackSend, TrackedMemoryChanges,
@@ -120,13 +119,27 @@ fn ranges(ranges: &[Range], granularity: u64) -> Result<Vec<u8>, CommandError> {
     Ok(data)
 }
 
+/// Those granules that hold memory of `ranges`, which are in order.
+fn widened(ranges: &[Range], granularity: u64) -> Vec<Range> {
+    let mut wide: Vec<Range> = Vec::new();
+    for Range { start, bytes } in ranges {
+        let first = start - start % granularity;
+        let end = (start + bytes).checked_next_multiple_of(granularity).unwrap_or(u64::MAX);
+        match wide.last_mut() {
+            Some(last) if last.start + last.bytes >= first => last.bytes = end - last.start,
+            _ => wide.push(Range { start: first, bytes: end - first }),
+        }
+    }
+    wide
+}
+
 /// The memory that the controller of a guest reaches.
 fn in_use(space: &AddressSpace) -> Vec<Range> {
     let mut ranges: Vec<Range> = Vec::new();
     for window in space.windows() {
         let first = window.address.get();
         for start in (first..first + window.len).step_by(PAGE as usize) {
-            if !space.is_host_memory(BusAddr::new(start), PAGE) {
+            if !space.is_mapped(BusAddr::new(start)) {
                 continue;
             }
             match ranges.last_mut() {
@@ -206,7 +219,11 @@ impl Action for MemoryArgs {
         {
             session.nap();
         }
-        let ranges = if self.ranges.is_empty() { in_use(device.space()) } else { self.ranges.clone() };
+        let ranges = match self.ranges.is_empty() {
+            // One that is none is complained of below.
+            true => widened(&in_use(device.space()), self.unit(session).max(1)),
+            false => self.ranges.clone(),
+        };
         let tracked = match output.is_interrupted() {
             true => Err(CommandError::Interrupted),
             false => self.track(session, standing, ranges, Some(&load), output),
@@ -216,6 +233,12 @@ impl Action for MemoryArgs {
 }
 
 impl MemoryArgs {
+    /// Bytes that are told apart.
+    fn unit(&self, session: &Session<'_>) -> u64 {
+        let least = 4096_u64 << session.identity().migration.minimum_granularity.min(31);
+        self.granularity.unwrap_or(least)
+    }
+
     fn track(
         &self,
         session: &mut Session<'_>,
@@ -227,8 +250,7 @@ impl MemoryArgs {
         let controller = tracked(session, self.tracked.controller)?.controller();
         let id = controller.get();
         if !chosen.is_empty() {
-            let least = 4096_u64 << session.identity().migration.minimum_granularity.min(31);
-            let data = ranges(&chosen, self.granularity.unwrap_or(least))?;
+            let data = ranges(&chosen, self.unit(session))?;
             let command = TrackSend::TrackMemoryChanges { start: true, controller };
             session.command("Track Send, Track Memory Changes", &command, Data::Send(&data))?;
             standing.tracks_memory(session, controller, true);
@@ -273,6 +295,30 @@ impl MemoryArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_in_use_is_tracked_in_whole_granules() {
+        type Pairs = &'static [(u64, u64)];
+        let rows: [(&str, u64, Pairs, Pairs); 6] = [
+            ("nothing", 0x10000, &[], &[]),
+            ("as it is", 0x1000, &[(0x3000, 0x2000)], &[(0x3000, 0x2000)]),
+            ("to both sides", 0x10000, &[(0x23000, 0x36000)], &[(0x20000, 0x40000)]),
+            (
+                "joined",
+                0x10000,
+                &[(0x1000, 0x1000), (0x3000, 0x1000), (0x2F000, 0x2000)],
+                &[(0, 0x10000), (0x20000, 0x20000)],
+            ),
+            ("adjacent", 0x10000, &[(0xF000, 0x1000), (0x10000, 0x1000)], &[(0, 0x20000)]),
+            ("one in another", 0x10000, &[(0x1000, 0x1F000), (0x21000, 0x1000)], &[(0, 0x30000)]),
+        ];
+        for (name, granularity, used, expected) in rows {
+            let ranges = |pairs: Pairs| -> Vec<Range> {
+                pairs.iter().map(|(start, bytes)| Range { start: *start, bytes: *bytes }).collect()
+            };
+            assert_eq!(widened(&ranges(used), granularity), ranges(expected), "{name}");
+        }
+    }
 
     #[test]
     fn ranges_keep_to_the_granularity() {
