@@ -65,7 +65,7 @@ fn a_reader_who_has_had_enough_is_no_error() {
         ("state show cut.state", 1, "cut.state: "),
         ("admin embedded:demo --opcode 0x45 --cdw10 7 --yes", 1, "Invalid Field"),
         (
-            "bench embedded:demo --op read --seconds 1 --embedded demo,fault=status=0/06,opcode=02,nth=1",
+            "bench embedded:demo --op read --seconds 1 --embedded demo,fault=status=0/06,queue=io,opcode=02,nth=1",
             1,
             "1 command",
         ),
@@ -120,7 +120,7 @@ fn what_only_prints_ends_when_nobody_reads() {
         ),
         (
             "read embedded:demo --lba 0 --blocks 16384 --output - \
-             --embedded demo,fault=status=0/06,opcode=02,nth=200",
+             --embedded demo,fault=status=0/06,queue=io,opcode=02,nth=200",
             "Internal Error",
             "",
         ),

