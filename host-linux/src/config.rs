@@ -180,7 +180,8 @@ pub struct MigrateConfig {
     /// Where the program writes the report as JSON. The run itself only makes sure that it can, and that it is no file
     /// that the run needs.
     pub report: Option<PathBuf>,
-    /// Go on although a journal of an earlier run names another image than the source, or an image cannot be locked.
+    /// Go on although a journal of an earlier run names another image than the source, the file system of an image has no
+    /// locks, or both sides say that they are of one subsystem.
     pub force: bool,
     /// Time-out of every command of the migration, twenty times as long for the guest's; `None` for generous ones.
     pub command_timeout: Option<Duration>,

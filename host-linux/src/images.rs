@@ -225,14 +225,24 @@ impl Inputs {
     }
 }
 
-/// Fills a namespace with version 0 of the generated content.
+/// Fills a namespace with version 0 of the generated content, as long as `go_on`, which is told the bytes done so far before
+/// each MiB, wants that; returns whether all was filled.
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn fill(file: &File, size: u64, block_size: u32, seed: u64) -> io::Result<()> {
+pub fn fill(
+    file: &File,
+    size: u64,
+    block_size: u32,
+    seed: u64,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> io::Result<bool> {
     let mut piece = vec![0; 1 << 20];
     let mut at = 0;
     while at < size {
+        if !go_on(at) {
+            return Ok(false);
+        }
         let len = piece.len().min((size - at) as usize);
         let piece = &mut piece[..len];
         for (index, block) in piece.chunks_exact_mut(block_size as usize).enumerate() {
@@ -241,5 +251,5 @@ pub fn fill(file: &File, size: u64, block_size: u32, seed: u64) -> io::Result<()
         file.write_all_at(piece, at)?;
         at += len as u64;
     }
-    Ok(())
+    Ok(true)
 }

@@ -89,6 +89,8 @@ pub enum RunError {
     Unsupported(Address, Unsupported),
     /// What was asked does not fit the controllers, or each other; nothing was changed.
     Input(String),
+    /// The program is to end, and nothing was begun.
+    Interrupted,
 }
 
 impl fmt::Display for RunError {
@@ -106,6 +108,7 @@ impl fmt::Display for RunError {
             Self::Open(error) => error.fmt(f),
             Self::Unsupported(address, unsupported) => write!(f, "{address}: {unsupported}"),
             Self::Input(text) => f.write_str(text),
+            Self::Interrupted => f.write_str("cancelled by a signal before the migration began"),
         }
     }
 }
@@ -117,9 +120,8 @@ impl std::error::Error for RunError {}
 /// # Errors
 /// [`RunError`] if it could not even begin. A migration that fails is a [`Report`].
 pub fn run(config: &MigrateConfig, inputs: Inputs, observer: &mut impl Observer) -> Result<Report, RunError> {
-    observer.update(&Status { step: "filling the source".into(), ..Status::default() });
     let limits = config.command_timeout.map_or_else(Limits::default, Limits::after);
-    let bench = Bench::start(config, &inputs, limits)?;
+    let bench = Bench::start(config, &inputs, limits, observer)?;
     run_with(config, inputs.size, bench, observer)
 }
 
@@ -208,6 +210,15 @@ fn judge(
         Some(_) => "the guest runs on at the source, verified",
         None => "the source was resumed; the guest is somebody else's and was not verified",
     };
+    let runs_there = match guest {
+        Some(_) => "the guest runs on there, verified",
+        None => "the guest is somebody else's and was not verified",
+    };
+    let migrated = match guest {
+        Some(Ok(())) => "migrated: the guest runs on at the destination, verified".into(),
+        Some(Err(error)) => format!("migrated, but the guest failed: {error}"),
+        None => "migrated".into(),
+    };
     let failed = |what: String| (Verdict::MigrationFailed, what);
     let wrong = |what: String| (Verdict::VerificationFailed, what);
     if enabled.source && enabled.destination {
@@ -216,10 +227,12 @@ fn judge(
     let rolled_back = match &transfer.outcome {
         Outcome::Completed { platform: true, clean_up: None } => None,
         Outcome::Completed { clean_up: Some(error), .. } => {
-            return failed(format!("migrated, but the Controller Data Queue could not be deleted: {error}"));
+            return failed(format!(
+                "{migrated}; but the Controller Data Queue could not be deleted: {error}"
+            ));
         }
         Outcome::Completed { .. } => {
-            return failed("migrated, but the platform failed after the resume".into());
+            return failed(format!("{migrated}; but the platform failed after the resume"));
         }
         Outcome::RolledBack { failure, platform: true, clean_up: None, suspend_pending: false } => {
             Some(failure)
@@ -230,6 +243,14 @@ fn judge(
             return failed(format!(
                 "{}; rolled back, {runs_on}, but the Controller Data Queue could not \
                  be deleted: {error}",
+                show_failure(failure)
+            ));
+        }
+        Outcome::RolledBack { failure, suspend_pending: true, .. } if transfer.source_is_secondary => {
+            return failed(format!(
+                "{}; the source may yet be suspended by a command that did not complete, and a reset of its managing \
+                 controller, which ends that, takes it offline as a secondary controller; the guest stands still: the source's \
+                 namespace holds every write acknowledged to it",
                 show_failure(failure)
             ));
         }
@@ -246,13 +267,29 @@ fn judge(
             Some(failure)
         }
         Outcome::Indeterminate { .. } if transfer.was_forced => None,
+        Outcome::Indeterminate { failure, resume_asked: false } if transfer.source_fenced.is_some() => {
+            let source = match transfer.source_fenced {
+                Some(true) => "so the source was, too",
+                _ => "nor could the source",
+            };
+            return failed(format!(
+                "{}; the destination has the guest's state and could not be kept from its memory, {source}: the end of this \
+                 program resets both managing controllers, and whichever of the two has memory runs. The guest stands still, \
+                 and the source holds every write acknowledged to it: disable the destination, then let the source have its \
+                 memory back and start the guest again there",
+                show_failure(failure)
+            ));
+        }
         Outcome::SourceStuck { failure, .. } | Outcome::Indeterminate { failure, resume_asked: false }
             if transfer.source_is_secondary =>
         {
+            let why = match &transfer.outcome {
+                Outcome::SourceStuck { resume, .. } => format!("the source could not be resumed: {resume}"),
+                _ => "the source is suspended".into(),
+            };
             return failed(format!(
-                "{}; the source could not be resumed, and a reset of its managing controller, which ends the suspension, takes \
-                 it offline as a secondary controller; the guest stands still: the source's namespace holds every write \
-                 acknowledged to it",
+                "{}; {why}; a reset of its managing controller, which ends the suspension, takes it offline as a secondary \
+                 controller; the guest stands still: the source's namespace holds every write acknowledged to it",
                 show_failure(failure)
             ));
         }
@@ -283,8 +320,7 @@ fn judge(
         && let Some(failure) = rolled_back
     {
         return failed(format!(
-            "{}; the source could only be resumed by a reset of its managing controller, the guest runs on there, \
-             verified",
+            "{}; the source could only be resumed by a reset of its managing controller: {runs_there}",
             show_failure(failure)
         ));
     }
@@ -305,12 +341,16 @@ fn judge(
         }
         return failed(format!(
             "{}; because the destination may have resumed, its managing controller was reset and the guest switched over \
-             to it: the guest runs on there, verified",
+             to it: {runs_there}",
             show_failure(failure)
         ));
     }
     if let Some(error) = transfer.bring_down_error {
-        return failed(format!("a managing controller could not be shut down: {error}"));
+        let what = match rolled_back {
+            Some(failure) => format!("{}; rolled back, {runs_on}", show_failure(failure)),
+            None => migrated,
+        };
+        return failed(format!("{what}; but a managing controller could not be shut down: {error}"));
     }
     if leftovers != LeftoverReport::default() {
         return failed(format!("{} bytes of device memory were not given back", leftovers.bytes));

@@ -286,7 +286,12 @@ impl<R: BusMaster> HostPlatform<R> {
         let result = self.run_hook(Hook::AtStop, is_interrupted).and_then(|()| self.prepare());
         self.note(result)?;
         self.witness.iter().for_each(|witness| witness.arm());
-        self.set_bus_master(Attachment::Destination, true)
+        let given = self.set_bus_master(Attachment::Destination, true);
+        if given.is_err() {
+            // Half of it may have been done.
+            let _ = self.endpoint.set_bus_master(Attachment::Destination, false);
+        }
+        given
     }
 }
 

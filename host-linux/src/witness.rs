@@ -160,7 +160,7 @@ mod tests {
             let (size, blocks) = (3 << 20, (3 << 20) / u64::from(block_size));
             let make = || {
                 let file = FileStorage::memory("witness", size).expect("memory");
-                fill(&file, size, block_size, 5).expect("fill");
+                fill(&file, size, block_size, 5, &mut |_| true).expect("fill");
                 file
             };
             let (one, other) = (make(), make());
@@ -176,7 +176,7 @@ mod tests {
             // Before the moment anything may change, and what is made good again does not matter.
             storage.write(Lba::new(20), &bytes).expect("write");
             assert_eq!(witness.finish().expect("finish"), None);
-            fill(&other, size, block_size, 5).expect("fill");
+            fill(&other, size, block_size, 5, &mut |_| true).expect("fill");
 
             for block in [0, 9, blocks - 1] {
                 spoil(block);

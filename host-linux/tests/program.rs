@@ -270,20 +270,25 @@ fn r10_a_journal_of_an_earlier_run_protects_the_image_it_names() {
     let at = |name: &str| dir.path().join(name);
     fs::write(at("a.img"), vec![1; MIB]).expect("file");
     fs::write(at("b.img"), vec![2; MIB]).expect("file");
+    fs::write(at("c.img"), vec![3; MIB]).expect("file");
     let forth = ["--source-image", "a.img", "--dest-image", "b.img", "--yes"];
     let back = ["--source-image", "b.img", "--dest-image", "a.img", "--yes"];
     let elsewhere = ["--source-image", "a.img", "--dest-image", "b.img", "--journal", "j", "--yes"];
     let stopped =
         ["--source-image", "a.img", "--dest-image", "b.img", "--cancel-after", "baseline-copy", "--yes"];
     let forced = ["--source-image", "b.img", "--dest-image", "a.img", "--force", "--yes"];
+    let stale = ["--source-image", "a.img", "--dest-image", "c.img", "--yes"];
+    let over = ["--source-image", "c.img", "--dest-image", "a.img", "--yes"];
     // Name, options, exit status, journals afterwards, image that the first of them names.
     type Row<'a> = (&'a str, &'a [&'a str], i32, &'a [&'a str], &'a str);
-    let table: [Row<'_>; 9] = [
+    let table: [Row<'_>; 11] = [
         ("first", &forth, 0, &["b.img.journal"], "b.img"),
         ("again", &forth, 2, &["b.img.journal"], "b.img"),
         ("again with another journal", &elsewhere, 2, &["b.img.journal"], "b.img"),
+        ("from the older one elsewhere", &stale, 2, &["b.img.journal"], "b.img"),
         ("back", &back, 0, &["a.img.journal"], "a.img"),
         ("forth, but cancelled", &stopped, 3, &["b.img.journal"], "a.img"),
+        ("something else over the source", &over, 2, &["b.img.journal"], "a.img"),
         ("back over the source", &back, 2, &["b.img.journal"], "a.img"),
         ("forth after all", &elsewhere, 0, &["j"], "b.img"),
         ("again with that journal", &elsewhere, 2, &["j"], "b.img"),

@@ -53,18 +53,20 @@
 //! [`Migrator`](migration::Migrator) until it is done:
 //!
 //! ```
-//! use nvme_core::admin::AdminPort;
+//! use nvme_core::controller::Ready;
 //! use nvme_core::dirty::{DirtyMap, DirtySet, Granularity};
+//! use nvme_core::dma::DmaArena;
 //! use nvme_core::migration::{
 //!     DataMover, DestinationOptions, MigrationOptions, Migrator, Outcome, Platform, Ports, Quirks,
 //!     Round, Timeouts,
 //! };
+//! use nvme_core::register::RegisterIo;
 //! use nvme_core::time::{Instant, Step};
 //! use nvme_core::wire::{ControllerId, NamespaceId};
 //!
 //! /// Moves the controller `guest` with its namespace 1 of `blocks` blocks; `true` if it runs at the destination.
-//! fn migrate<S: AdminPort, D: AdminPort, V: DataMover, P: Platform>(
-//!     (source, destination): (&mut S, &mut D),
+//! fn migrate<R: RegisterIo, A: DmaArena, V: DataMover, P: Platform>(
+//!     (source, destination): (&mut Ready<'_, '_, R, A>, &mut Ready<'_, '_, R, A>),
 //!     (mover, platform): (&mut V, &mut P),
 //!     guest: ControllerId,
 //!     blocks: u64,
@@ -92,10 +94,13 @@
 //!     );
 //!     let mut now = Instant::ZERO;
 //!     loop {
-//!         let ports = Ports { source: &mut *source, destination: &mut *destination };
+//!         // Takes completions. A controller that has failed loses its commands, from which the migrator learns of it.
+//!         let _ = source.poll(now);
+//!         let _ = destination.poll(now);
+//!         let ports = Ports { source: source.admin(), destination: destination.admin() };
 //!         match migrator.poll(now, ports, mover, platform) {
 //!             Step::Done => break matches!(migrator.outcome(), Some(Outcome::Completed { .. })),
-//!             // The host polls its controllers here (`Ready::poll`) and comes back at the time told, or earlier.
+//!             // Comes back at the time told, or earlier, as at an interrupt of either controller.
 //!             Step::Wait(deadline) => now = wait_until(deadline),
 //!             Step::Again => now = wait_until(now),
 //!         }

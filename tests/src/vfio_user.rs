@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
@@ -150,11 +151,15 @@ pub fn pair() -> Topology {
 }
 
 /// A subsystem as one side of a migration has it: a managing controller, identifier 1, at socket 0, and a migratable one,
-/// identifier 2, at socket 1; one namespace of `blocks` blocks of 4 KiB. Whatever a program asks for there is room.
+/// identifier 2, at socket 1; one namespace of `blocks` blocks of 4 KiB. Whatever a program asks for there is room. Each has a
+/// name of its own.
 #[must_use]
 pub fn migration_side(blocks: u64) -> Topology {
+    static SIDES: AtomicU32 = AtomicU32::new(0);
+    // A configuration borrows its name for as long as the process lives. No two subsystems have the same.
+    let name = format!("nqn.2014-08.org.nvmexpress:side:{}", SIDES.fetch_add(1, Ordering::Relaxed)).leak();
     Topology {
-        config: SubsystemConfig::default(),
+        config: SubsystemConfig { name, ..SubsystemConfig::default() },
         controllers: vec![
             ControllerConfig::managing(ControllerId::new(1)),
             ControllerConfig::migratable(ControllerId::new(2)),

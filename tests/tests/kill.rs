@@ -260,7 +260,7 @@ fn a_killed_migration_leaves_one_image_with_everything_and_says_which() {
     let mut generator = fastrand::Rng::with_seed(seed);
     let template = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a file");
     template.as_file().set_len(IMAGE).expect("its length");
-    images::fill(template.as_file(), IMAGE, BLOCK, SEED).expect("fill it");
+    images::fill(template.as_file(), IMAGE, BLOCK, SEED, &mut |_| true).expect("fill it");
     let pristine = fs::read(template.path()).expect("read it");
     let timeline = measure(template.path());
     println!("{timeline:?}");

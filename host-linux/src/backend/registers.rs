@@ -76,7 +76,11 @@ impl BusMaster for Registers {
             Self::Vfio(controller) => {
                 controller.set_bus_master(enabled).map_err(|_| AccessError::Configuration)
             }
-            Self::VfioUser(controller) => controller.set_bus_master(enabled).map_err(AccessError::Server),
+            Self::VfioUser(controller) => match controller.set_bus_master(enabled) {
+                // What it had mapped has gone with it.
+                Err(_) if !enabled && controller.is_closed() => Ok(()),
+                result => result.map_err(AccessError::Server),
+            },
             // Whoever owns it does that.
             Self::Absent(_) => Ok(()),
         }

@@ -329,7 +329,8 @@ pub struct MigrateArgs {
         help_heading = "Migration"
     )]
     journal: Option<PathBuf>,
-    /// Go on although a journal of an earlier run names another image than the source, or an image cannot be locked.
+    /// Go on although a journal of an earlier run names another image than the source, the file system of an image has no
+    /// locks, or both sides say that they are of one subsystem.
     #[arg(long, hide_short_help = true, help_heading = "Migration")]
     force: bool,
 

@@ -263,6 +263,7 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
             let status = match &error {
                 RunError::Unsupported(..) => UNSUPPORTED,
                 RunError::Input(_) => BAD_INPUT,
+                RunError::Interrupted => Verdict::Interrupted.exit_status(),
                 RunError::Open(error) if error.is_bad_request() => BAD_INPUT,
                 _ => FAILED,
             };

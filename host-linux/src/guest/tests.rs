@@ -32,7 +32,7 @@ struct Bench {
 
 fn bench(block_size: u32, queue_depth: u16, io_queues: u16, log: Option<std::path::PathBuf>) -> Bench {
     let file = FileStorage::memory("test", SIZE).expect("memory");
-    images::fill(&file, SIZE, block_size, SEED).expect("fill");
+    images::fill(&file, SIZE, block_size, SEED, &mut |_| true).expect("fill");
     let capacity = Capacity { queues: 16 << 20, data: 16 << 20, controller_data: 1 << 20 };
     let memory = Arc::new(AddressSpace::new("guest", capacity).expect("address space"));
     let interrupts = Arc::<Signal>::default();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checks of everything that a run is going to write, made before it writes anything.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -114,8 +115,53 @@ fn create_and_remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// Checks that no journal of an earlier run says that `source` is not the image to go on with. One beside the source
-/// counts as well as the one that is going to be replaced and the one in the usual place.
+/// The largest file that can be a journal: three paths and some words.
+const JOURNAL_BYTES: u64 = 64 << 10;
+
+/// What may be a journal in the folder of `image`.
+fn journals_beside(image: &Path) -> Vec<PathBuf> {
+    let is_small = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= JOURNAL_BYTES)
+    };
+    let entries = fs::read_dir(parent(&followed(image))).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let named = paths.filter(|path| path.extension().is_some_and(|extension| extension == "journal"));
+    named.filter(is_small).collect()
+}
+
+/// Checks that no journal of an earlier run, in the folder of either image, says that one of them holds a guest's writes and
+/// would be overwritten, or that `source` is an older copy.
+fn check_other_journals(source: &Path, destination: &Path) -> Result<(), InputError> {
+    let images = [source, destination].map(Identity::of);
+    let [of_source, of_destination] = &images;
+    let found: BTreeSet<_> = [source, destination].into_iter().flat_map(journals_beside).collect();
+    for path in found {
+        let Ok(record) = Journal::read(&path) else { continue };
+        let counts = Identity::of(&record.image);
+        let is_of_source =
+            [&record.source, &record.destination].map(|image| Identity::of(image)).contains(of_source);
+        let why = if counts == *of_destination {
+            "which would be overwritten"
+        } else if is_of_source && counts != *of_source {
+            "not the source"
+        } else {
+            continue;
+        };
+        return refuse(disagreement(&path, &record.image, why));
+    }
+    Ok(())
+}
+
+fn disagreement(journal: &Path, image: &Path, why: &str) -> String {
+    format!(
+        "journal {journal:?} of an earlier run names {image:?} as the image with the guest's writes, {why}; swap the images, \
+         remove that journal, or go on with --force"
+    )
+}
+
+/// Checks that no journal of an earlier run says that `source` is not the image to go on with, or that `destination` is. One
+/// beside the source counts as well as the one that is going to be replaced and the one in the usual place; others in the
+/// folders of both images count as far as they name one of them.
 pub(super) fn check_journals(journal: &Path, source: &Path, destination: &Path) -> Result<(), InputError> {
     let found = [journal.to_path_buf(), Journal::beside(destination), Journal::beside(source)];
     for path in &found {
@@ -137,13 +183,9 @@ pub(super) fn check_journals(journal: &Path, source: &Path, destination: &Path) 
         }
         let why =
             if image == Identity::of(destination) { "which would be overwritten" } else { "not the source" };
-        return refuse(format!(
-            "journal {path:?} of an earlier run names {:?} as the image with the guest's writes, {why}; swap the \
-             images, remove that journal, or go on with --force",
-            record.image
-        ));
+        return refuse(disagreement(path, &record.image, why));
     }
-    Ok(())
+    check_other_journals(source, destination)
 }
 
 /// Locks an image against other runs, which would spoil it. With `force` it may go without where files cannot be
@@ -151,9 +193,9 @@ pub(super) fn check_journals(journal: &Path, source: &Path, destination: &Path) 
 pub(super) fn lock_image(role: &str, path: &Path, file: &File, force: bool) -> Result<(), InputError> {
     match file.try_lock() {
         Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => {
-            refuse(format!("{role} image {path:?} is in use by another program"))
-        }
+        Err(TryLockError::WouldBlock) => refuse(format!(
+            "{role} image {path:?} is in use by another program; end that first, --force does not help"
+        )),
         Err(TryLockError::Error(_)) if force => Ok(()),
         Err(TryLockError::Error(error)) => refuse(format!(
             "{role} image {path:?} cannot be locked against other runs: {}; go on with --force if there are none",

@@ -10,7 +10,7 @@ use nvme_core::migration::{Quirks, Timeouts};
 use nvme_core::register::{Offset, RegisterIo};
 use nvme_core::wire::{ControllerId, NamespaceId};
 
-use super::{LOOK, Observer, RunError};
+use super::{LOOK, Observer, RunError, Status};
 use crate::backend::{Devices, Pump, Registers};
 use crate::config::{DataPath, MigrateConfig, Namespaces};
 use crate::driver::ADMIN_TIMEOUT;
@@ -225,9 +225,15 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// Fills the source if it is in memory, and starts both subsystems.
-    pub(super) fn start(config: &MigrateConfig, inputs: &Inputs, limits: Limits) -> Result<Self, RunError> {
-        Self::start_as(config, inputs, limits, [ControllerRole::Migratable; 2])
+    /// Fills the source if it is in memory, and starts both subsystems. While it is filled `observer` is told how far that
+    /// is, and asked whether to go on.
+    pub(super) fn start(
+        config: &MigrateConfig,
+        inputs: &Inputs,
+        limits: Limits,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, RunError> {
+        Self::start_as(config, inputs, limits, [ControllerRole::Migratable; 2], observer)
     }
 
     /// As [`start`](Self::start); the guest's controllers, the source's first, have these roles.
@@ -236,11 +242,19 @@ impl Bench {
         inputs: &Inputs,
         limits: Limits,
         [source_role, destination_role]: [ControllerRole; 2],
+        observer: &mut dyn Observer,
     ) -> Result<Self, RunError> {
         let in_memory = matches!(config.namespaces, Namespaces::Memory { .. });
         if in_memory {
-            fill(&inputs.source, inputs.size, config.block_size, config.seed)
-                .map_err(|error| RunError::Io("filling the source", error))?;
+            let total_bytes = inputs.size;
+            let mut go_on = |moved_bytes| {
+                observer.update(&Status { step: "filling the source".into(), moved_bytes, total_bytes });
+                !observer.is_interrupted()
+            };
+            let filled = fill(&inputs.source, inputs.size, config.block_size, config.seed, &mut go_on);
+            if !filled.map_err(|error| RunError::Io("filling the source", error))? {
+                return Err(RunError::Interrupted);
+            }
         }
         let journal = match &inputs.journal {
             Some(paths) => Some(
@@ -455,12 +469,15 @@ fn faults(config: &MigrateConfig, side: Side) -> Arc<[FaultSlot]> {
     config.faults.iter().filter(|fault| fault.side == side).map(|fault| FaultSlot::new(fault.rule)).collect()
 }
 
+/// What is read from a controller that has been removed.
+const GONE: u32 = u32::MAX;
+
 /// Whether a controller is enabled; of one that cannot be reached nobody knows, and it counts as disabled.
 fn is_enabled(controller: &Registers) -> bool {
     if matches!(controller, Registers::Absent(_)) {
         return false;
     }
-    let bit = |offset| controller.read32(offset).is_ok_and(|value| value & 1 != 0);
+    let bit = |offset| controller.read32(offset).is_ok_and(|value| value != GONE && value & 1 != 0);
     bit(CC) || bit(CSTS)
 }
 

@@ -189,6 +189,19 @@ fn fit(source: &Found, destination: &Found, between: &Between) -> Result<(), Run
     Ok(())
 }
 
+/// Refuses to copy a namespace onto itself, which would bring old blocks back under the guest's writes.
+fn are_two_media(source: &Found, destination: &Found) -> Result<(), RunError> {
+    let (source, destination) = (&source.identity, &destination.identity);
+    if are_of_different_subsystems(source, destination) {
+        return Ok(());
+    }
+    input(format!(
+        "source and destination are of one subsystem, {}, so the namespace is the same on both sides and would be copied onto \
+         itself; give --data shared, or --force if two subsystems have one name",
+        source.subsystem_name
+    ))
+}
+
 /// Refuses the controller of somebody else that goes offline with its managing one.
 fn stays_online(found: &Found, side: &Tracked, manager: &Address) -> Result<(), RunError> {
     let (Tracked::Theirs(id), Some(list)) = (side, &found.secondaries) else { return Ok(()) };
@@ -368,6 +381,9 @@ pub(super) fn start(
     let found = look(source_manager, source, &limits, capabilities, between)?;
     let other = look(destination_manager, None, &limits, &[Capability::Migration], between)?;
     fit(&found, &other, between)?;
+    if between.data == DataPath::Copy && !config.force {
+        are_two_media(&found, &other)?;
+    }
     stays_online(&found, &between.source, &between.source_manager)?;
     stays_online(&other, &between.destination, &between.destination_manager)?;
     let (blocks, block_size) = found.shape;

@@ -57,7 +57,7 @@ fn wait_for(path: &Path) {
 fn a_command_at_stop_longer_than_every_time_out_changes_nothing_but_the_stop_time() {
     let config = config("sleep 5".into());
     let inputs = Inputs::open(&config, None).expect("inputs");
-    let bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
+    let bench = Bench::start(&config, &inputs, LIMITS, &mut ()).expect("bench");
     let report = run_with(&config, inputs.size, bench, &mut ()).expect("run");
     assert_eq!(report.verdict, Verdict::Verified, "{}", report.statement);
     assert!(report.stop_time_us.is_some_and(|time| time >= 5_000_000), "{:?}", report.stop_time_us);
@@ -82,7 +82,7 @@ fn start_as(config: &MigrateConfig, inputs: &Inputs, are_secondary: [bool; 2]) -
     let role = |is_secondary| {
         if is_secondary { ControllerRole::Secondary(bench::MANAGER) } else { ControllerRole::Migratable }
     };
-    let mut bench = Bench::start_as(config, inputs, LIMITS, are_secondary.map(role)).expect("bench");
+    let mut bench = Bench::start_as(config, inputs, LIMITS, are_secondary.map(role), &mut ()).expect("bench");
     let resources = Resources { queues: config.io_queues + 1, interrupts: config.io_queues + 1 };
     bench.source_virtualization = are_secondary[0].then_some(resources);
     bench.virtualization = are_secondary[1].then_some(resources);
@@ -268,7 +268,7 @@ fn a_comparison_ends_between_two_windows_if_the_run_is_to_end() {
     // Its guest is never started, so nothing changes.
     let config = config(String::new());
     let inputs = Inputs::open(&config, None).expect("inputs");
-    let bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
+    let bench = Bench::start(&config, &inputs, LIMITS, &mut ()).expect("bench");
     // Name, calls until it is to end, whether it comes to its end.
     for (name, calls, whole) in [("at once", 0, false), ("later", 2, false), ("never", u32::MAX, true)] {
         let waiter = Waiter::new(Clock::new(), &*bench.managers);
@@ -338,7 +338,7 @@ fn what_goes_wrong_before_the_guest_runs_leaves_every_controller_disabled() {
     for (name, change, words) in rows {
         let config = config(String::new());
         let inputs = Inputs::open(&config, None).expect("inputs");
-        let mut bench = Bench::start(&config, &inputs, LIMITS).expect("bench");
+        let mut bench = Bench::start(&config, &inputs, LIMITS, &mut ()).expect("bench");
         change(&mut bench);
         let error = bench.transfer(&config, &mut ()).err().expect(name).to_string();
         assert!(error.contains(words), "{name}: {error}");

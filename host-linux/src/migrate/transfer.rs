@@ -54,6 +54,8 @@ pub(super) struct Transfer {
     /// The destination was asked to resume and did not say whether it did, and the guest was switched over to it once
     /// its managing controller had been reset.
     pub(super) was_forced: bool,
+    /// The destination could not be kept from the guest's memory, so the source was, and whether that was done.
+    pub(super) source_fenced: Option<bool>,
     /// The source's controller is a secondary one of its managing controller.
     pub(super) source_is_secondary: bool,
     /// The destination's is.
@@ -580,6 +582,7 @@ impl Bench {
         // What the platform says of itself it keeps, and where the guest runs afterwards decides.
         let mut bring_down_error = None;
         let (mut is_stuck, mut forced) = (false, false);
+        let mut source_fenced = None;
         let source_is_secondary = self.source_virtualization.is_some();
         let destination_is_secondary = self.virtualization.is_some();
         match outcome {
@@ -598,13 +601,19 @@ impl Bench {
                 bring_down_error = ended.err();
             }
             Outcome::Indeterminate { resume_asked: false, .. } => {
-                // It never reached the guest's memory, and does not from here on whatever it answers.
-                is_stuck = true;
-                let _ = self.platform.destination_forgotten(destination_id);
-                if !source_is_secondary {
-                    let _ = self.platform.unfence_source(source_id);
+                if self.platform.destination_forgotten(destination_id).is_ok() {
+                    // It never reached the guest's memory, and does not from here on.
+                    is_stuck = true;
+                    if !source_is_secondary {
+                        let _ = self.platform.unfence_source(source_id);
+                    }
+                } else {
+                    // The end of its managing controller ends its suspension, and that of the source's the source's.
+                    source_fenced = Some(self.platform.fence_source(source_id).is_ok());
                 }
             }
+            // The suspension may take effect yet, with nobody left to end it.
+            Outcome::RolledBack { suspend_pending: true, .. } if source_is_secondary => is_stuck = true,
             Outcome::SourceStuck { .. } => is_stuck = true,
             Outcome::Completed { .. } | Outcome::RolledBack { .. } => {}
         }
@@ -633,7 +642,7 @@ impl Bench {
                     return;
                 }
                 let _ = migrator.source_mut().manager_was_reset(arena, platform, proof);
-                if let Outcome::Indeterminate { resume_asked: false, .. } = outcome {
+                if was_stuck && let Outcome::Indeterminate { resume_asked: false, .. } = outcome {
                     let _ = platform.source_resumed(source_id);
                 }
             });
@@ -665,6 +674,7 @@ impl Bench {
             destination_is_secondary,
             after,
             outcome,
+            source_fenced,
             was_stuck: was_stuck && guest_runs,
             was_forced: forced && guest_runs,
             step,

@@ -52,7 +52,7 @@ fn side(name: &str, file: &Arc<File>, signal: &Arc<Signal>) -> (EmbeddedSubsyste
 
 fn filled(seed: u64) -> Arc<File> {
     let file = FileStorage::memory("mover", BLOCKS * u64::from(BLOCK)).expect("memory");
-    fill(&file, BLOCKS * u64::from(BLOCK), BLOCK, seed).expect("fill");
+    fill(&file, BLOCKS * u64::from(BLOCK), BLOCK, seed, &mut |_| true).expect("fill");
     file
 }
 

@@ -176,6 +176,13 @@ impl RemoteController {
         lock(&self.connection).failure()
     }
 
+    /// Whether the server has ended the connection. A connection that this side gave up does not count: its server may still
+    /// reach memory.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self.failure(), Some(Error::Closed | Error::ClosedInside { .. }))
+    }
+
     /// Whether doorbells go through shared memory.
     #[must_use]
     pub const fn maps_doorbells(&self) -> bool {

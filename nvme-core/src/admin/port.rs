@@ -233,7 +233,8 @@ impl EventFilter {
     }
 }
 
-/// A shared admin queue. No call blocks; all are bounded.
+/// A shared admin queue. No call blocks; all are bounded. None of them takes completions from the controller: whoever owns
+/// the queue does that.
 ///
 /// Implemented by this crate's [`AdminQueue`](super::AdminQueue); a host may implement it over a passthrough interface
 /// instead.

@@ -127,7 +127,8 @@ pub trait Platform {
     /// controller from being reset instead.
     ///
     /// # Errors
-    /// The migration rolls back.
+    /// The migration rolls back. The destination controller is not asked to resume, and has no access to the guest's
+    /// memory then, either.
     fn before_resume(&mut self, destination: ControllerId) -> Result<(), Self::Error>;
 
     /// The destination acknowledged its resume: record that it is authoritative now, send it the register writes

@@ -11,7 +11,8 @@ use crate::cdq::Quarantined;
 use crate::dirty::DirtySet;
 use crate::time::{Instant, Step};
 
-/// The two managing controllers' admin queues.
+/// The two managing controllers' admin queues. Made anew for each poll, because both controllers have to be polled
+/// ([`Ready::poll`](crate::controller::Ready::poll)) in between.
 #[derive(Debug)]
 pub struct Ports<'p, S: ?Sized, D: ?Sized> {
     /// The source's.
@@ -46,7 +47,8 @@ impl<'a, 's, M: Copy, H: Copy> Migrator<'a, 's, M, H> {
         }
     }
 
-    /// Goes on with both halves. Never blocks; a call is bounded by the batch sizes of the options.
+    /// Goes on with both halves. Never blocks; a call is bounded by the batch sizes of the options. Completions do not come
+    /// in here: poll both managing controllers before.
     pub fn poll<S, D, V, P>(
         &mut self,
         now: Instant,

@@ -9,20 +9,23 @@
 //! | [`Migrator`] | both halves in one process |
 //! | [`DataMover`], [`Platform`] | what the host contributes: how blocks travel, how the guest is switched over |
 //!
-//! The halves talk by [messages](RequestMessage) of bounded size and share nothing else.
+//! The halves talk by [messages](RequestMessage) of bounded size and share nothing else. They send commands and take
+//! answers, and poll no controller: the host does that between two polls of a half.
 //!
 //! ```
-//! use nvme_core::admin::AdminPort;
+//! use nvme_core::controller::Ready;
 //! use nvme_core::dirty::DirtySet;
+//! use nvme_core::dma::DmaArena;
 //! use nvme_core::migration::{
 //!     DataMover, DestinationOptions, MigrationOptions, Migrator, Outcome, Platform, Ports, Quirks, Round, Timeouts,
 //! };
+//! use nvme_core::register::RegisterIo;
 //! use nvme_core::time::{Instant, Step};
 //! use nvme_core::wire::ControllerId;
 //!
-//! fn migrate<V: DataMover, H: Platform>(
-//!     source: &mut impl AdminPort,
-//!     destination: &mut impl AdminPort,
+//! fn migrate<R: RegisterIo, A: DmaArena, V: DataMover, H: Platform>(
+//!     source: &mut Ready<'_, '_, R, A>,
+//!     destination: &mut Ready<'_, '_, R, A>,
 //!     dirty: DirtySet<'_, '_>,
 //!     mover: &mut V,
 //!     platform: &mut H,
@@ -43,8 +46,12 @@
 //!     let from = MigrationOptions::new(ControllerId::new(1));
 //!     let mut migrator = Migrator::new(from, to, dirty, &mut rounds, &mut image);
 //!     loop {
-//!         let ports = Ports { source: &mut *source, destination: &mut *destination };
-//!         match migrator.poll(clock(), ports, mover, platform) {
+//!         let now = clock();
+//!         // Takes completions. A controller that has failed loses its commands, from which the migrator learns of it.
+//!         let _ = source.poll(now);
+//!         let _ = destination.poll(now);
+//!         let ports = Ports { source: source.admin(), destination: destination.admin() };
+//!         match migrator.poll(now, ports, mover, platform) {
 //!             Step::Again => {}
 //!             Step::Wait(until) => sleep_until(until),
 //!             Step::Done => return matches!(migrator.outcome(), Some(Outcome::Completed { .. })),

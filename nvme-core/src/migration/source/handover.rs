@@ -5,7 +5,7 @@ use super::{Advance, Commit, Guest, Purpose, SourceHalf, command};
 use crate::admin::{AdminPort, CallError};
 use crate::cdq::LogState;
 use crate::dma::CdqReleased;
-use crate::migration::failure::{Failure, MigrationCommand};
+use crate::migration::failure::{DestinationFailure, Failure, MigrationCommand};
 use crate::migration::host::Platform;
 use crate::migration::message::{PIECE_BYTES, Piece, Reply, Request};
 use crate::migration::options::{Convergence, ConvergencePolicy};
@@ -360,6 +360,10 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             Some(Reply::Failed(failure)) => {
                 // It certainly did not happen, so the way back is open again.
                 self.commit = Commit::No;
+                if failure == DestinationFailure::Platform {
+                    // Before the command was sent, so the destination has no access to memory.
+                    self.resume_asked = false;
+                }
                 Err(Failure::Destination(failure))
             }
             Some(Reply::ResumeUnknown(error)) => Err(Failure::ResumeUnknown(error)),

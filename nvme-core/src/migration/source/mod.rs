@@ -67,7 +67,7 @@ pub enum Outcome<M, H> {
     Indeterminate {
         /// Why it is unknown.
         failure: Failure<M, H>,
-        /// Whether the destination was asked to resume.
+        /// Whether the destination was asked to resume, and its platform let it be.
         ///
         /// If so, the way is forward: everything is at the destination, which may have answered commands of the guest, so
         /// that only its namespaces hold all that was acknowledged. Reset its managing controller, which ends the

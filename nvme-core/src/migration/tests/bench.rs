@@ -135,16 +135,18 @@ pub(super) struct TestPlatform {
     pub(super) calls: Vec<Called>,
     /// Fails in this call.
     pub(super) breaks: Option<Called>,
+    /// Fails, too.
+    pub(super) breaks_too: Option<Called>,
 }
 
 impl TestPlatform {
     pub(super) const fn idle() -> Self {
-        Self { guest: Guest::AtSource, calls: Vec::new(), breaks: None }
+        Self { guest: Guest::AtSource, calls: Vec::new(), breaks: None, breaks_too: None }
     }
 
     fn call(&mut self, call: Called) -> Result<(), Broken> {
         self.calls.push(call);
-        if self.breaks == Some(call) { Err(Broken(7)) } else { Ok(()) }
+        if [self.breaks, self.breaks_too].contains(&Some(call)) { Err(Broken(7)) } else { Ok(()) }
     }
 }
 

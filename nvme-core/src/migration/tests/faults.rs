@@ -258,12 +258,17 @@ fn r10_a_resume_without_an_answer_resumes_nobody() {
 
 #[test]
 fn r10_a_destination_that_cannot_be_kept_from_running_keeps_the_source_suspended() {
-    // Only a destination that was asked to resume has had access to the guest's memory.
-    for (name, select, asked) in [("set state refused", 2, false), ("resume refused", 1, true)] {
+    // Only a destination that was sent its resume has had access to the guest's memory.
+    let before = Some(Called::BeforeResume);
+    for (name, select, breaks, asked) in [
+        ("set state refused", Some(2), None, false),
+        ("resume refused", Some(1), None, true),
+        ("resume not sent", None, before, false),
+    ] {
         let arenas = arenas();
         let mut bench = Bench::new(&arenas);
-        bench.destination.rules.push(Rule::new(0x41, select, REFUSED));
-        bench.platform.breaks = Some(Called::Forgotten);
+        bench.destination.rules.extend(select.map(|select| Rule::new(0x41, select, REFUSED)));
+        (bench.platform.breaks, bench.platform.breaks_too) = (Some(Called::Forgotten), breaks);
         let ran = bench.run();
         let Outcome::Indeterminate { failure, resume_asked } = ran.outcome else {
             panic!("{name}: {:?}", ran.outcome)
