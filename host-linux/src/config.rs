@@ -96,6 +96,12 @@ pub struct Between {
     /// What somebody else's controller was programmed with, as a list for
     /// [`AbsentController::parse`](crate::backend::AbsentController::parse).
     pub properties: Option<PathBuf>,
+    /// The registers of somebody else's source controller, for
+    /// [`AbsentController::shown`](crate::backend::AbsentController::shown); they are looked at in place of `properties`.
+    pub source_registers: Option<PathBuf>,
+    /// Shell command that writes what the source controller was programmed with to somebody else's destination controller, if
+    /// the sides have no vendor-specific state format in common.
+    pub restore: Option<String>,
     /// Shell command that takes memory away from somebody else's source controller before the destination resumes.
     pub fence: Option<String>,
     /// Shell command that gives it back if the migration is rolled back after that.

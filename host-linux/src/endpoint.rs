@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use nvme_core::mmio::MmioError;
 use nvme_core::register::{Offset, RegisterIo};
 
+use crate::backend::RegisterFileError;
 use crate::sync::lock;
 use crate::vfio_user;
 
@@ -46,6 +47,8 @@ pub enum AccessError {
     Configuration,
     /// The controller belongs to somebody else, and this register cannot be reached.
     Absent(u32),
+    /// The file with the registers of somebody else's controller does not show them any more.
+    File(RegisterFileError),
 }
 
 impl fmt::Display for AccessError {
@@ -58,8 +61,12 @@ impl fmt::Display for AccessError {
             Self::Server(error) => error.fmt(f),
             Self::Absent(offset) => write!(
                 f,
-                "register {offset:#x} belongs to somebody else's controller: give its address, or its properties in a file"
+                "register {offset:#x} belongs to somebody else's controller: only its owner writes it (--restore COMMAND), and what it \
+                 holds is known by --source-registers FILE or --properties FILE"
             ),
+            Self::File(error) => {
+                write!(f, "the file with the registers of somebody else's controller {error}")
+            }
             Self::Configuration => f.write_str("the function's configuration space cannot be written"),
         }
     }

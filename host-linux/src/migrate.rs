@@ -221,7 +221,7 @@ fn judge(
     };
     let failed = |what: String| (Verdict::MigrationFailed, what);
     let wrong = |what: String| (Verdict::VerificationFailed, what);
-    if enabled.source && enabled.destination {
+    if enabled.source == Some(true) && enabled.destination == Some(true) {
         return failed("both of the guest's controllers run: trust neither image".into());
     }
     let rolled_back = match &transfer.outcome {

@@ -21,6 +21,7 @@ use std::time::Duration;
 use nvme_core::migration::Platform;
 use nvme_core::wire::ControllerId;
 
+use crate::backend::AbsentController;
 use crate::endpoint::{AccessError, Attachment, BusMaster, Endpoint};
 use crate::journal::{Journal, Side};
 use crate::shell::{self, ShellError};
@@ -85,6 +86,8 @@ impl From<AccessError> for PlatformError {
 pub enum Hook {
     /// While nothing runs: the destination holds everything and is not resumed yet.
     AtStop,
+    /// To program the destination's controller as the source's is, which somebody else has to do.
+    Restore,
     /// To take memory away from the source's controller.
     Fence,
     /// To give it back.
@@ -97,6 +100,7 @@ impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::AtStop => "run at stop",
+            Self::Restore => "that restores the destination's properties",
             Self::Fence => "that takes memory away from the source",
             Self::Unfence => "that gives memory back to the source",
             Self::DestinationFence => "that takes memory away from the destination",
@@ -110,6 +114,9 @@ impl fmt::Display for Hook {
 pub struct Hooks {
     /// Run at stop; if it fails the migration goes back.
     pub at_stop: Option<String>,
+    /// Writes the properties of `source` to the destination's controller, if the sides have no vendor-specific state format in
+    /// common.
+    pub restore: Option<String>,
     /// Takes memory away from the source's controller.
     pub fence: Option<String>,
     /// Gives it back.
@@ -118,6 +125,9 @@ pub struct Hooks {
     pub destination_fence: Option<String>,
     /// What the variables `NVME_LM_SOURCE` and `NVME_LM_DESTINATION` hold; with a journal the images that it names.
     pub sides: Option<[OsString; 2]>,
+    /// Somebody else's controller at the source, whose [`Properties`](crate::backend::Properties) are in variables, too, if
+    /// they are known when a command begins.
+    pub source: AbsentController,
     /// How long each may take.
     pub limit: Duration,
 }
@@ -132,10 +142,12 @@ impl Default for Hooks {
     fn default() -> Self {
         Self {
             at_stop: None,
+            restore: None,
             fence: None,
             unfence: None,
             destination_fence: None,
             sides: None,
+            source: AbsentController::unknown(),
             limit: Self::LIMIT,
         }
     }
@@ -247,6 +259,7 @@ impl<R: BusMaster> HostPlatform<R> {
         let hooks = &self.hooks;
         let text = match hook {
             Hook::AtStop => &hooks.at_stop,
+            Hook::Restore => &hooks.restore,
             Hook::Fence => &hooks.fence,
             Hook::Unfence => &hooks.unfence,
             Hook::DestinationFence => &hooks.destination_fence,
@@ -259,8 +272,15 @@ impl<R: BusMaster> HostPlatform<R> {
             }
             None => hooks.sides.as_ref().map(|sides| sides.each_ref().map(OsString::as_os_str)),
         };
+        let variables = match hooks.source.properties() {
+            Ok(properties) => Some(properties.variables()),
+            // Nothing to restore.
+            Err(error) if hook == Hook::Restore => return Err(error.into()),
+            Err(_) => None,
+        };
+        let known = variables.iter().flatten().map(|(name, value)| (*name, OsStr::new(value)));
         let names = ["NVME_LM_SOURCE", "NVME_LM_DESTINATION"];
-        let environment: Vec<_> = names.into_iter().zip(sides.into_iter().flatten()).collect();
+        let environment: Vec<_> = names.into_iter().zip(sides.into_iter().flatten()).chain(known).collect();
         shell::run(text, &environment, hooks.limit, is_interrupted)
             .map_err(|error| PlatformError::Shell(hook, error))
     }
@@ -275,6 +295,21 @@ impl<R: BusMaster> HostPlatform<R> {
         let fenced = self.run_hook(Hook::Fence, is_interrupted);
         self.note(fenced)?;
         self.set_bus_master(Attachment::Source, false)
+    }
+
+    /// As [`restore_properties`](Platform::restore_properties), given up once `is_interrupted`.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn restore_properties_unless(
+        &mut self,
+        is_interrupted: &dyn Fn() -> bool,
+    ) -> Result<(), PlatformError> {
+        let result = match self.hooks.restore {
+            Some(_) => self.run_hook(Hook::Restore, is_interrupted),
+            None => self.endpoint.restore_properties().map_err(PlatformError::from),
+        };
+        self.note(result)
     }
 
     /// As [`before_resume`](Platform::before_resume), given up once `is_interrupted`.
@@ -315,8 +350,7 @@ impl<R: BusMaster> Platform for HostPlatform<R> {
     }
 
     fn restore_properties(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
-        let result = self.endpoint.restore_properties().map_err(PlatformError::from);
-        self.note(result)
+        self.restore_properties_unless(&|| false)
     }
 
     fn before_resume(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
@@ -653,5 +687,50 @@ mod tests {
             bench.platform.source_resumed(ID).expect("rolled back");
             drop(bench.token.enter());
         }
+    }
+
+    #[test]
+    fn the_command_that_restores_takes_the_place_of_the_registers_and_may_refuse() {
+        const LIST: &str = "CC 460001\nAQA 1f001f\nASQ 1000\nACQ 2000\n";
+        let failed = |error| Err(PlatformError::Shell(Hook::Restore, error));
+        let unknown = Err(PlatformError::Registers(AccessError::Absent(0x14)));
+        // Name, the command, what is known of the source, what comes of it, whether this program writes the registers.
+        let told =
+            "test \"$NVME_LM_CC $NVME_LM_AQA $NVME_LM_ASQ $NVME_LM_ACQ\" = '0x460001 0x1f001f 0x1000 0x2000'";
+        let rows = [
+            ("no command", None, "", Ok(()), true),
+            ("told", Some(told), LIST, Ok(()), false),
+            ("a status", Some("exit 7"), LIST, failed(ShellError::Status(Some(7))), false),
+            ("nothing to tell", Some("true"), "", unknown, false),
+        ];
+        for (name, command, list, expected, writes) in rows {
+            let mut bench = bench(None);
+            bench.platform.hooks.restore = command.map(String::from);
+            if !list.is_empty() {
+                bench.platform.hooks.source = AbsentController::parse(list).expect(name);
+            }
+            assert_eq!(bench.platform.restore_properties(ID), expected, "{name}");
+            assert_eq!(bench.platform.error(), expected.err(), "{name}");
+            assert_eq!(!lock(&bench.shared.writes).is_empty(), writes, "{name}");
+        }
+        let mut bench = bench(None);
+        bench.platform.hooks.restore = Some("sleep 3600".into());
+        bench.platform.hooks.source = AbsentController::parse(LIST).expect("a list");
+        let interrupted = failed(ShellError::Interrupted);
+        assert_eq!(bench.platform.restore_properties_unless(&|| true), interrupted);
+        // Registers that are gone by then: the command is not run with values of before, and the others go without.
+        let path = bench.dir.path().join("registers");
+        let mut page = vec![0; 4096];
+        page[0x0A] = 2;
+        std::fs::write(&path, page).expect("a file");
+        bench.platform.hooks.source = AbsentController::shown(&path).expect("registers");
+        std::fs::remove_file(&path).expect("removed");
+        let ran = bench.dir.path().join("ran");
+        bench.platform.hooks.restore = Some(format!("touch '{}'", ran.display()));
+        let result = bench.platform.restore_properties(ID);
+        assert!(matches!(result, Err(PlatformError::Registers(AccessError::File(_)))), "{result:?}");
+        assert!(!ran.exists());
+        bench.platform.hooks.fence = Some("test -z \"$NVME_LM_CC\"".into());
+        assert_eq!(bench.platform.fence_source(ID), Ok(()));
     }
 }

@@ -188,13 +188,14 @@ pub struct LeftoverReport {
     pub bytes: u64,
 }
 
-/// Which of the guest's two controllers was enabled, as read from their registers while the guest ran on.
+/// Which of the guest's two controllers was enabled, as read from their registers while the guest ran on; none where nobody
+/// knows, because somebody else's controller does not show them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnabledReport {
     /// The one at the source.
-    pub source: bool,
+    pub source: Option<bool>,
     /// The one at the destination.
-    pub destination: bool,
+    pub destination: Option<bool>,
 }
 
 /// The result of a run.

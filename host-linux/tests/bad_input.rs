@@ -335,3 +335,60 @@ fn help_names_options_and_exit_statuses() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("cdq-entries"), "{shell}");
     }
 }
+
+#[test]
+fn what_tells_the_properties_is_looked_at_before_anything_is_opened() {
+    let dir = tempfile::tempdir().expect("directory");
+    let write = |name: &str, content: &[u8]| fs::write(dir.path().join(name), content).expect("file");
+    let mut page = vec![0; 4096];
+    page[8..12].copy_from_slice(&0x2_0100_u32.to_le_bytes());
+    write("good", &page);
+    write("short", &page[..4095]);
+    write("ones", &[0xFF; 4096]);
+    write("zeroes", &[0; 4096]);
+    write("list", b"CC 1\nAQA 1\nASQ 1\n");
+    fs::create_dir(dir.path().join("directory")).expect("directory");
+    let before = snapshot(dir.path());
+    // Nobody listens there: had a controller been opened, that would be said.
+    let theirs = "migrate --source-manager vfio-user:nowhere --source-controller 2 --dest-manager vfio-user:nowhere-else \
+                  --dest-controller 2 --fence true --unfence true --dest-fence true --yes";
+    let ours = "migrate --source-manager embedded:a/1 --source embedded:a/2 --dest-manager embedded:b/1 --dest embedded:b/2";
+    let table: [(&str, &str, &str, &[&str]); 16] = [
+        ("no file", theirs, "--source-registers none", &["none", "cannot be opened", "No such file"]),
+        ("too short", theirs, "--source-registers short", &["short", "4095 bytes", "4096"]),
+        ("a controller that is gone", theirs, "--source-registers ones", &["ones", "all ones at VS"]),
+        ("no controller", theirs, "--source-registers zeroes", &["zeroes", "0x0 at VS", "no version"]),
+        ("a directory", theirs, "--source-registers directory", &["directory", "resource0"]),
+        (
+            "a device without memory",
+            theirs,
+            "--source-registers /dev/null",
+            &["/dev/null", "cannot be mapped"],
+        ),
+        ("a device with zeroes", theirs, "--source-registers /dev/zero", &["/dev/zero", "no version"]),
+        (
+            "an attribute",
+            theirs,
+            "--source-registers /sys/kernel/uevent_seqnum",
+            &["uevent_seqnum", "cannot be mapped"],
+        ),
+        (
+            "a list twice",
+            theirs,
+            "--source-registers good --properties list",
+            &["--properties", "cannot be used"],
+        ),
+        ("no list", theirs, "--properties none", &["none", "No such file"]),
+        ("a list with a gap", theirs, "--properties list", &["list", "ACQ is missing"]),
+        ("the report over registers", theirs, "--source-registers good --json good", &["good", "same file"]),
+        ("the report over the list", theirs, "--properties list --json list", &["list", "same file"]),
+        ("registers of our own", ours, "--source-registers good", &["--source-controller"]),
+        ("a list of our own", ours, "--properties list", &["--source-controller"]),
+        ("to be restored by us", ours, "--restore true", &["--source-controller", "--dest-controller"]),
+    ];
+    for (name, start, options, words) in table {
+        println!("{name}");
+        let arguments: Vec<&str> = start.split_whitespace().chain(options.split(' ')).collect();
+        assert_refused(dir.path(), &arguments, words, &before);
+    }
+}

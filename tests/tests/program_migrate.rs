@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use nvme_controller::{ControllerConfig, ManagerConfig, Role, SecondaryConfig};
 use nvme_core::wire::{AdminOpcode, ControllerId};
 use nvme_host_linux::journal::Side;
-use nvme_host_linux::report::{Report, Verdict};
+use nvme_host_linux::report::{EnabledReport, Report, Verdict};
 use nvme_host_linux::vfio_user::server::ServeOptions;
 use nvme_tests::conformance::backend::Topology;
 use nvme_tests::program::{nvme_lm, send, wait_until};
@@ -83,7 +83,7 @@ fn every_mix_of_back_ends_migrates_a_guest_and_both_sides_are_equal() {
             assert!(report.guest.commands_before >= 200 && report.guest.commands_after >= 200, "{name}");
             assert!(report.guest.verified_after > 0 && report.cdq.entries > 0, "{name}");
             assert_eq!(report.leftovers.bytes, 0, "{name}");
-            assert!(!report.enabled.source, "{name}: the source still runs");
+            assert_eq!(report.enabled.source, Some(false), "{name}: the source still runs");
         }
     }
 }
@@ -117,12 +117,16 @@ fn the_controller_of_somebody_else_migrates_by_its_managers_alone() {
     let compared = report("with comparison", &arguments);
     assert_eq!(compared.verdict, Verdict::Verified, "{}", compared.statement);
     assert_eq!(compared.comparison.map(|comparison| comparison.equal), Some(BLOCKS));
-    // What its owner programmed does not make the destination look enabled, nor the source twice.
-    let properties = folder.path().join("properties");
+    // What its owner programmed does not make either look enabled.
+    let [properties, told] = ["properties", "told"].map(|name| folder.path().join(name));
     std::fs::write(&properties, "CC 0x460001\nAQA 0x1f001f\nASQ 0x1000\nACQ 0x2000\n").expect("a file");
-    let given = [&arguments[..], &["--properties".into(), properties.display().to_string()]].concat();
-    let with_properties = report("with properties", &given);
+    let tell = format!("echo $NVME_LM_CC $NVME_LM_AQA $NVME_LM_ASQ $NVME_LM_ACQ > '{}'", told.display());
+    let options = ["--properties".into(), properties.display().to_string(), "--at-stop".into(), tell];
+    let with_properties = report("with properties", &[&arguments[..], &options].concat());
     assert_eq!(with_properties.verdict, Verdict::Verified, "{}", with_properties.statement);
+    let told = std::fs::read_to_string(&told).expect("what the command was told");
+    assert_eq!(told, "0x460001 0x1f001f 0x1000 0x2000\n");
+    assert_eq!(with_properties.enabled, EnabledReport { source: None, destination: None });
     // Rolled back at the stop: the destination is fenced, and nobody claims to have verified the guest.
     let forgotten = folder.path().join("forgotten");
     let mut back = arguments.clone();

@@ -1,25 +1,66 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A controller that belongs to somebody else: its registers cannot be reached, but what its owner programmed may be known.
+//! A controller that belongs to somebody else: nothing is written to its registers, but what its owner programmed may be known.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use nvme_core::register::Offset;
 
+use super::{RegisterFile, RegisterFileError};
 use crate::endpoint::AccessError;
 
 const CC: u32 = 0x14;
 const CSTS: u32 = 0x1C;
+/// AQA, ASQ and ACQ, the last two in halves.
+const QUEUES: [u32; 5] = [0x24, 0x28, 0x2C, 0x30, 0x34];
 
 /// The properties that can be given, with their names, offsets and bytes. NVMe Base 2.1 §3.1.4, Controller Properties.
 const PROPERTIES: [(&str, u32, u32); 4] =
     [("CC", CC, 4), ("AQA", 0x24, 4), ("ASQ", 0x28, 8), ("ACQ", 0x30, 8)];
 
-/// A controller whose registers are out of reach. Copies are the same controller.
+/// A controller that somebody else drives. Copies are the same controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AbsentController {
-    properties: Arc<BTreeMap<u32, u32>>,
+    known: Arc<Known>,
+}
+
+/// What is known of one.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Known {
+    #[default]
+    Nothing,
+    /// What its owner said: registers by their offsets.
+    Listed(BTreeMap<u32, u32>),
+    /// Its registers can be looked at.
+    Shown(RegisterFile),
+}
+
+/// What the owner of a controller programmed: configuration and admin queues. NVMe Base 2.1 §3.1.4, Controller Properties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Properties {
+    /// Controller Configuration.
+    pub cc: u32,
+    /// Admin Queue Attributes.
+    pub aqa: u32,
+    /// Admin Submission Queue Base Address.
+    pub asq: u64,
+    /// Admin Completion Queue Base Address.
+    pub acq: u64,
+}
+
+impl Properties {
+    /// The environment variables that tell shell commands, and their values in hexadecimal.
+    #[must_use]
+    pub fn variables(&self) -> [(&'static str, String); 4] {
+        [
+            ("NVME_LM_CC", format!("{:#x}", self.cc)),
+            ("NVME_LM_AQA", format!("{:#x}", self.aqa)),
+            ("NVME_LM_ASQ", format!("{:#x}", self.asq)),
+            ("NVME_LM_ACQ", format!("{:#x}", self.acq)),
+        ]
+    }
 }
 
 /// What is wrong with a list of properties.
@@ -95,18 +136,68 @@ impl AbsentController {
         }
         match PROPERTIES.iter().find(|(_, offset, _)| !properties.contains_key(offset)) {
             Some((name, ..)) => Err(PropertiesError::Missing(name)),
-            None => Ok(Self { properties: Arc::new(properties) }),
+            None => Ok(Self { known: Arc::new(Known::Listed(properties)) }),
         }
     }
 
-    /// What the owner programmed, as far as it is known; a controller that its owner enabled counts as ready.
+    /// A controller whose registers can be looked at in the file at `path`, now and whenever they are asked for.
+    ///
+    /// # Errors
+    /// They cannot be read, or the file holds none.
+    pub fn shown(path: &Path) -> Result<Self, RegisterFileError> {
+        RegisterFile::new(path).map(|file| Self { known: Arc::new(Known::Shown(file)) })
+    }
+
+    /// Whether it is known what its owner programmed.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        *self.known != Known::Nothing
+    }
+
+    /// Whether its registers can be looked at.
+    #[must_use]
+    pub fn is_shown(&self) -> bool {
+        matches!(*self.known, Known::Shown(_))
+    }
+
+    /// What the owner programmed: what the registers hold now, or what was listed.
+    ///
+    /// # Errors
+    /// The registers cannot be read any more, or nothing is known.
+    pub fn properties(&self) -> Result<Properties, AccessError> {
+        let [aqa, asq, asq_high, acq, acq_high] = QUEUES;
+        let [cc, aqa, asq, asq_high, acq, acq_high] = self.values([CC, aqa, asq, asq_high, acq, acq_high])?;
+        let whole = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);
+        Ok(Properties { cc, aqa, asq: whole(asq, asq_high), acq: whole(acq, acq_high) })
+    }
+
+    /// The registers at `offsets`, at one moment.
+    fn values<const N: usize>(&self, offsets: [u32; N]) -> Result<[u32; N], AccessError> {
+        let is_programmed = |offset: &u32| *offset == CC || *offset == CSTS || QUEUES.contains(offset);
+        if let Some(other) = offsets.iter().find(|offset| !is_programmed(offset)) {
+            return Err(AccessError::Absent(*other));
+        }
+        match &*self.known {
+            Known::Nothing => Err(AccessError::Absent(offsets.first().copied().unwrap_or(CC))),
+            Known::Shown(file) => file.read(offsets).map_err(AccessError::File),
+            Known::Listed(properties) => {
+                let mut values = [0; N];
+                for (value, offset) in values.iter_mut().zip(offsets) {
+                    let known = match offset {
+                        CSTS => properties.get(&CC).map(|configuration| configuration & 1),
+                        other => properties.get(&other).copied(),
+                    };
+                    *value = known.ok_or(AccessError::Absent(offset))?;
+                }
+                Ok(values)
+            }
+        }
+    }
+
+    /// What the owner programmed, as far as it is known; a controller that its owner enabled counts as ready if its status
+    /// cannot be looked at.
     pub(super) fn read(&self, offset: Offset) -> Result<u32, AccessError> {
-        let enabled = self.properties.get(&CC).map(|configuration| configuration & 1);
-        let known = match offset.bytes() {
-            CSTS => enabled,
-            other => self.properties.get(&other).copied(),
-        };
-        known.ok_or(AccessError::Absent(offset.bytes()))
+        self.values([offset.bytes()]).map(|[value]| value)
     }
 
     /// Nothing can be written. That the controller is to be disabled is no error, because whoever fences it does that.
@@ -138,6 +229,13 @@ mod tests {
         ] {
             assert_eq!(controller.read(Offset::new(offset)), Ok(expected), "{offset:#x}");
         }
+        let expected = Properties { cc: 0x46_0001, aqa: 0x1F_001F, asq: 0x1234_5678_9000, acq: 0xFF_F000 };
+        assert_eq!(controller.properties(), Ok(expected));
+        let values = expected.variables().map(|(_, value)| value);
+        assert_eq!(values, ["0x460001", "0x1f001f", "0x123456789000", "0xfff000"]);
+        assert_eq!((controller.is_known(), controller.is_shown()), (true, false));
+        assert_eq!(AbsentController::unknown().properties(), Err(AccessError::Absent(0x14)));
+        assert!(!AbsentController::unknown().is_known());
         assert_eq!(controller.read(Offset::new(0)), Err(AccessError::Absent(0)));
         assert_eq!(controller.write(Offset::new(0x14), 0), Ok(()));
         assert_eq!(controller.write(Offset::new(0x14), 1), Err(AccessError::Absent(0x14)));
@@ -157,5 +255,34 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(AbsentController::parse(text), Err(expected), "{text:?}");
         }
+    }
+
+    #[test]
+    fn registers_that_are_shown_are_looked_at_each_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("registers");
+        let write = |cc: u32, status: u32, asq: u64| {
+            let mut page = vec![0; 4096];
+            for (offset, value) in [(0x08, 0x2_0100_u32), (0x14, cc), (0x1C, status), (0x24, 0x3F_001F)] {
+                page[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
+            }
+            page[0x28..0x30].copy_from_slice(&asq.to_le_bytes());
+            page[0x30..0x38].copy_from_slice(&0x7000_u64.to_le_bytes());
+            std::fs::write(&path, page).expect("a file");
+        };
+        assert!(AbsentController::shown(&path).is_err(), "it is not there yet");
+        write(0x46_0001, 1, 0x8000_0000_1000);
+        let controller = AbsentController::shown(&path).expect("registers");
+        assert_eq!((controller.is_known(), controller.is_shown()), (true, true));
+        let expected = Properties { cc: 0x46_0001, aqa: 0x3F_001F, asq: 0x8000_0000_1000, acq: 0x7000 };
+        assert_eq!(controller.properties(), Ok(expected));
+        assert_eq!(controller.read(Offset::new(0x1C)), Ok(1));
+        // Its own status, not what its configuration makes likely.
+        write(0x46_0001, 3, 0x2000);
+        assert_eq!(controller.properties(), Ok(Properties { asq: 0x2000, ..expected }));
+        assert_eq!(controller.read(Offset::new(0x1C)), Ok(3));
+        assert_eq!(controller.write(Offset::new(0x14), 0x46_0001), Err(AccessError::Absent(0x14)));
+        std::fs::remove_file(&path).expect("removed");
+        assert!(matches!(controller.properties(), Err(AccessError::File(_))));
     }
 }

@@ -23,15 +23,17 @@ mod confined;
 mod device;
 mod embedded;
 mod error;
+mod register_file;
 mod registers;
 mod wake;
 
-pub use absent::{AbsentController, PropertiesError};
+pub use absent::{AbsentController, Properties, PropertiesError};
 pub use confined::{Confined, attach};
 pub use device::{Device, Devices, InterruptMode, Memory, OpenOptions, Request};
 pub(crate) use device::{is_same_controller, vector};
 pub use embedded::EmbeddedOptions;
 pub use error::OpenError;
+pub use register_file::{RegisterFile, RegisterFileError};
 pub use registers::Registers;
 pub(crate) use wake::Sleep;
 pub use wake::{Pump, Wake};

@@ -307,8 +307,8 @@ pub struct MigrateArgs {
     /// not set. If it fails the migration is rolled back. The stop time includes it.
     #[arg(long, hide_short_help = true, value_name = "COMMAND", help_heading = "Migration")]
     at_stop: Option<String>,
-    /// How long --at-stop, --fence, --unfence and --dest-fence may take each; what takes longer is killed with all it has
-    /// started, and has failed.
+    /// How long --at-stop, --restore, --fence, --unfence and --dest-fence may take each; what takes longer is killed with
+    /// all it has started, and has failed.
     #[arg(long, hide_short_help = true, value_name = "TIME", default_value = "60s", value_parser = values::command_timeout, help_heading = "Migration")]
     shell_timeout: Duration,
     /// Let controllers misbehave: [source:|destination:]ACTION[=VALUE][,CONDITION=VALUE]..., for example

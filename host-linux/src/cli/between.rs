@@ -57,9 +57,25 @@ pub(crate) struct BetweenArgs {
     /// Read all blocks on both sides while nothing runs, and go back unless they are equal.
     #[arg(long, requires = "source_manager")]
     compare: bool,
-    /// Properties of a controller that somebody else drives: lines `CC VALUE`, `AQA VALUE`, `ASQ VALUE`, `ACQ VALUE`.
+    /// Registers of the source controller that somebody else drives, such as /sys/bus/pci/devices/0000:01:00.1/resource0:
+    /// a file that is mapped, or read, whenever they are needed, and never written.
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "FILE",
+        requires = "source_controller",
+        conflicts_with = "properties"
+    )]
+    source_registers: Option<PathBuf>,
+    /// What they hold, where there is no such file: lines `CC VALUE`, `AQA VALUE`, `ASQ VALUE`, `ACQ VALUE`, hexadecimal.
     #[arg(long, hide_short_help = true, value_name = "FILE", requires = "source_controller")]
     properties: Option<PathBuf>,
+    /// Shell command that writes NVME_LM_AQA, NVME_LM_ASQ, NVME_LM_ACQ and then NVME_LM_CC, which are hexadecimal, to
+    /// somebody else's destination controller while that is suspended, before its state is set. Run only if the sides have no
+    /// vendor-specific state format in common. All shell commands get these variables if --source-registers or --properties
+    /// tells them.
+    #[arg(long, hide_short_help = true, value_name = "COMMAND", requires_all = ["source_controller", "dest_controller"])]
+    restore: Option<String>,
     /// Shell command that takes memory away from somebody else's source controller, before the destination resumes.
     #[arg(long, hide_short_help = true, value_name = "COMMAND", requires_all = ["source_controller", "unfence"])]
     fence: Option<String>,
@@ -123,6 +139,8 @@ impl BetweenArgs {
             data: self.data,
             compare: self.compare,
             properties: self.properties.clone(),
+            source_registers: self.source_registers.clone(),
+            restore: self.restore.clone(),
             fence: self.fence.clone(),
             unfence: self.unfence.clone(),
             destination_fence: self.dest_fence.clone(),

@@ -48,6 +48,15 @@ impl Observer for Progress {
     }
 }
 
+fn show_enabled(enabled: Option<bool>) -> String {
+    match enabled {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "unknown",
+    }
+    .into()
+}
+
 pub(crate) fn show_bytes(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
@@ -165,6 +174,8 @@ pub(crate) fn tables(report: &Report, out: &mut impl Write) -> io::Result<()> {
         ("duration", show_time(report.duration_us)),
         ("stop time", report.stop_time_us.map_or("none".into(), show_time)),
         ("guest runs on", format!("{:?}", report.guest_runs_on).to_lowercase()),
+        ("source enabled", show_enabled(report.enabled.source)),
+        ("destination enabled", show_enabled(report.enabled.destination)),
     ]);
     table("Migration", &[], &rows, out)?;
 

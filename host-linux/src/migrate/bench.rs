@@ -472,19 +472,24 @@ fn faults(config: &MigrateConfig, side: Side) -> Arc<[FaultSlot]> {
 /// What is read from a controller that has been removed.
 const GONE: u32 = u32::MAX;
 
-/// Whether a controller is enabled; of one that cannot be reached nobody knows, and it counts as disabled.
-fn is_enabled(controller: &Registers) -> bool {
-    if matches!(controller, Registers::Absent(_)) {
-        return false;
+/// Whether a controller is enabled. One of this program's that cannot be reached has stopped, and counts as disabled; of
+/// somebody else's only its registers say it.
+fn is_enabled(controller: &Registers) -> Option<bool> {
+    let bit = |offset| controller.read32(offset).map(|value| value != GONE && value & 1 != 0);
+    match controller {
+        Registers::Absent(absent) if !absent.is_shown() => None,
+        Registers::Absent(_) => Some(bit(CC).ok()? || bit(CSTS).ok()?),
+        _ => Some(bit(CC).unwrap_or(false) || bit(CSTS).unwrap_or(false)),
     }
-    let bit = |offset| controller.read32(offset).is_ok_and(|value| value != GONE && value & 1 != 0);
-    bit(CC) || bit(CSTS)
 }
 
-/// Waits until the controller is disabled, for a limited time.
+/// Waits until the controller is disabled, for a limited time; not for somebody else's, which its owner may leave enabled.
 fn settle(controller: &Registers) {
+    if matches!(controller, Registers::Absent(_)) {
+        return;
+    }
     let until = Instant::now() + DISABLE;
-    while is_enabled(controller) && Instant::now() < until {
+    while is_enabled(controller) == Some(true) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(1));
     }
 }

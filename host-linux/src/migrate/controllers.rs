@@ -3,7 +3,6 @@
 //! guest if both of the guest's controllers are this program's to drive.
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use nvme_core::migration::Quirks;
@@ -159,8 +158,13 @@ fn look(
     })
 }
 
-/// Checks that both sides fit each other.
-fn fit(source: &Found, destination: &Found, between: &Between) -> Result<(), RunError> {
+/// Checks that both sides fit each other; `absent` is somebody else's controller at the source.
+fn fit(
+    source: &Found,
+    destination: &Found,
+    between: &Between,
+    absent: &AbsentController,
+) -> Result<(), RunError> {
     let (shape, other) = (source.shape, destination.shape);
     if shape != other {
         return input(format!(
@@ -180,11 +184,18 @@ fn fit(source: &Found, destination: &Found, between: &Between) -> Result<(), Run
     if let (Some(source), Some(destination)) = (source.vendor_formats(), destination.vendor_formats())
         && !source.iter().any(|uuid| destination.contains(uuid))
     {
-        return input(
+        const COMMAND: &str = "--restore COMMAND, which does that";
+        const VALUES: &str = "--source-registers FILE or --properties FILE, which say what it was";
+        let missing = match (&between.restore, absent.is_known()) {
+            (Some(_), true) => return Ok(()),
+            (Some(_), false) => VALUES.to_owned(),
+            (None, true) => COMMAND.to_owned(),
+            (None, false) => format!("{COMMAND}, and {VALUES}"),
+        };
+        return input(format!(
             "the sides have no vendor-specific state format in common, so what the guest programmed has to be written to the \
-             destination's registers, which somebody else drives; migrate between controllers that share a format"
-                .into(),
-        );
+             destination's registers, which somebody else drives: give {missing}"
+        ));
     }
     Ok(())
 }
@@ -289,11 +300,20 @@ fn find<'d>(devices: &'d Devices, address: &Address) -> Result<&'d Device, RunEr
     devices.at(address).ok_or_else(|| RunError::Input(format!("{address} is not open")))
 }
 
-fn properties(path: Option<&Path>) -> Result<AbsentController, RunError> {
-    let Some(path) = path else { return Ok(AbsentController::unknown()) };
-    let text = fs::read_to_string(path);
-    let text = text.or_else(|error| input(format!("properties {}: {error}", path.display())))?;
-    AbsentController::parse(&text).or_else(|error| input(format!("properties {}: {error}", path.display())))
+/// What is known of somebody else's controller at the source.
+fn absent(between: &Between) -> Result<AbsentController, RunError> {
+    match (&between.source_registers, &between.properties) {
+        (Some(path), _) => {
+            let shown = AbsentController::shown(path);
+            shown.or_else(|error| input(format!("registers {path:?}: the file {error}")))
+        }
+        (None, Some(path)) => {
+            let text = fs::read_to_string(path);
+            let text = text.or_else(|error| input(format!("properties {path:?}: {error}")))?;
+            AbsentController::parse(&text).or_else(|error| input(format!("properties {path:?}: {error}")))
+        }
+        (None, None) => Ok(AbsentController::unknown()),
+    }
 }
 
 /// What does not fit together, before anything is opened.
@@ -323,7 +343,10 @@ fn check(config: &MigrateConfig, between: &Between) -> Result<(), RunError> {
     if !config.faults.is_empty() {
         return input("--fault works in the subsystems that migrate makes itself; leave it out".into());
     }
-    Inputs::check_files(config, &[], None).map_err(|error| RunError::Input(error.0))
+    let known = [("registers", &between.source_registers), ("properties", &between.properties)];
+    let known = known.iter().filter_map(|(role, path)| Some((*role, path.as_deref()?)));
+    let known: Vec<_> = known.collect();
+    Inputs::check_files(config, &known, None).map_err(|error| RunError::Input(error.0))
 }
 
 /// Opens all controllers: both managing ones, then the guest's as far as they are ours.
@@ -366,7 +389,7 @@ pub(super) fn start(
     limits: Limits,
 ) -> Result<(MigrateConfig, u64, Bench), RunError> {
     check(config, between)?;
-    let absent = properties(between.properties.as_deref())?;
+    let absent = absent(between)?;
     let devices = open(config, between)?;
     let (source_manager, destination_manager) =
         (find(&devices, &between.source_manager)?, find(&devices, &between.destination_manager)?);
@@ -380,7 +403,7 @@ pub(super) fn start(
     };
     let found = look(source_manager, source, &limits, capabilities, between)?;
     let other = look(destination_manager, None, &limits, &[Capability::Migration], between)?;
-    fit(&found, &other, between)?;
+    fit(&found, &other, between, &absent)?;
     if between.data == DataPath::Copy && !config.force {
         are_two_media(&found, &other)?;
     }
@@ -491,6 +514,8 @@ pub(super) fn start(
         unfence: between.unfence.clone(),
         destination_fence: between.destination_fence.clone(),
         sides: Some(between.sides()),
+        restore: between.restore.clone(),
+        source: absent,
         ..hooks(&config)
     };
     let platform = HostPlatform::new(Arc::clone(&endpoint), Arc::clone(&token), None, hooks, None);

@@ -62,7 +62,7 @@ fn a_command_at_stop_longer_than_every_time_out_changes_nothing_but_the_stop_tim
     assert_eq!(report.verdict, Verdict::Verified, "{}", report.statement);
     assert!(report.stop_time_us.is_some_and(|time| time >= 5_000_000), "{:?}", report.stop_time_us);
     assert!(report.duration_us >= 5_000_000, "{}", report.duration_us);
-    assert_eq!(report.enabled, EnabledReport { source: false, destination: true });
+    assert_eq!(report.enabled, EnabledReport { source: Some(false), destination: Some(true) });
 }
 
 fn content(file: &File) -> Vec<u8> {
@@ -127,7 +127,12 @@ fn with_manager_reset_as(of_source: bool, status: u8, are_secondary: [bool; 2]) 
 fn r10_a_source_released_between_the_last_look_and_the_resume_does_not_run() {
     let (report, [at_stop, at_end]) = with_manager_reset(true, 0);
     assert_eq!(report.guest_runs_on, Side::Destination, "{}", report.statement);
-    assert_eq!(report.enabled, EnabledReport { source: false, destination: true }, "{}", report.statement);
+    assert_eq!(
+        report.enabled,
+        EnabledReport { source: Some(false), destination: Some(true) },
+        "{}",
+        report.statement
+    );
     assert!(at_stop == at_end, "the source changed after the last look at it");
     let comparison = report.comparison.expect("compared");
     assert_eq!((comparison.equal, comparison.wrong), (comparison.blocks, 0), "{comparison:?}");
@@ -141,7 +146,12 @@ fn r10_the_guest_goes_forward_when_nobody_knows_whether_the_destination_was_resu
     let (report, [at_stop, at_end]) = with_manager_reset(false, 0);
     assert_eq!(report.verdict, Verdict::MigrationFailed, "{}", report.statement);
     assert!(report.statement.contains("the guest runs on there, verified"), "{}", report.statement);
-    assert_eq!(report.enabled, EnabledReport { source: false, destination: true }, "{}", report.statement);
+    assert_eq!(
+        report.enabled,
+        EnabledReport { source: Some(false), destination: Some(true) },
+        "{}",
+        report.statement
+    );
     assert_eq!(report.guest_runs_on, Side::Destination, "{}", report.statement);
     assert!(at_stop == at_end, "the source changed after the last look at it");
     let comparison = report.comparison.expect("compared");
@@ -156,7 +166,12 @@ fn r10_a_source_that_cannot_be_resumed_runs_on_after_the_reset_of_its_manager() 
     let (report, _) = with_manager_reset(true, 1);
     assert_eq!(report.verdict, Verdict::MigrationFailed, "{}", report.statement);
     assert!(report.statement.contains("reset of its managing controller"), "{}", report.statement);
-    assert_eq!(report.enabled, EnabledReport { source: true, destination: false }, "{}", report.statement);
+    assert_eq!(
+        report.enabled,
+        EnabledReport { source: Some(true), destination: Some(false) },
+        "{}",
+        report.statement
+    );
     assert_eq!(report.guest_runs_on, Side::Source);
     assert_eq!(report.guest.error, None, "{}", report.statement);
     assert!(report.guest.commands_after >= 50 && report.guest.verified_after > 0, "{:?}", report.guest);
@@ -199,7 +214,7 @@ fn r10_a_guest_is_not_let_go_on_with_a_secondary_controller_that_went_offline() 
         );
         assert_eq!(
             report.enabled,
-            EnabledReport { source: false, destination: false },
+            EnabledReport { source: Some(false), destination: Some(false) },
             "{name}: {statement}"
         );
         assert_eq!(report.guest_runs_on, Side::Source, "{name}: {statement}");
@@ -211,8 +226,8 @@ fn r10_a_guest_is_not_let_go_on_with_a_secondary_controller_that_went_offline() 
 #[test]
 fn a_guest_runs_on_with_a_secondary_controller_wherever_the_migration_ends() {
     let (source, destination) = (
-        EnabledReport { source: true, destination: false },
-        EnabledReport { source: false, destination: true },
+        EnabledReport { source: Some(true), destination: Some(false) },
+        EnabledReport { source: Some(false), destination: Some(true) },
     );
     let rows = [
         ("migrated", "true", [true, true], Verdict::Verified, destination),

@@ -287,8 +287,9 @@ impl Platform for Timed<'_, '_, '_> {
         self.call(true, |platform| platform.unfence_source(source))
     }
 
-    fn restore_properties(&mut self, destination: ControllerId) -> Result<(), PlatformError> {
-        self.call(true, |platform| platform.restore_properties(destination))
+    fn restore_properties(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {
+        let is_interrupted = self.is_interrupted;
+        self.call(true, |platform| platform.restore_properties_unless(is_interrupted))
     }
 
     fn before_resume(&mut self, _destination: ControllerId) -> Result<(), PlatformError> {

@@ -10,7 +10,9 @@ mod attach;
 pub(crate) mod iommufd;
 mod mapping;
 pub(crate) mod vfio;
+mod view;
 
 pub(crate) use arena::describe;
 pub(crate) use attach::attach_confined;
 pub(crate) use mapping::{Mapping, SharedMapping};
+pub(crate) use view::RegisterView;

@@ -258,13 +258,22 @@ unsafe impl Sync for Bar {}
 impl Bar {
     /// Maps `len` bytes at `offset` of a device's descriptor: its first region, from the start on.
     pub(crate) fn map(device: impl AsFd, offset: u64, len: usize) -> io::Result<Self> {
-        let rights = ProtFlags::READ | ProtFlags::WRITE;
+        Ok(Self::map_with(device, offset, len, ProtFlags::READ | ProtFlags::WRITE)?)
+    }
+
+    /// As [`map`](Self::map), with these rights; without the right to write nothing may be written.
+    pub(super) fn map_with(
+        device: impl AsFd,
+        offset: u64,
+        len: usize,
+        rights: ProtFlags,
+    ) -> rustix::io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing; a length of zero is refused.
         let base = unsafe { mmap(std::ptr::null_mut(), len, rights, MapFlags::SHARED, device, offset)? };
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))?;
-        // SAFETY: `len` bytes from the page-aligned base on are mapped until this value is dropped. VFIO maps registers
-        // uncached, and callers name the first region of an NVMe controller, whose class they have read. If it is
-        // something else all the same, or `device` an ordinary file, the accesses hit that and no memory of Rust's.
+        let base = NonNull::new(base.cast()).ok_or(rustix::io::Errno::FAULT)?;
+        // SAFETY: `len` bytes from the page-aligned base on are mapped until this value is dropped. VFIO and sysfs map
+        // registers uncached, and callers name the first region of an NVMe controller, whose class or version they read. If
+        // it is something else all the same, or `device` an ordinary file, the accesses hit that and no memory of Rust's.
         let registers = unsafe { MmioBar::new(base, len) };
         Ok(Self { registers, base, len })
     }
