@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nvme_core::register::{Offset, RegisterIo};
 use nvme_host_linux::report::{EnabledReport, Report, Verdict};
@@ -99,6 +100,13 @@ impl Sides {
         }
     }
 
+    /// Has the owner of the destination use it: what comes without a vendor-specific part is for a controller that is enabled.
+    fn use_destination(&self, have_format: bool) -> Option<RemoteController> {
+        let owner = (!have_format).then(|| owned(&self.servers[1]))?;
+        program(&owner, PROGRAMMED);
+        Some(owner)
+    }
+
     /// Shell text that leaves what it was told in a file.
     fn leaves(&self, name: &str) -> String {
         let path = self.path(name);
@@ -166,7 +174,7 @@ fn every_command_is_told_what_the_owner_programmed() {
     ];
     for (name, have_format, source, told, enabled) in rows {
         let sides = Sides::new(have_format);
-        let known = sides.known(source);
+        let (known, _owner) = (sides.known(source), sides.use_destination(have_format));
         let migrated = report(name, &sides.run(&[], &[known.clone(), sides.restore().to_vec()].concat()), 0);
         assert_eq!(migrated.verdict, Verdict::Migrated, "{name}: {}", migrated.statement);
         assert_eq!(migrated.enabled, EnabledReport { source: enabled, destination: None }, "{name}");
@@ -178,7 +186,7 @@ fn every_command_is_told_what_the_owner_programmed() {
         assert_eq!([sides.left("unfence"), sides.left("dest-fence")], [None, None], "{name}");
 
         let sides = Sides::new(have_format);
-        let known = sides.known(source);
+        let (known, _owner) = (sides.known(source), sides.use_destination(have_format));
         let back = sides.run(&[("at-stop", "exit 9")], &[known, sides.restore().to_vec()].concat());
         let back = report(name, &back, 1);
         assert!(back.statement.contains("at stop failed with status 9"), "{name}: {}", back.statement);
@@ -241,6 +249,11 @@ fn the_destination_has_what_the_source_had() {
     assert_eq!(migrated.verdict, Verdict::Migrated, "{}", migrated.statement);
     assert_eq!(programmed(&destination), programmed(&source));
     assert_eq!(programmed(&destination), PROGRAMMED);
+    let ready = || destination.read32(Offset::new(CSTS)).expect("CSTS") != 0;
+    let until = Instant::now() + Duration::from_secs(120);
+    while !ready() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert_eq!(destination.read32(Offset::new(CSTS)), Ok(1), "it is ready and has not failed");
 }
 
