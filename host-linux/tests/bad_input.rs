@@ -353,7 +353,7 @@ fn what_tells_the_properties_is_looked_at_before_anything_is_opened() {
     let theirs = "migrate --source-manager vfio-user:nowhere --source-controller 2 --dest-manager vfio-user:nowhere-else \
                   --dest-controller 2 --fence true --unfence true --dest-fence true --yes";
     let ours = "migrate --source-manager embedded:a/1 --source embedded:a/2 --dest-manager embedded:b/1 --dest embedded:b/2";
-    let table: [(&str, &str, &str, &[&str]); 14] = [
+    let table: [(&str, &str, &str, &[&str]); 16] = [
         ("no file", theirs, "--source-registers none", &["none", "cannot be opened", "No such file"]),
         ("too short", theirs, "--source-registers short", &["short", "4095 bytes", "4096"]),
         ("a controller that is gone", theirs, "--source-registers ones", &["ones", "all ones at VS"]),
@@ -382,6 +382,13 @@ fn what_tells_the_properties_is_looked_at_before_anything_is_opened() {
         ("a list with a gap", theirs, "--properties list", &["list", "ACQ is missing"]),
         ("the report over registers", theirs, "--source-registers good --json good", &["good", "same file"]),
         ("the report over the list", theirs, "--properties list --json list", &["list", "same file"]),
+        (
+            "registers of our own",
+            ours,
+            "--source-registers good",
+            &["--source-registers", "--source-controller"],
+        ),
+        ("a list of our own", ours, "--properties list", &["--properties", "--source-controller"]),
         ("to be restored by us", ours, "--restore true", &["--source-controller", "--dest-controller"]),
     ];
     for (name, start, options, words) in table {

@@ -123,6 +123,17 @@ impl BetweenArgs {
                 "--dest-controller beside --dest is for --virtualization; leave one of them out".into()
             );
         }
+        // The parser asks for --source-controller only where it could be given, beside --source it could not.
+        let theirs = [
+            ("--source-registers", self.source_registers.is_some()),
+            ("--properties", self.properties.is_some()),
+            ("--restore", self.restore.is_some()),
+        ];
+        if let (Some(_), Some((name, _))) = (&self.source, theirs.iter().find(|(_, is_given)| *is_given)) {
+            return Err(format!(
+                "{name} is for --source-controller, which somebody else drives; leave it out"
+            ));
+        }
         if self.quirks.is_some_and(QuirkChoice::is_list) {
             return Err(super::quirks::NOTHING_TO_LIST.into());
         }
