@@ -107,8 +107,11 @@ pub struct Between {
     /// Shell command that gives it back if the migration is rolled back after that.
     pub unfence: Option<String>,
     /// The destination is a secondary controller, to be brought online with these resources by its managing controller. A
-    /// source that is one is brought online again in any case, with the resources it had.
+    /// source that is one is brought online again in any case, with what it has if it is still online, and otherwise with as
+    /// much as the guest uses.
     pub virtualization: Option<Resources>,
+    /// The source's identifier, where it has to be told: an offline secondary controller cannot be asked.
+    pub source_id: Option<ControllerId>,
     /// The destination's identifier, where it has to be told.
     pub destination_id: Option<ControllerId>,
     /// Which known deviations the managing controllers have.

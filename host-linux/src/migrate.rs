@@ -4,6 +4,7 @@
 mod bench;
 mod compare;
 mod controllers;
+mod secondary;
 mod transfer;
 
 #[cfg(test)]
@@ -28,8 +29,8 @@ use crate::journal::Side;
 use crate::mover::MoverError;
 use crate::platform::PlatformError;
 use crate::report::{
-    CdqReport, ComparisonReport, ConvergenceReport, FaultReport, LeftoverReport, Report, RoundReport, Setup,
-    Verdict,
+    CdqReport, ComparisonReport, ConvergenceReport, FaultReport, LeftoverReport, Report, RoundReport, RunsOn,
+    Setup, Verdict,
 };
 use crate::virtualization::VirtualizationError;
 use bench::{Bench, Limits, fault_reports};
@@ -155,7 +156,7 @@ fn run_with(
             return Err(error);
         }
     };
-    let side = bench.platform.side();
+    let runs_on = RunsOn::from(bench.platform.guest_runs().then(|| bench.platform.side()));
     let memory_left = |pool| {
         [&bench.guest_memory, &bench.source.memory, &bench.destination.memory]
             .iter()
@@ -186,14 +187,14 @@ fn run_with(
         statement = format!("{statement}; the journal cannot be written: {error}");
     }
     let comparison = comparison.unwrap_or(None);
-    Ok(report(config, size, transfer, Found { verdict, statement, side, comparison, leftovers, faults }))
+    Ok(report(config, size, transfer, Found { verdict, statement, runs_on, comparison, leftovers, faults }))
 }
 
 /// What was found out at the end.
 struct Found {
     verdict: Verdict,
     statement: String,
-    side: Side,
+    runs_on: RunsOn,
     comparison: Option<ComparisonReport>,
     leftovers: LeftoverReport,
     faults: Vec<FaultReport>,
@@ -462,7 +463,7 @@ fn report(config: &MigrateConfig, size: u64, transfer: Transfer, found: Found) -
     Report {
         verdict: found.verdict,
         statement: found.statement,
-        guest_runs_on: found.side,
+        guest_runs_on: found.runs_on,
         setup: Setup {
             source_image,
             destination_image,

@@ -198,6 +198,39 @@ pub struct EnabledReport {
     pub destination: Option<bool>,
 }
 
+/// Where a guest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunsOn {
+    /// At the source.
+    Source,
+    /// At the destination.
+    Destination,
+    /// It stands still: it may run on neither side any more. Which side holds every write acknowledged to it is in the statement
+    /// and in the journal.
+    Nowhere,
+}
+
+impl From<Option<crate::journal::Side>> for RunsOn {
+    fn from(side: Option<crate::journal::Side>) -> Self {
+        match side {
+            Some(crate::journal::Side::Source) => Self::Source,
+            Some(crate::journal::Side::Destination) => Self::Destination,
+            None => Self::Nowhere,
+        }
+    }
+}
+
+impl std::fmt::Display for RunsOn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Nowhere => "nowhere: it stands still",
+        })
+    }
+}
+
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -205,8 +238,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// The same in words, with the reason.
     pub statement: String,
-    /// Where the guest runs now: `source` or `destination`.
-    pub guest_runs_on: crate::journal::Side,
+    /// Where the guest runs now: `source`, `destination` or `nowhere`.
+    pub guest_runs_on: RunsOn,
     /// Options that matter for reading the figures.
     pub setup: Setup,
     /// Last step that completed.
@@ -235,4 +268,25 @@ pub struct Report {
     pub journal: Option<PathBuf>,
     /// The fault rules asked for, the source's first.
     pub faults: Vec<FaultReport>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Side;
+
+    #[test]
+    fn a_guest_that_stands_still_runs_nowhere() {
+        let rows = [
+            (Some(Side::Source), "\"source\"", "source"),
+            (Some(Side::Destination), "\"destination\"", "destination"),
+            (None, "\"nowhere\"", "nowhere: it stands still"),
+        ];
+        for (side, json, text) in rows {
+            let place = RunsOn::from(side);
+            assert_eq!(serde_json::to_string(&place).expect("JSON"), json);
+            assert_eq!(serde_json::from_str::<RunsOn>(json).expect("a place"), place);
+            assert_eq!(place.to_string(), text);
+        }
+    }
 }

@@ -49,6 +49,8 @@ pub enum VirtualizationError {
     Reset(OpenError),
     /// Its registers cannot be reached.
     Access(AccessError),
+    /// It did not say who it is once it was online.
+    Secondary(DriverError),
 }
 
 impl fmt::Display for VirtualizationError {
@@ -63,6 +65,7 @@ impl fmt::Display for VirtualizationError {
             }
             Self::Reset(error) => write!(f, "resetting the secondary controller: {error}"),
             Self::Access(error) => write!(f, "secondary controller: {error}"),
+            Self::Secondary(error) => write!(f, "secondary controller: {error}"),
         }
     }
 }
@@ -75,18 +78,40 @@ impl From<DriverError> for VirtualizationError {
     }
 }
 
-/// Finds a secondary controller in a list that its primary one returned.
+/// Reads the Secondary Controller List of a primary controller to its end, where `ask` sends one Identify command. A page of it
+/// has 127 entries at most, and identifiers ascend over all pages, so there are at most 65,536 entries and 517 questions.
 ///
 /// # Errors
-/// [`VirtualizationError::NoSecondary`], or the list is malformed.
-pub fn find(list: &[u8], which: Which) -> Result<SecondaryController, VirtualizationError> {
-    let list = SecondaryControllers::parse(list, ControllerId::new(0))
-        .map_err(|_| DriverError::Malformed("Secondary Controller List"))?;
-    let is_it = |one: &SecondaryController| match which {
+/// Those of `ask`, or a page that is none or whose identifiers do not ascend.
+pub fn read_secondaries(
+    mut ask: impl FnMut(&'static str, &Identify) -> Result<Vec<u8>, DriverError>,
+) -> Result<Vec<SecondaryController>, DriverError> {
+    const WHAT: &str = "Identify, Secondary Controller List";
+    let (mut found, mut from) = (Vec::new(), ControllerId::new(0));
+    loop {
+        let command =
+            Identify { controller: from, ..Identify::new(IdentifyStructure::SECONDARY_CONTROLLER_LIST) };
+        let bytes = ask(WHAT, &command)?;
+        let page = SecondaryControllers::parse(&bytes, from).map_err(|_| DriverError::Malformed(WHAT))?;
+        found.extend(page.iter());
+        let last = page.iter().last().filter(|_| page.is_full());
+        match last.and_then(|last| last.controller.get().checked_add(1)) {
+            Some(next) => from = ControllerId::new(next),
+            None => return Ok(found),
+        }
+    }
+}
+
+/// Finds a secondary controller among those of its primary one.
+///
+/// # Errors
+/// [`VirtualizationError::NoSecondary`].
+pub fn find(list: &[SecondaryController], which: Which) -> Result<SecondaryController, VirtualizationError> {
+    let is_it = |one: &&SecondaryController| match which {
         Which::Id(id) => one.controller == id,
         Which::VirtualFunction(number) => number != 0 && one.virtual_function == number,
     };
-    list.iter().find(is_it).ok_or(VirtualizationError::NoSecondary(which))
+    list.iter().find(is_it).copied().ok_or(VirtualizationError::NoSecondary(which))
 }
 
 /// Takes `secondary` offline, gives it resources as far as they can be assigned, resets it, and brings it online. `primary`
@@ -107,8 +132,7 @@ pub(crate) fn bring_online<R: RegisterIo<Error = AccessError>>(
     let bytes = identify(primary, CAPABILITIES, &command, waiter)?;
     let can = PrimaryControllerCapabilities::parse(&bytes)
         .map_err(|_| DriverError::Malformed("Primary Controller Capabilities"))?;
-    let list = Identify::new(IdentifyStructure::SECONDARY_CONTROLLER_LIST);
-    let list = identify(primary, "Identify, Secondary Controller List", &list, waiter)?;
+    let list = read_secondaries(|what, command| identify(primary, what, command, waiter))?;
     find(&list, Which::Id(secondary))?;
     let manage = |what, Managed { action, resource_type, resources }| {
         let command = VirtualizationManagement { action, resource_type, controller: secondary, resources };
@@ -176,8 +200,12 @@ fn carry_out(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::cell::RefCell;
+
+    use nvme_core::wire::identify::IdentifyPage;
+    use proptest::prelude::*;
+
+    use super::*;
 
     /// What reaches the primary controller, and the secondary one.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -337,6 +365,70 @@ mod tests {
         for (reset, sound, words) in rows {
             let (result, _) = run((true, true), reset, sound);
             assert_eq!(result.expect_err("a step fails").to_string(), words, "{sound} steps");
+        }
+    }
+
+    fn entry(id: u16) -> SecondaryController {
+        SecondaryController { controller: ControllerId::new(id), ..SecondaryController::default() }
+    }
+
+    /// The page that a controller with these secondary ones returns.
+    fn page(ids: impl IntoIterator<Item = u16>, from: u16) -> Vec<u8> {
+        let mut page: IdentifyPage = [0; 4096];
+        SecondaryControllers::build(&mut page, ControllerId::new(from), ids.into_iter().map(entry));
+        page.to_vec()
+    }
+
+    #[test]
+    fn a_list_is_read_to_its_end_and_hostile_ones_are_refused() {
+        type Page = fn(u16) -> Vec<u8>;
+        // Name, what is returned for the identifier that a page starts at, how many are found, how often is asked.
+        let rows: [(&str, Page, Option<usize>, usize); 9] = [
+            ("none", |from| page([], from), Some(0), 1),
+            ("one", |from| page([7], from), Some(1), 1),
+            ("one less than a page", |from| page(2..128, from), Some(126), 1),
+            ("a whole page", |from| page(2..129, from), Some(127), 2),
+            ("one more", |from| page(2..130, from), Some(128), 2),
+            ("all there can be", |from| page(0..=u16::MAX, from), Some(65_536), 517),
+            ("the last identifier at the end of a page", |from| page(65_409..=u16::MAX, from), Some(127), 1),
+            ("the same page again and again", |_| page(2..129, 0), None, 2),
+            ("too short", |_| vec![1; 4095], None, 1),
+        ];
+        for (name, answer, expected, questions) in rows {
+            let mut asked = 0;
+            let found = read_secondaries(|_, command| {
+                asked += 1;
+                assert_eq!(command.structure, IdentifyStructure::SECONDARY_CONTROLLER_LIST, "{name}");
+                Ok(answer(command.controller.get()))
+            });
+            assert_eq!(found.as_ref().ok().map(Vec::len), expected, "{name}: {:?}", found.err());
+            assert_eq!(asked, questions, "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_returned_the_questions_end_and_identifiers_ascend(
+            bytes in prop::collection::vec(any::<u8>(), 4096), count in any::<u8>(),
+        ) {
+            let mut asked = 0;
+            let found = read_secondaries(|_, command| {
+                asked += 1;
+                let mut page = bytes.clone();
+                page[0] = count;
+                // Now and then as it would be right.
+                if asked % 3 != 0 {
+                    for (at, entry) in page.chunks_exact_mut(32).skip(1).enumerate() {
+                        let id = command.controller.get().wrapping_add(at as u16);
+                        entry[..2].copy_from_slice(&id.to_le_bytes());
+                    }
+                }
+                Ok(page)
+            });
+            prop_assert!(asked <= 517);
+            if let Ok(found) = found {
+                prop_assert!(found.is_sorted_by(|one, other| one.controller < other.controller));
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use nvme_controller::fault::FaultKind;
 use nvme_host_linux::faults::FaultOption;
 use nvme_host_linux::journal::{Journal, Side};
-use nvme_host_linux::report::{Report, Verdict};
+use nvme_host_linux::report::{Report, RunsOn, Verdict};
 
 fn program(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nvme-lm")).args(arguments).output().expect("the program starts")
@@ -112,7 +112,7 @@ fn faults_that_are_borne_end_verified_and_are_counted() {
         println!("row: {rules:?}");
         let (status, report) = reported(&[], rules);
         assert_eq!((status, report.verdict), (Some(0), Verdict::Verified), "{rules:?}: {}", report.statement);
-        assert_eq!(report.guest_runs_on, Side::Destination, "{rules:?}");
+        assert_eq!(report.guest_runs_on, RunsOn::Destination, "{rules:?}");
         assert_eq!(report.faults.len(), rules.len(), "{rules:?}");
         for (fault, rule) in report.faults.iter().zip(rules.iter()) {
             let canonical = FaultOption::parse(rule).expect(rule).rule.to_string();
@@ -149,7 +149,7 @@ fn faults_that_end_a_migration_leave_the_guest_at_the_source_verified() {
         );
         assert!(report.statement.contains(words), "{rule}: {}", report.statement);
         assert!(report.statement.contains("verified"), "{rule}: {}", report.statement);
-        assert_eq!(report.guest_runs_on, Side::Source, "{rule}");
+        assert_eq!(report.guest_runs_on, RunsOn::Source, "{rule}");
         assert_eq!((report.enabled.source, report.enabled.destination), (Some(true), Some(false)), "{rule}");
         assert_eq!(report.guest.error, None, "{rule}: {}", report.statement);
         assert!(report.faults[0].fired > 0, "{rule} never happened");
@@ -172,7 +172,7 @@ fn r10_the_guest_goes_forward_where_a_resume_has_no_clear_answer() {
         let statement = &report.statement;
         assert_eq!((status, report.verdict), (Some(1), Verdict::MigrationFailed), "{rule}: {statement}");
         assert!(statement.contains("the guest runs on there, verified"), "{rule}: {statement}");
-        assert_eq!(report.guest_runs_on, Side::Destination, "{rule}: {statement}");
+        assert_eq!(report.guest_runs_on, RunsOn::Destination, "{rule}: {statement}");
         assert_eq!(
             (report.enabled.source, report.enabled.destination),
             (Some(false), Some(true)),
@@ -203,7 +203,7 @@ fn r10_a_source_released_up_to_the_last_look_goes_on_alone() {
         let statement = &report.statement;
         assert_eq!((status, report.verdict), (Some(1), Verdict::MigrationFailed), "{rule}: {statement}");
         assert!(statement.contains("the guest runs on there, verified"), "{rule}: {statement}");
-        assert_eq!(report.guest_runs_on, Side::Source, "{rule}: {statement}");
+        assert_eq!(report.guest_runs_on, RunsOn::Source, "{rule}: {statement}");
         assert_eq!((report.enabled.source, report.enabled.destination), (Some(true), Some(false)), "{rule}");
         assert_eq!(report.guest.error, None, "{rule}");
         assert!(report.guest.commands_after >= 100 && report.faults[0].fired == 1, "{rule}: {report:?}");

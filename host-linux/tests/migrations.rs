@@ -10,9 +10,8 @@ use nvme_host_linux::config::{CdqLayout, MigrateConfig, Namespaces};
 use nvme_host_linux::faults::FaultOption;
 use nvme_host_linux::guest::Pattern;
 use nvme_host_linux::images::Inputs;
-use nvme_host_linux::journal::Side;
 use nvme_host_linux::migrate::{Observer, Status, run};
-use nvme_host_linux::report::{EnabledReport, Report, Verdict};
+use nvme_host_linux::report::{EnabledReport, Report, RunsOn, Verdict};
 
 fn small() -> MigrateConfig {
     MigrateConfig {
@@ -38,7 +37,7 @@ fn migrate(name: &str, config: &MigrateConfig) -> Report {
 fn assert_verified(name: &str, config: &MigrateConfig) -> Report {
     let report = migrate(name, config);
     assert_eq!(report.verdict, Verdict::Verified, "{name}: {}", report.statement);
-    assert_eq!(report.guest_runs_on, Side::Destination, "{name}");
+    assert_eq!(report.guest_runs_on, RunsOn::Destination, "{name}");
     assert!(report.guest.commands_before > 0 && report.guest.commands_after > 0, "{name}: {report:?}");
     assert!(report.guest.verified_after >= report.guest.verified_before, "{name}: {report:?}");
     assert_eq!(report.enabled, EnabledReport { source: Some(false), destination: Some(true) }, "{name}");
@@ -136,7 +135,7 @@ fn strict_runs_that_do_not_converge_stay_at_the_source() {
 
         let report = migrate(name, &MigrateConfig { strict: true, ..forced });
         assert_eq!(report.verdict, Verdict::NotConverged, "{name}: {}", report.statement);
-        assert_eq!((report.guest_runs_on, report.verdict.exit_status()), (Side::Source, 4), "{name}");
+        assert_eq!((report.guest_runs_on, report.verdict.exit_status()), (RunsOn::Source, 4), "{name}");
         assert_eq!(report.leftovers.controller_data, 0, "{name}");
     }
 }
@@ -179,7 +178,7 @@ fn r8_cancelling_after_any_step_leaves_the_guest_whole_at_the_source() {
         assert_eq!(report.enabled, EnabledReport { source: Some(true), destination: Some(false) }, "{name}");
         assert_eq!(report.leftovers.bytes, 0, "{name}: {}", report.statement);
         assert_eq!(report.verdict, Verdict::Cancelled, "{name}: {}", report.statement);
-        assert_eq!((report.guest_runs_on, report.verdict.exit_status()), (Side::Source, 3), "{name}");
+        assert_eq!((report.guest_runs_on, report.verdict.exit_status()), (RunsOn::Source, 3), "{name}");
         assert!(report.statement.contains(step.name()), "{name}: {}", report.statement);
         assert_eq!(report.guest.error, None, "{name}");
         assert!(report.guest.verified_after > 0, "{name}: {report:?}");
@@ -195,7 +194,7 @@ fn a_command_at_stop_that_fails_rolls_back_and_is_named() {
     let config = MigrateConfig { at_stop: Some("exit 9".into()), ..small() };
     let report = migrate("at stop", &config);
     assert_eq!(report.verdict, Verdict::MigrationFailed, "{}", report.statement);
-    assert_eq!((report.guest_runs_on, report.verdict.exit_status()), (Side::Source, 1));
+    assert_eq!((report.guest_runs_on, report.verdict.exit_status()), (RunsOn::Source, 1));
     assert!(report.statement.contains("status 9"), "{}", report.statement);
     assert_eq!(report.guest.error, None);
     assert!(report.comparison.is_none() && report.guest.commands_after > 0, "{report:?}");

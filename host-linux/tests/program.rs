@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nvme_host_linux::journal::{Journal, Side};
-use nvme_host_linux::report::{Report, Verdict};
+use nvme_host_linux::report::{Report, RunsOn, Verdict};
 
 const MIB: usize = 1 << 20;
 const SMALL: [&str; 7] = ["migrate", "--queue-depth", "8", "--run-before", "20ms", "--run-after", "20ms"];
@@ -46,23 +46,23 @@ fn exit_status_and_report_say_how_a_run_ended() {
         "--fault",
         "delay=2ms,controller=1,queue=io,opcode=02",
     ];
-    let table: [(&str, &[&str], i32, Verdict, Side); 4] = [
-        ("verified", &["--size", "1M"], 0, Verdict::Verified, Side::Destination),
+    let table: [(&str, &[&str], i32, Verdict, RunsOn); 4] = [
+        ("verified", &["--size", "1M"], 0, Verdict::Verified, RunsOn::Destination),
         (
             "cancelled",
             &["--size", "1M", "--cancel-after", "baseline-copy"],
             3,
             Verdict::Cancelled,
-            Side::Source,
+            RunsOn::Source,
         ),
         (
             "cancelled late",
             &["--size", "1M", "--cancel-after", "set-state"],
             3,
             Verdict::Cancelled,
-            Side::Source,
+            RunsOn::Source,
         ),
-        ("not converged", &hopeless, 4, Verdict::NotConverged, Side::Source),
+        ("not converged", &hopeless, 4, Verdict::NotConverged, RunsOn::Source),
     ];
     for (name, options, status, verdict, side) in table {
         let dir = tempfile::tempdir().expect("directory");
@@ -130,7 +130,7 @@ const AT_STOP: &str = "touch stopped; while [ ! -e go ]; do sleep 0.01; done";
 fn r8_a_signal_cancels_what_can_be_cancelled_and_shortens_the_rest() {
     let long = ["--run-before", "0ms", "--run-after", "3600s"];
     // Name, options, signal, what to wait for first, exit status, verdict, side, image.
-    type Row<'a> = (&'a str, Vec<&'a str>, &'a str, Mark, i32, Verdict, Side, &'a str);
+    type Row<'a> = (&'a str, Vec<&'a str>, &'a str, Mark, i32, Verdict, RunsOn, &'a str);
     // It waits after the first round, which no overflow may cut short.
     let slow = ["--stall-commands", "1000000000", "--write-rate", "100"];
     let table: [Row<'_>; 5] = [
@@ -141,7 +141,7 @@ fn r8_a_signal_cancels_what_can_be_cancelled_and_shortens_the_rest() {
             Mark::Begun,
             130,
             Verdict::Interrupted,
-            Side::Source,
+            RunsOn::Source,
             "a.img",
         ),
         (
@@ -151,7 +151,7 @@ fn r8_a_signal_cancels_what_can_be_cancelled_and_shortens_the_rest() {
             Mark::Begun,
             130,
             Verdict::Interrupted,
-            Side::Source,
+            RunsOn::Source,
             "a.img",
         ),
         (
@@ -161,7 +161,7 @@ fn r8_a_signal_cancels_what_can_be_cancelled_and_shortens_the_rest() {
             Mark::Begun,
             130,
             Verdict::Interrupted,
-            Side::Source,
+            RunsOn::Source,
             "a.img",
         ),
         (
@@ -171,7 +171,7 @@ fn r8_a_signal_cancels_what_can_be_cancelled_and_shortens_the_rest() {
             Mark::AtStop,
             130,
             Verdict::Interrupted,
-            Side::Source,
+            RunsOn::Source,
             "a.img",
         ),
         (
@@ -181,7 +181,7 @@ fn r8_a_signal_cancels_what_can_be_cancelled_and_shortens_the_rest() {
             Mark::Switched,
             0,
             Verdict::Verified,
-            Side::Destination,
+            RunsOn::Destination,
             "b.img",
         ),
     ];

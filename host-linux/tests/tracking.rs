@@ -496,6 +496,16 @@ fn watching_ends_by_itself_and_tells_of_the_end() {
         let memory = format!("track memory embedded:demo --controller 2 --guest {guest}");
         check(name, &run(&words(&memory)), 2, &[], &[words_of_it]);
     }
+    // The right one could do nothing, and another one cannot be told from it.
+    for guest in ["embedded:demo/2", "embedded:other/2"] {
+        for watch in ["cdq watch", "track memory"] {
+            let text = format!(
+                "suspend embedded:demo --controller 2\n{watch} embedded:demo --controller 2 --guest {guest}"
+            );
+            let why = format!("--guest {guest}: controller 2 is suspended by an earlier line");
+            check("a guest of a suspended controller", &script(&[], &text), 2, &["is suspended"], &[&why]);
+        }
+    }
     let stuck = "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --entries 64 --seconds 600 \
                  --embedded demo,fault=cdq-head-refused";
     let words_of_it = ["log started\nchanged ", "head updates  0, "];

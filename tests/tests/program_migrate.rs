@@ -8,8 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use nvme_controller::{ControllerConfig, ManagerConfig, Role, SecondaryConfig};
 use nvme_core::wire::{AdminOpcode, ControllerId};
-use nvme_host_linux::journal::Side;
-use nvme_host_linux::report::{EnabledReport, Report, Verdict};
+use nvme_host_linux::report::{EnabledReport, Report, RunsOn, Verdict};
 use nvme_host_linux::vfio_user::server::ServeOptions;
 use nvme_tests::conformance::backend::Topology;
 use nvme_tests::program::{nvme_lm, send, wait_until};
@@ -233,8 +232,8 @@ fn r10_a_destination_that_cannot_be_fenced_keeps_the_source_from_memory() {
 #[test]
 fn r10_a_side_whose_server_ends_at_the_stop_leaves_the_guest_to_the_other() {
     for (name, ends, side, words) in [
-        ("the destination", 1, Side::Source, "rolled back, the guest runs on at the source, verified"),
-        ("the source", 0, Side::Destination, "the guest runs on at the destination, verified"),
+        ("the destination", 1, RunsOn::Source, "rolled back, the guest runs on at the source, verified"),
+        ("the source", 0, RunsOn::Destination, "the guest runs on at the destination, verified"),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
         let [begun, ended] = ["begun", "ended"].map(|file| folder.path().join(file));
@@ -556,7 +555,7 @@ fn a_secondary_controller_is_brought_online_before_it_takes_a_guest() {
         |more: &[&str]| [&base[..], &more.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>()].concat();
     const SHAPE: [&str; 3] = ["--embedded", "a,size=8M", "--compare"];
     let rows: [(&str, &[&str], i32, &str); 4] = [
-        ("not brought online", &[], 1, "error"),
+        ("not brought online", &[], 2, "--virtualization, which brings it online"),
         ("nobody knows which", &["--virtualization"], 2, "--dest-controller"),
         (
             "another controller",
@@ -603,8 +602,8 @@ fn a_guest_on_a_secondary_controller_has_its_primary_one_until_it_ends() {
     let good = ["--embedded", "b,size=8M", "--compare"].map(str::to_owned);
     // Name, more options, exit status, where the guest runs on.
     let rows = [
-        ("migrated", &[] as &[&str], 0, Side::Destination),
-        ("rolled back", &["--at-stop", "exit 9"], 1, Side::Source),
+        ("migrated", &[] as &[&str], 0, RunsOn::Destination),
+        ("rolled back", &["--at-stop", "exit 9"], 1, RunsOn::Source),
     ];
     for (name, more, status, side) in rows {
         let server = secondary_side();

@@ -9,15 +9,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nvme_core::wire::ControllerId;
 use nvme_core::wire::identify::Capability;
+use nvme_core::wire::{ControllerId, TrackedId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use serde::Serialize;
 
 use super::connect::ConnectArgs;
 use super::quirks;
-use super::standing::Standing;
+use super::standing::{Standing, refuse_secondary, tracked};
 use super::stdout::Stdout;
 use super::{BAD_INPUT, FAILED, UNSUPPORTED, complain, interrupts};
 use crate::address::Address;
@@ -370,6 +370,23 @@ impl<'d> Sessions<'d> {
         let place = self.place(address)?;
         let session = self.sessions.get_mut(place).ok_or(CommandError::Interrupted)?;
         Ok((session, &mut self.standing))
+    }
+
+    /// As [`standing`](Self::standing), and names `controller`, which commands of the managing controller are about. A secondary
+    /// controller of that is refused unless what its guest loses was forced.
+    pub(crate) fn tracked(
+        &mut self,
+        manager: &Address,
+        capability: Capability,
+        controller: u16,
+    ) -> Result<(&mut Session<'d>, &mut Standing, TrackedId), CommandError> {
+        let force = self.force;
+        let (session, standing) = self.standing(manager, capability)?;
+        let tracked = tracked(session, controller)?;
+        if !force {
+            refuse_secondary(session, tracked)?;
+        }
+        Ok((session, standing, tracked))
     }
 
     /// The address by which controller `id` of the subsystem of `manager` is driven here, if it is.

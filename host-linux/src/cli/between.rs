@@ -23,9 +23,10 @@ pub(crate) struct BetweenArgs {
     #[arg(long, value_name = "ADDRESS", requires = "dest_manager", conflicts_with_all = ["source_image", "size", "faults", "journal"])]
     source_manager: Option<Address>,
     /// The controller that migrates, to be driven by this program's guest.
-    #[arg(long, value_name = "ADDRESS", requires = "source_manager", conflicts_with = "source_controller")]
+    #[arg(long, value_name = "ADDRESS", requires = "source_manager")]
     source: Option<Address>,
-    /// The controller that migrates, if somebody else drives it: its identifier.
+    /// The controller that migrates, if somebody else drives it: its identifier. Beside --source: that of a secondary
+    /// controller that is offline, so that it cannot be asked.
     #[arg(long, hide_short_help = true, value_name = "ID", requires = "source_manager", value_parser = values::number::<u16>)]
     source_controller: Option<u16>,
     /// Managing controller at the destination.
@@ -123,15 +124,16 @@ impl BetweenArgs {
                 "--dest-controller beside --dest is for --virtualization; leave one of them out".into()
             );
         }
-        // The parser asks for --source-controller only where it could be given, beside --source it could not.
+        // --source-controller, which the parser asks for, only names a controller beside --source.
         let theirs = [
+            ("--fence", self.fence.is_some()),
             ("--source-registers", self.source_registers.is_some()),
             ("--properties", self.properties.is_some()),
             ("--restore", self.restore.is_some()),
         ];
         if let (Some(_), Some((name, _))) = (&self.source, theirs.iter().find(|(_, is_given)| *is_given)) {
             return Err(format!(
-                "{name} is for --source-controller, which somebody else drives; leave it out"
+                "{name} is for a source that somebody else drives; leave it or --source out"
             ));
         }
         if self.quirks.is_some_and(QuirkChoice::is_list) {
@@ -141,6 +143,7 @@ impl BetweenArgs {
         let interrupts = self.virtual_interrupts.unwrap_or(queues);
         Ok(Some(Between {
             virtualization: self.virtualization.then_some(Resources { queues, interrupts }),
+            source_id: self.source_controller.map(ControllerId::new),
             destination_id: self.dest_controller.map(ControllerId::new),
             source_manager: source_manager.clone(),
             destination_manager: destination_manager.clone(),

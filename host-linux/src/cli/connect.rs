@@ -35,7 +35,8 @@ pub struct ConnectArgs {
         help_heading = "Controller"
     )]
     pub(crate) quirks: Option<QuirkChoice>,
-    /// Send commands that the controller does not announce.
+    /// Send commands that the controller does not announce, and to primary controllers those about a secondary one, whose guest
+    /// loses it.
     #[arg(long, hide_short_help = true, help_heading = "Controller")]
     pub(crate) force: bool,
 }

@@ -77,10 +77,16 @@ impl Load {
         tracked: TrackedId,
     ) -> Result<Self, CommandError> {
         let timeout = session.timeout();
-        // A suspended controller answers nothing.
-        if !standing.is_suspended(session, tracked.controller()) {
-            check(device, session, tracked.controller())?;
+        if standing.is_suspended(session, tracked.controller()) {
+            // It answers nothing: neither could a guest do anything, nor can it be asked whether it is the right one.
+            let id = tracked.controller().get();
+            return Err(CommandError::Input(format!(
+                "--guest {}: controller {id} is suspended by an earlier line of this script; resume it first (nvme-lm resume \
+                 --controller {id}), or leave --guest out",
+                device.address()
+            )));
         }
+        check(device, session, tracked.controller())?;
         let (namespace, identity) = first_namespace(session)?;
         let failed = |what: String| CommandError::Failed(format!("guest at {}: {what}", device.address()));
         let interrupts = match device.wake() {

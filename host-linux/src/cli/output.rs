@@ -173,7 +173,7 @@ pub(crate) fn tables(report: &Report, out: &mut impl Write) -> io::Result<()> {
         ("bytes moved", show_bytes(report.total_bytes)),
         ("duration", show_time(report.duration_us)),
         ("stop time", report.stop_time_us.map_or("none".into(), show_time)),
-        ("guest runs on", format!("{:?}", report.guest_runs_on).to_lowercase()),
+        ("guest runs on", report.guest_runs_on.to_string()),
         ("source enabled", show_enabled(report.enabled.source)),
         ("destination enabled", show_enabled(report.enabled.destination)),
     ]);

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use nvme_core::admin::CallError;
 use nvme_core::cdq::{CdqCreation, CdqDeletion, CdqFigures, CdqOptions, ControllerDataQueue};
 use nvme_core::migration::Quirks;
+use nvme_core::wire::identify::OptionalAdminCommands;
 use nvme_core::wire::migration::{MigrationSend, SuspendKind};
 use nvme_core::wire::track::TrackSend;
 use nvme_core::wire::{CdqId, ControllerId, ManagerId, StatusCode, TrackedId};
@@ -17,6 +18,7 @@ use crate::address::Address;
 use crate::backend::is_same_controller;
 use crate::driver::DriverError;
 use crate::session::{Data, Session};
+use crate::virtualization::{Which, find, read_secondaries};
 
 /// So many refusals end the attempt to resume a controller.
 const RESUME_ATTEMPTS: u32 = 3;
@@ -87,6 +89,29 @@ pub(crate) fn tracked(session: &Session<'_>, controller: u16) -> Result<TrackedI
             "controller {controller} is the managing controller itself; name one that it manages"
         ))
     })
+}
+
+/// Refuses a secondary controller of the one that is asked about it. Bringing that up has taken it offline, or bringing it down
+/// will; it cannot be found out before, because only a controller that is up tells which are its secondary ones.
+pub(crate) fn refuse_secondary(session: &mut Session<'_>, tracked: TrackedId) -> Result<(), CommandError> {
+    if !session.identity().admin_commands.contains(OptionalAdminCommands::VIRTUALIZATION_MANAGEMENT) {
+        return Ok(());
+    }
+    let list = read_secondaries(|what, command| session.identify(what, command))?;
+    let Ok(found) = find(&list, Which::Id(tracked.controller())) else { return Ok(()) };
+    let (id, manager) = (found.controller.get(), session.device().address());
+    let happened = match found.online {
+        true => format!(
+            "goes offline when this program leaves {manager}, its primary one, so that its guest loses it"
+        ),
+        false => format!(
+            "is offline: opening {manager}, its primary one, has taken it offline unless it was before, so that its guest has lost it"
+        ),
+    };
+    Err(CommandError::Input(format!(
+        "controller {id} is a secondary one and {happened}; have it managed by a controller that is not its primary one, or \
+         migrate it by nvme-lm migrate --source, which brings it online again; --force goes on here all the same"
+    )))
 }
 
 impl Standing {

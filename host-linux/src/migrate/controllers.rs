@@ -6,15 +6,16 @@ use std::fs;
 use std::sync::Arc;
 
 use nvme_core::migration::Quirks;
+use nvme_core::wire::ControllerId;
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
 use nvme_core::wire::identify::{
     Capability, ControllerIdentity, NotAnnounced, OptionalAdminCommands, SecondaryController,
     SupportedControllerStateFormats,
 };
-use nvme_core::wire::{AdminOpcode, ControllerId};
 
 use super::RunError;
 use super::bench::{Behind, Bench, Limits, Party, capacities, hooks};
+use super::secondary::{Asked, check_resources, resources, who};
 use crate::address::Address;
 use crate::backend::{AbsentController, Device, Devices, Memory, Pump, Registers, Request};
 use crate::config::{Between, DataPath, MigrateConfig, Namespaces, SIZE_LIMITS, Tracked};
@@ -22,18 +23,18 @@ use crate::driver::DriverError;
 use crate::endpoint::{Attachment, Endpoint};
 use crate::guest::{GuestSetup, InitialContent, Wiring, WorkloadOptions};
 use crate::images::Inputs;
+use crate::journal::Side;
 use crate::memory::{AddressSpace, Capacity, PAGE};
 use crate::mover::PIECE_BYTES;
 use crate::platform::{Hooks, HostPlatform};
 use crate::session::{Session, Storage, are_of_different_subsystems};
 use crate::sync::{RunToken, Signal};
-use crate::vfio::Sysfs;
-use crate::virtualization::{self, Resources, VirtualizationError, Which};
+use crate::virtualization::{Resources, read_secondaries};
 
 /// What was found out about the namespace: blocks, and bytes in one.
 type Shape = (u64, u32);
 
-fn input<T>(text: String) -> Result<T, RunError> {
+pub(super) fn input<T>(text: String) -> Result<T, RunError> {
     Err(RunError::Input(text))
 }
 
@@ -42,7 +43,7 @@ fn lacks(device: &Device, error: NotAnnounced) -> RunError {
 }
 
 /// Brings a controller up, asks, and brings it down.
-fn ask<T>(
+pub(super) fn ask<T>(
     device: &Device,
     limits: &Limits,
     question: impl FnOnce(&mut Session<'_>) -> Result<T, RunError>,
@@ -58,17 +59,15 @@ fn ask<T>(
 }
 
 /// A managing controller that can do its part, as it was found.
-struct Found {
-    identity: Box<ControllerIdentity>,
+pub(super) struct Found {
+    pub(super) identity: Box<ControllerIdentity>,
     quirks: Quirks,
     /// The namespace there.
     shape: Shape,
     /// Its Supported Controller State Formats; none if it does not show them.
     formats: Option<Vec<u8>>,
-    /// The list of its secondary controllers; none if it is no primary one, or does not show them.
-    secondaries: Option<Vec<u8>>,
-    /// The entry of the controller that migrates in that list.
-    secondary: Option<SecondaryController>,
+    /// Its secondary controllers; none if it is no primary one.
+    pub(super) secondaries: Vec<SecondaryController>,
 }
 
 impl Found {
@@ -79,41 +78,9 @@ impl Found {
     }
 }
 
-/// The entry of the controller `device` in the list of the secondary controllers of `manager`, which is up: a virtual function
-/// by its number, another one by what it says of itself, which takes it to be online.
-fn entry(
-    device: &Device,
-    (manager, identity): (&Address, &ControllerIdentity),
-    list: &[u8],
-    limits: &Limits,
-) -> Result<Option<SecondaryController>, RunError> {
-    let which = match (device.address(), manager) {
-        (Address::Vfio(function), Address::Vfio(physical)) => {
-            let virtual_function = Sysfs::default().virtual_function(*function);
-            match virtual_function.map_err(|error| RunError::Open(error.into()))? {
-                Some(found) if found.physical == *physical => Which::VirtualFunction(found.number),
-                _ => return Ok(None),
-            }
-        }
-        (Address::Vfio(_), _) | (_, Address::Vfio(_)) => return Ok(None),
-        // What is wrong with one that does not answer is said when it is asked next.
-        _ => match ask(device, limits, |session| Ok(session.identity().clone())) {
-            Ok(found) if !are_of_different_subsystems(&found, identity) => Which::Id(found.controller),
-            _ => return Ok(None),
-        },
-    };
-    match virtualization::find(list, which) {
-        Ok(found) => Ok(Some(found)),
-        Err(VirtualizationError::NoSecondary(_)) => Ok(None),
-        Err(error) => input(error.to_string()),
-    }
-}
-
-/// Checks that a controller can manage its side, and looks at the namespace there; at the entry of `tracked`, too, if it is
-/// the primary controller of that.
+/// Checks that a controller can manage its side, and looks at the namespace there and at its secondary controllers.
 fn look(
     device: &Device,
-    tracked: Option<&Device>,
     limits: &Limits,
     capabilities: &[Capability],
     between: &Between,
@@ -145,16 +112,13 @@ fn look(
         let formats = formats.into_iter().find_map(&mut ask);
         let identity = Box::new(session.identity().clone());
         let is_primary = identity.admin_commands.contains(OptionalAdminCommands::VIRTUALIZATION_MANAGEMENT);
-        let list = Identify::new(IdentifyStructure::SECONDARY_CONTROLLER_LIST);
-        let list = is_primary.then(|| session.identify("Identify, Secondary Controller List", &list).ok());
-        let secondaries = list.flatten();
-        // Its end takes them offline.
-        let secondary = match (tracked, &secondaries) {
-            (Some(tracked), Some(list)) => entry(tracked, (address, &identity), list, limits)?,
-            _ => None,
+        let secondaries = match is_primary {
+            true => read_secondaries(|what, command| session.identify(what, command))
+                .map_err(|error| RunError::Controller(address.clone(), error))?,
+            false => Vec::new(),
         };
         let quirks = between.quirks.of(&identity);
-        Ok(Found { identity, quirks, shape: (found.blocks, block), formats, secondaries, secondary })
+        Ok(Found { identity, quirks, shape: (found.blocks, block), formats, secondaries })
     })
 }
 
@@ -213,90 +177,7 @@ fn are_two_media(source: &Found, destination: &Found) -> Result<(), RunError> {
     ))
 }
 
-/// Refuses the controller of somebody else that goes offline with its managing one.
-fn stays_online(found: &Found, side: &Tracked, manager: &Address) -> Result<(), RunError> {
-    let (Tracked::Theirs(id), Some(list)) = (side, &found.secondaries) else { return Ok(()) };
-    match virtualization::find(list, Which::Id(*id)) {
-        Ok(_) => input(format!(
-            "controller {} is a secondary controller of {manager} and goes offline whenever this program opens or leaves that; \
-             have it managed by a controller that is not its primary one",
-            id.get()
-        )),
-        Err(_) => Ok(()),
-    }
-}
-
-/// What a secondary controller at the source gets: what it had, or as much as the guest uses.
-pub(super) fn resources(entry: &SecondaryController, config: &MigrateConfig) -> Resources {
-    let queues = config.io_queues.saturating_add(1);
-    if entry.online && entry.queues > 1 && entry.interrupts > 0 {
-        Resources { queues: entry.queues, interrupts: entry.interrupts }
-    } else {
-        Resources { queues, interrupts: queues }
-    }
-}
-
-/// The identifier of a controller that is migrated, and its registers. What its managing controller copies has to be what it
-/// reads and writes: identifiers mean something in one subsystem only.
-fn tracked(
-    (side, manager): (&Tracked, (&Address, &ControllerIdentity)),
-    devices: &Devices,
-    limits: &Limits,
-    absent: &AbsentController,
-    known: Option<ControllerId>,
-) -> Result<(ControllerId, Registers), RunError> {
-    match (side, known) {
-        (Tracked::Theirs(id), _) => Ok((*id, Registers::Absent(absent.clone()))),
-        // One that is offline cannot be asked.
-        (Tracked::Ours(address), Some(id)) => Ok((id, find(devices, address)?.registers().clone())),
-        (Tracked::Ours(address), None) => {
-            let device = find(devices, address)?;
-            let found = ask(device, limits, |session| Ok(session.identity().clone()))?;
-            let (manager, identity) = manager;
-            if are_of_different_subsystems(&found, identity) {
-                return input(format!(
-                    "{address} is of subsystem {} and {manager}, which is to manage it, of {}; name two controllers of one subsystem",
-                    found.subsystem_name, identity.subsystem_name
-                ));
-            }
-            Ok((found.controller, device.registers().clone()))
-        }
-    }
-}
-
-/// Which controller the managing one at the destination is to bring online.
-fn secondary(manager: &Device, between: &Between, limits: &Limits) -> Result<ControllerId, RunError> {
-    let which = match (between.destination_id, &between.destination) {
-        (Some(id), _) => Which::Id(id),
-        (None, Tracked::Ours(Address::Vfio(function))) => {
-            let found = Sysfs::default().virtual_function(*function);
-            match found.map_err(|error| RunError::Open(error.into()))? {
-                Some(found) if *manager.address() != Address::Vfio(found.physical) => {
-                    return input(format!(
-                        "{function} is a virtual function of {}, not of {}; name that as --dest-manager",
-                        found.physical,
-                        manager.address()
-                    ));
-                }
-                Some(found) => Which::VirtualFunction(found.number),
-                None => return input(format!("{function} is no virtual function; give --dest-controller")),
-            }
-        }
-        _ => return input("--virtualization: which controller is missing; give --dest-controller".into()),
-    };
-    ask(manager, limits, |session| {
-        let capability = Capability::Admin(AdminOpcode::VIRTUALIZATION_MANAGEMENT);
-        session.identity().require(capability).map_err(|error| lacks(manager, error))?;
-        let list = Identify::new(IdentifyStructure::SECONDARY_CONTROLLER_LIST);
-        let list =
-            session.identify("Identify, Secondary Controller List", &list).map_err(RunError::Manager)?;
-        virtualization::find(&list, which)
-            .map(|found| found.controller)
-            .map_err(|error| RunError::Input(error.to_string()))
-    })
-}
-
-fn find<'d>(devices: &'d Devices, address: &Address) -> Result<&'d Device, RunError> {
+pub(super) fn find<'d>(devices: &'d Devices, address: &Address) -> Result<&'d Device, RunError> {
     devices.at(address).ok_or_else(|| RunError::Input(format!("{address} is not open")))
 }
 
@@ -389,6 +270,7 @@ pub(super) fn start(
     limits: Limits,
 ) -> Result<(MigrateConfig, u64, Bench), RunError> {
     check(config, between)?;
+    check_resources(config, between)?;
     let absent = absent(between)?;
     let devices = open(config, between)?;
     let (source_manager, destination_manager) =
@@ -397,18 +279,41 @@ pub(super) fn start(
         DataPath::Copy => &[Capability::Migration, Capability::TrackUserData],
         DataPath::Shared => &[Capability::Migration],
     };
-    let source = match &between.source {
-        Tracked::Ours(address) => Some(find(&devices, address)?),
-        Tracked::Theirs(_) => None,
+    // Asked while no managing controller that may be their primary one has been opened.
+    let (source, manager) = (&between.source, &between.source_manager);
+    let source_said = who(source, between.source_id, manager, &devices, &limits)?;
+    let (destination, manager) = (&between.destination, &between.destination_manager);
+    let destination_said = match between.virtualization {
+        Some(_) => None,
+        None => who(destination, between.destination_id, manager, &devices, &limits)?,
     };
-    let found = look(source_manager, source, &limits, capabilities, between)?;
-    let other = look(destination_manager, None, &limits, &[Capability::Migration], between)?;
+    let found = look(source_manager, &limits, capabilities, between)?;
+    let other = look(destination_manager, &limits, &[Capability::Migration], between)?;
     fit(&found, &other, between, &absent)?;
     if between.data == DataPath::Copy && !config.force {
         are_two_media(&found, &other)?;
     }
-    stays_online(&found, &between.source, &between.source_manager)?;
-    stays_online(&other, &between.destination, &between.destination_manager)?;
+    let source = Asked {
+        side: Side::Source,
+        tracked: &between.source,
+        told: between.source_id,
+        virtualization: false,
+        manager: &between.source_manager,
+        found: &found,
+    };
+    let destination = Asked {
+        side: Side::Destination,
+        tracked: &between.destination,
+        told: between.destination_id,
+        virtualization: between.virtualization.is_some(),
+        manager: &between.destination_manager,
+        found: &other,
+    };
+    let (source_id, entry) = source.identify(source_said, &devices, &limits)?;
+    let (destination_id, _) = destination.identify(destination_said, &devices, &limits)?;
+    source.stays_online(source_id, &destination)?;
+    destination.stays_online(destination_id, &source)?;
+    let source_virtualization = entry.map(|entry| resources(&entry, config));
     let (blocks, block_size) = found.shape;
     let size = blocks.saturating_mul(u64::from(block_size));
     let is_ours = matches!(between.source, Tracked::Ours(_));
@@ -430,40 +335,31 @@ pub(super) fn start(
             config.io_size
         ));
     }
-    let secondary = match between.virtualization {
-        None => None,
-        Some(_) => Some(secondary(destination_manager, between, &limits)?),
-    };
     let managers = Arc::<Signal>::default();
     let mut pumps = Vec::new();
     let mut party = |manager: &Device,
                      side: &Tracked,
-                     absent: &AbsentController,
-                     known: Option<ControllerId>,
-                     (found, quirks): (&ControllerIdentity, Quirks)| {
-        let managed = (side, (manager.address(), found));
-        let (controller, registers) = tracked(managed, &devices, &limits, absent, known)?;
-        let own = found.controller;
+                     absent: AbsentController,
+                     controller: ControllerId,
+                     found: &Found| {
         // On one side both are of one subsystem, where identifiers are unique.
-        if controller == own {
+        if controller == found.identity.controller {
             return input(format!(
                 "controller {} is the managing controller itself; name another one to be migrated",
                 controller.get()
             ));
         }
+        let registers = match side {
+            Tracked::Ours(address) => find(&devices, address)?.registers().clone(),
+            Tracked::Theirs(_) => Registers::Absent(absent),
+        };
         pump(&mut pumps, manager, &managers)?;
-        let (memory, vectors) = (Arc::clone(manager.space()), manager.vectors());
+        let (memory, vectors, quirks) = (Arc::clone(manager.space()), manager.vectors(), found.quirks);
         Ok(Party { manager: manager.registers().clone(), memory, vectors, controller, registers, quirks })
     };
-    let known = found.secondary.map(|entry| entry.controller);
-    let source = party(source_manager, &between.source, &absent, known, (&found.identity, found.quirks))?;
-    let destination = party(
-        destination_manager,
-        &between.destination,
-        &AbsentController::unknown(),
-        secondary,
-        (&other.identity, other.quirks),
-    )?;
+    let source = party(source_manager, &between.source, absent.clone(), source_id, &found)?;
+    let unknown = AbsentController::unknown();
+    let destination = party(destination_manager, &between.destination, unknown, destination_id, &other)?;
     let endpoint = Arc::new(Endpoint::new(source.registers.clone(), destination.registers.clone()));
     endpoint
         .set_bus_master(Attachment::Destination, false)
@@ -475,7 +371,9 @@ pub(super) fn start(
             let interrupts = Arc::<Signal>::default();
             pump(&mut pumps, one, &interrupts)?;
             pump(&mut pumps, other, &interrupts)?;
-            let vectors = [one.vectors(), other.vectors()].into_iter().flatten().min();
+            let assigned = |resources: Option<Resources>| resources.map(|resources| resources.interrupts);
+            let assigned = [source_virtualization, between.virtualization].map(assigned);
+            let vectors = [one.vectors(), other.vectors()].into_iter().chain(assigned).flatten().min();
             let extents = Inputs::extents(&config, size).map_err(|error| RunError::Input(error.0))?;
             let setup = GuestSetup {
                 endpoint: Arc::clone(&endpoint),
@@ -535,7 +433,7 @@ pub(super) fn start(
         platform,
         witness: None,
         virtualization: between.virtualization,
-        source_virtualization: found.secondary.map(|entry| resources(&entry, &config)),
+        source_virtualization,
         data: between.data,
         compare: between.compare,
         journal: None,

@@ -17,7 +17,7 @@ use nvme_core::wire::identify::SecondaryController;
 use super::*;
 use crate::driver::{Clock, Ending, Kept, Waiter};
 use crate::embedded::ControllerRole;
-use crate::report::{EnabledReport, LeftoverReport};
+use crate::report::{EnabledReport, LeftoverReport, RunsOn};
 use crate::virtualization::Resources;
 
 fn config(at_stop: String) -> MigrateConfig {
@@ -126,7 +126,7 @@ fn with_manager_reset_as(of_source: bool, status: u8, are_secondary: [bool; 2]) 
 #[test]
 fn r10_a_source_released_between_the_last_look_and_the_resume_does_not_run() {
     let (report, [at_stop, at_end]) = with_manager_reset(true, 0);
-    assert_eq!(report.guest_runs_on, Side::Destination, "{}", report.statement);
+    assert_eq!(report.guest_runs_on, RunsOn::Destination, "{}", report.statement);
     assert_eq!(
         report.enabled,
         EnabledReport { source: Some(false), destination: Some(true) },
@@ -152,7 +152,7 @@ fn r10_the_guest_goes_forward_when_nobody_knows_whether_the_destination_was_resu
         "{}",
         report.statement
     );
-    assert_eq!(report.guest_runs_on, Side::Destination, "{}", report.statement);
+    assert_eq!(report.guest_runs_on, RunsOn::Destination, "{}", report.statement);
     assert!(at_stop == at_end, "the source changed after the last look at it");
     let comparison = report.comparison.expect("compared");
     assert_eq!((comparison.equal, comparison.wrong), (comparison.blocks, 0), "{comparison:?}");
@@ -172,7 +172,7 @@ fn r10_a_source_that_cannot_be_resumed_runs_on_after_the_reset_of_its_manager() 
         "{}",
         report.statement
     );
-    assert_eq!(report.guest_runs_on, Side::Source);
+    assert_eq!(report.guest_runs_on, RunsOn::Source);
     assert_eq!(report.guest.error, None, "{}", report.statement);
     assert!(report.guest.commands_after >= 50 && report.guest.verified_after > 0, "{:?}", report.guest);
 }
@@ -217,7 +217,7 @@ fn r10_a_guest_is_not_let_go_on_with_a_secondary_controller_that_went_offline() 
             EnabledReport { source: Some(false), destination: Some(false) },
             "{name}: {statement}"
         );
-        assert_eq!(report.guest_runs_on, Side::Source, "{name}: {statement}");
+        assert_eq!(report.guest_runs_on, RunsOn::Nowhere, "{name}: {statement}");
         assert_eq!(report.guest.commands_after, 0, "{name}: {statement}");
         assert!(at_stop == at_end, "{name}: the source changed after the last look at it");
     }
@@ -274,7 +274,7 @@ fn a_secondary_controller_at_the_source_gets_what_it_had() {
         ("without interrupts", entry(true, 9, 0), (5, 5)),
     ];
     for (name, entry, (queues, interrupts)) in rows {
-        assert_eq!(controllers::resources(&entry, &config), Resources { queues, interrupts }, "{name}");
+        assert_eq!(secondary::resources(&entry, &config), Resources { queues, interrupts }, "{name}");
     }
 }
 

@@ -22,6 +22,7 @@ use nvme_core::wire::{ControllerId, QueueId};
 
 use super::bench::{Bench, CC, Party, let_run};
 use super::compare::Comparer;
+use super::secondary::bring_online_as;
 use super::{Observer, RunError, Status};
 use crate::backend::{Registers, vector};
 use crate::config::{CdqLayout, DataPath, MigrateConfig};
@@ -29,14 +30,12 @@ use crate::driver::{
     Clock, Controller, DriverError, Ending, Kept, QueuePair, Waiter, bring_up, create_pair,
     identify_controller, identify_namespace, request_queues, take_down, zeroes_limit,
 };
-use crate::endpoint::BusMaster;
 use crate::guest::{Guest, GuestError};
 use crate::journal::Side;
 use crate::memory::AddressSpace;
 use crate::mover::{Mover, MoverError, PIECE_BYTES, PIECES, Tag};
 use crate::platform::{HostPlatform, PlatformError};
 use crate::report::{ComparisonReport, EnabledReport, GuestReport};
-use crate::virtualization::{VirtualizationError, bring_online};
 
 const ADMIN_SLOTS: usize = 32;
 /// Largest controller state that can be taken.
@@ -355,16 +354,14 @@ impl Bench {
             zeroes_limit,
         );
         let mover = mover.map_err(RunError::Manager)?;
+        let memory = &*self.guest_memory;
         if let Some(resources) = self.virtualization {
-            let (id, registers) = (self.destination.controller, &self.destination.registers);
-            bring_online(&mut destination.controller, id, registers, resources, waiter)
-                .map_err(|error| RunError::Virtualization(Side::Destination, error))?;
+            let (primary, party) = (&mut destination.controller, &self.destination);
+            bring_online_as(Side::Destination, primary, party, memory, resources, waiter)?;
         }
         if let Some(resources) = self.source_virtualization {
-            let (id, registers) = (self.source.controller, &self.source.registers);
-            bring_online(&mut source.controller, id, registers, resources, waiter)
-                .and_then(|()| registers.set_bus_master(true).map_err(VirtualizationError::Access))
-                .map_err(|error| RunError::Virtualization(Side::Source, error))?;
+            let (primary, party) = (&mut source.controller, &self.source);
+            bring_online_as(Side::Source, primary, party, memory, resources, waiter)?;
         }
         Ok((mover, comparer, found.deallocate_features & 7 == 1))
     }

@@ -14,7 +14,7 @@ use super::watch::WatchArgs;
 use crate::address::Address;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
 use crate::cli::connect::ConnectArgs;
-use crate::cli::standing::{QueueName, tracked};
+use crate::cli::standing::QueueName;
 use crate::cli::values;
 use crate::config::CdqLayout;
 use crate::session::{Data, Session};
@@ -157,8 +157,9 @@ impl Action for CreateArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::TrackUserData)?;
-        let tracked = tracked(session, self.tracked.controller)?;
+        let Tracked { manager, controller, .. } = &self.tracked;
+        let (session, standing, tracked) =
+            sessions.tracked(manager, Capability::TrackUserData, *controller)?;
         let options = self.shape.options(session);
         self.shape.warn(session, output);
         let announced = session.identity().migration;

@@ -194,8 +194,9 @@ impl Action for GetArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::Migration)?;
-        let controller = tracked(session, self.tracked.controller)?.controller();
+        let Tracked { manager, controller, .. } = &self.tracked;
+        let (session, standing, tracked) = sessions.tracked(manager, Capability::Migration, *controller)?;
+        let controller = tracked.controller();
         let formats = self.format.indices(session)?;
         let (got, image) = match self.suspend {
             true => suspended(session, standing, controller.get(), |session| {
@@ -311,8 +312,9 @@ impl Action for SetArgs {
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let driven = sessions.driven(&self.tracked.manager, ControllerId::new(self.tracked.controller))?;
-        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::Migration)?;
-        let controller = tracked(session, self.tracked.controller)?.controller();
+        let Tracked { manager, controller, .. } = &self.tracked;
+        let (session, standing, tracked) = sessions.tracked(manager, Capability::Migration, *controller)?;
+        let controller = tracked.controller();
         if let Some(address) = driven {
             // Its queues would be where they were when the state was read: commands from then on are fetched again.
             return Err(CommandError::Input(format!(

@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::Tracked;
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
-use crate::cli::standing::tracked;
 use crate::driver::DriverError;
 
 const SUSPEND_HELP: &str = "\
@@ -48,8 +47,8 @@ impl Action for SuspendArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::Migration)?;
-        let tracked = tracked(session, self.tracked.controller)?;
+        let Tracked { manager, controller, .. } = &self.tracked;
+        let (session, standing, tracked) = sessions.tracked(manager, Capability::Migration, *controller)?;
         let kind = if self.notify { SuspendKind::Notification } else { SuspendKind::Suspend };
         standing.suspend(session, tracked, kind, self.delete_queue)?;
         let controller = self.tracked.controller;
@@ -86,8 +85,9 @@ impl Action for ResumeArgs {
     }
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
-        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::Migration)?;
-        let controller = tracked(session, self.tracked.controller)?.controller();
+        let Tracked { manager, controller, .. } = &self.tracked;
+        let (session, standing, tracked) = sessions.tracked(manager, Capability::Migration, *controller)?;
+        let controller = tracked.controller();
         let was_suspended = match standing.resume(session, controller) {
             Ok(()) => true,
             Err(DriverError::Admin(_, CallError::Status(status)))

@@ -10,7 +10,7 @@ use super::Tracked;
 use super::cdq::Shape;
 use super::track_memory::{self, MemoryArgs};
 use crate::cli::action::{Action, CommandError, Output, Sessions, Target};
-use crate::cli::standing::{QueueName, log_user_data, start_log, tracked};
+use crate::cli::standing::{QueueName, log_user_data, start_log};
 
 const START_HELP: &str = "\
 The log lasts as long as the script that it is started in (nvme-lm script). Without a queue of the controller one is made.
@@ -65,8 +65,8 @@ impl Action for Log {
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let args = &self.args.tracked;
-        let (session, standing) = sessions.standing(&args.manager, Capability::TrackUserData)?;
-        let tracked = tracked(session, args.controller)?;
+        let capability = Capability::TrackUserData;
+        let (session, standing, tracked) = sessions.tracked(&args.manager, capability, args.controller)?;
         let found = match self.args.queue {
             Some(name) => Some(standing.queue(session, name)?.queue.id()),
             None => standing.queue_of(session, tracked).map(|held| held.queue.id()),

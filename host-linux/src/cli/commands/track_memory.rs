@@ -205,11 +205,12 @@ impl Action for MemoryArgs {
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let device = self.load.guest.as_ref().map(|address| sessions.device(address)).transpose()?;
-        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::TrackHostMemory)?;
+        let Tracked { manager, controller, .. } = &self.tracked;
+        let (session, standing, controller) =
+            sessions.tracked(manager, Capability::TrackHostMemory, *controller)?;
         let Some(device) = device else {
             return self.track(session, standing, self.ranges.clone(), None, output);
         };
-        let controller = tracked(session, self.tracked.controller)?;
         let load = Load::start(&self.load, device, session, standing, controller)?;
         let until = session.now().after(session.timeout());
         while load.commands() == 0

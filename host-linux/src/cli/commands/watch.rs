@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use nvme_core::cdq::{CdqFigures, ControllerDataQueue, LogEvent, QueuePoll};
 use nvme_core::migration::Quirks;
+use nvme_core::wire::TrackedId;
 use nvme_core::wire::identify::Capability;
 use serde::Serialize;
 
@@ -16,7 +17,7 @@ use crate::cli::action::{Action, CommandError, Output, Sessions, Target, beside_
 use crate::cli::heat::Heat;
 use crate::cli::load::{Load, LoadArgs, namespaces};
 use crate::cli::picture::{Picture, Size};
-use crate::cli::standing::{QueueName, Standing, log_user_data, start_log, tracked};
+use crate::cli::standing::{QueueName, Standing, log_user_data, start_log};
 use crate::driver::DriverError;
 use crate::session::Session;
 
@@ -340,15 +341,12 @@ impl Action for WatchArgs {
 
     fn run(&self, sessions: &mut Sessions<'_>, output: &Output) -> Result<(), CommandError> {
         let device = self.load.guest.as_ref().map(|address| sessions.device(address)).transpose()?;
-        let (session, standing) = sessions.standing(&self.tracked.manager, Capability::TrackUserData)?;
-        let load = match device {
-            None => None,
-            Some(device) => {
-                let tracked = tracked(session, self.tracked.controller)?;
-                Some(Load::start(&self.load, device, session, standing, tracked)?)
-            }
-        };
-        let watched = self.watch(session, standing, load.as_ref(), output);
+        let Tracked { manager, controller, .. } = &self.tracked;
+        let (session, standing, tracked) =
+            sessions.tracked(manager, Capability::TrackUserData, *controller)?;
+        let load =
+            device.map(|device| Load::start(&self.load, device, session, standing, tracked)).transpose()?;
+        let watched = self.watch(session, standing, tracked, load.as_ref(), output);
         let ended = load.map(Load::finish).transpose();
         // The guest is at rest: whatever it changed is in the log.
         let writes = ended.as_ref().ok().and_then(Option::as_ref).map(|report| report.writes);
@@ -373,10 +371,10 @@ impl WatchArgs {
         &self,
         session: &mut Session<'_>,
         standing: &mut Standing,
+        tracked: TrackedId,
         load: Option<&Load>,
         output: &'o Output,
     ) -> Result<(Screen<'o>, Begun, Result<(), CommandError>), CommandError> {
-        let tracked = tracked(session, self.tracked.controller)?;
         let mut screen = Screen { output, map: None, blocks: 0, markers: 0, failed: Ok(()) };
         if !output.is_json() && can_draw() {
             let mut heat = Heat::default();
