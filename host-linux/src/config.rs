@@ -114,8 +114,10 @@ pub struct Between {
     pub source_id: Option<ControllerId>,
     /// The destination's identifier, where it has to be told.
     pub destination_id: Option<ControllerId>,
-    /// Which known deviations the managing controllers have.
+    /// Which known deviations the source's managing controller has.
     pub quirks: QuirkChoice,
+    /// Which the destination's has.
+    pub destination_quirks: QuirkChoice,
     /// Shell command that takes memory away from somebody else's destination controller when the migration is rolled back.
     pub destination_fence: Option<String>,
     /// How controllers are opened.

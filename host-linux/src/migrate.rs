@@ -57,6 +57,11 @@ pub trait Observer {
     /// The run stands here now. Called a few times a second.
     fn update(&mut self, status: &Status);
 
+    /// Something the user should know before the migration begins; it is in the report, too.
+    fn note(&mut self, text: &str) {
+        let _ = text;
+    }
+
     /// Whether the run is to come to its end: the migration is cancelled if it still can be, and waits are cut short.
     /// Asked many times a second.
     fn is_interrupted(&self) -> bool {
@@ -88,6 +93,8 @@ pub enum RunError {
     Open(OpenError),
     /// The controller at this address cannot do what a migration needs.
     Unsupported(Address, Unsupported),
+    /// What the source's managing controller is known to leave out of its log, and convergence was to be strict.
+    LosesChanges(String),
     /// What was asked does not fit the controllers, or each other; nothing was changed.
     Input(String),
     /// The program is to end, and nothing was begun.
@@ -108,6 +115,9 @@ impl fmt::Display for RunError {
             Self::Io(what, error) => write!(f, "{what}: {error}"),
             Self::Open(error) => error.fmt(f),
             Self::Unsupported(address, unsupported) => write!(f, "{address}: {unsupported}"),
+            Self::LosesChanges(text) => {
+                write!(f, "{text}; without --strict it is migrated all the same; nothing was changed")
+            }
             Self::Input(text) => f.write_str(text),
             Self::Interrupted => f.write_str("cancelled by a signal before the migration began"),
         }
@@ -123,7 +133,7 @@ impl std::error::Error for RunError {}
 pub fn run(config: &MigrateConfig, inputs: Inputs, observer: &mut impl Observer) -> Result<Report, RunError> {
     let limits = config.command_timeout.map_or_else(Limits::default, Limits::after);
     let bench = Bench::start(config, &inputs, limits, observer)?;
-    run_with(config, inputs.size, bench, observer)
+    run_with(config, inputs.size, bench, Vec::new(), observer)
 }
 
 /// Migrates between controllers that are there already. The guest is this program's if both of its controllers are, and
@@ -138,8 +148,9 @@ pub fn run_between(
 ) -> Result<Report, RunError> {
     observer.update(&Status { step: "looking at the controllers".into(), ..Status::default() });
     let limits = config.command_timeout.map_or_else(Limits::default, Limits::after);
-    let (config, size, bench) = controllers::start(config, between, limits)?;
-    run_with(&config, size, bench, observer)
+    let (config, size, bench, notes) = controllers::start(config, between, limits)?;
+    notes.iter().for_each(|note| observer.note(note));
+    run_with(&config, size, bench, notes, observer)
 }
 
 /// Goes on once everything has been started.
@@ -147,6 +158,7 @@ fn run_with(
     config: &MigrateConfig,
     size: u64,
     mut bench: Bench,
+    notes: Vec<String>,
     observer: &mut impl Observer,
 ) -> Result<Report, RunError> {
     let transfer = match bench.transfer(config, observer) {
@@ -187,13 +199,19 @@ fn run_with(
         statement = format!("{statement}; the journal cannot be written: {error}");
     }
     let comparison = comparison.unwrap_or(None);
-    Ok(report(config, size, transfer, Found { verdict, statement, runs_on, comparison, leftovers, faults }))
+    Ok(report(
+        config,
+        size,
+        transfer,
+        Found { verdict, statement, notes, runs_on, comparison, leftovers, faults },
+    ))
 }
 
 /// What was found out at the end.
 struct Found {
     verdict: Verdict,
     statement: String,
+    notes: Vec<String>,
     runs_on: RunsOn,
     comparison: Option<ComparisonReport>,
     leftovers: LeftoverReport,
@@ -463,6 +481,7 @@ fn report(config: &MigrateConfig, size: u64, transfer: Transfer, found: Found) -
     Report {
         verdict: found.verdict,
         statement: found.statement,
+        notes: found.notes,
         guest_runs_on: found.runs_on,
         setup: Setup {
             source_image,

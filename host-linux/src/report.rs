@@ -238,6 +238,9 @@ pub struct Report {
     pub verdict: Verdict,
     /// The same in words, with the reason.
     pub statement: String,
+    /// What was to be known before it began, such as changes that the source is known to leave out of its log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Where the guest runs now: `source`, `destination` or `nowhere`.
     pub guest_runs_on: RunsOn,
     /// Options that matter for reading the figures.

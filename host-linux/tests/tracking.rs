@@ -626,5 +626,5 @@ fn quirks_are_recognised_listed_and_chosen() {
     let listed = run(&words("formats embedded:demo --quirks list --json"));
     let document: Value = serde_json::from_slice(&listed.stdout).expect("a document");
     assert_eq!(document["model"], Value::Null);
-    assert_eq!(document["quirks"].as_array().map(Vec::len), Some(12));
+    assert_eq!(document["quirks"].as_array().map(Vec::len), Some(15));
 }

@@ -107,6 +107,11 @@ impl DataQueue {
         self.ring.free() == 1
     }
 
+    /// Whether its memory is a PRP list's.
+    pub(crate) const fn is_listed(&self) -> bool {
+        matches!(self.memory, QueueMemory::List(_))
+    }
+
     /// Where slot `slot` lies in the memory of the owner's host.
     #[inline]
     pub(crate) fn address<M: HostMemory>(&mut self, owner: &Controller<'_, M>, slot: u32) -> Option<BusAddr> {

@@ -68,6 +68,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let Some(queue) = self.data_queues.get_mut(slot).and_then(|slot| slot.0.as_mut()) else {
             return false;
         };
+        if queue.is_listed() && quirks.contains(Quirks::LISTED_QUEUES_NOT_FILLED) {
+            return true;
+        }
         let Some(owner) = self.controllers.get_mut(queue.owner) else { return false };
         let hit = match &self.faults {
             None => None,
@@ -128,6 +131,9 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
         let run = self.controllers.get(queue.target).map_or(Run::Running, |target| target.target.run);
         if run != Run::Running {
             return Err(StatusCode::CONTROLLER_SUSPENDED.into());
+        }
+        if queue.logging == Logging::On && self.config.quirks.contains(Quirks::LOGGING_RESUMES_AFTER_FULL) {
+            return Ok(());
         }
         if queue.logging != Logging::Off {
             return Err(StatusCode::INVALID_FIELD.into());

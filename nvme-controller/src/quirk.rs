@@ -24,7 +24,8 @@ bitflags! {
         const CDQ_FEATURE_EIGHT_BYTES = 1 << 5;
         /// S0PT of a saved completion queue is the tag of the next entry instead of that of slot 0.
         const SLOT_ZERO_IS_NEXT_PHASE = 1 << 6;
-        /// Logging goes on without a first entry once slots of a full queue are freed.
+        /// Logging goes on without a first entry once slots of a full queue are freed: it counts as on all the time, and a
+        /// start while it is on succeeds and posts nothing.
         const LOGGING_RESUMES_AFTER_FULL = 1 << 7;
         /// An unsupported Select of the Controller Data Queue command completes with status code zero and Do Not Retry.
         const BAD_SELECT_ONLY_DO_NOT_RETRY = 1 << 8;
@@ -46,5 +47,9 @@ bitflags! {
         /// Once a managing controller was reset, logging counts as active at every controller until it is stopped: a start
         /// succeeds and posts no first entry.
         const LOGGING_ACTIVE_AFTER_RESET = 1 << 16;
+        /// Set Controller State takes a whole state in one command only; a part ends with Internal Error.
+        const STATE_IN_ONE_COMMAND = 1 << 17;
+        /// A Controller Data Queue over a PRP list is created and never filled, not even with markers.
+        const LISTED_QUEUES_NOT_FILLED = 1 << 18;
     }
 }

@@ -7,8 +7,8 @@ mod common;
 
 use common::bytes;
 use nvme_core::wire::controller_state::{
-    CompletionQueueState, ControllerStateBuilder, ControllerStateHeader, ControllerStateImage, StateDialect,
-    StateError, StateLimits, SubmissionQueueState,
+    CompletionQueueState, ControllerStateBuilder, ControllerStateHeader, ControllerStateImage,
+    DialectTranslator, StateDialect, StateError, StateLimits, SubmissionQueueState,
 };
 use nvme_core::wire::identify::*;
 use nvme_core::wire::{BusAddr, ControllerId, QueueId};
@@ -327,5 +327,10 @@ fn quirk_slot_zero_phase_is_the_next_phase() {
         let phase = |dialect| state.completion_queues(dialect).next().map(|queue| queue.next_phase);
         assert_eq!(phase(StateDialect::NextPostPhase), Some(true), "{name}");
         assert_eq!(phase(StateDialect::Specification), Some(by_specification), "{name}");
+        let mut translated = data.clone();
+        DialectTranslator::new().translate(&mut translated);
+        let state = ControllerStateImage::parse(&translated, 4096).unwrap().nvme_state().unwrap().unwrap();
+        let phase = state.completion_queues(StateDialect::Specification).next().map(|queue| queue.next_phase);
+        assert_eq!(phase, Some(true), "{name}, translated");
     }
 }

@@ -206,7 +206,7 @@ Exit status:
   0  migrated and verified
   1  verification failed, or the migration failed
   2  bad input; nothing was changed
-  3  cancelled as asked (--cancel-after); the guest runs on the source, verified. Or a controller cannot do what the migration needs, and nothing was changed: then there is no report, and a message names the field that says so
+  3  cancelled as asked (--cancel-after); the guest runs on the source, verified. Or a controller cannot do what the migration needs, or leaves changes out of its log (--strict), and nothing was changed: then there is no report, and a message names the field that says so
   4  cancelled because convergence was not reached (--strict); the guest runs on the source, verified
   130  cancelled by SIGINT or SIGTERM; the guest runs on the source, verified. After the point of no return a signal \
 cancels nothing and only shortens the run. A second one ends the program at once; the journal stays right";
@@ -299,7 +299,8 @@ pub struct MigrateArgs {
     stall_commands: u64,
     #[arg(long, hide_short_help = true, value_name = "STEP", value_parser = values::cancel_after, help = values::cancel_after_help(), help_heading = "Migration")]
     cancel_after: Option<MigrationStep>,
-    /// Cancel if the limits are reached without convergence, instead of doing the last round anyway.
+    /// Cancel if the limits are reached without convergence, instead of doing the last round anyway; refuse a source that is
+    /// known to leave changes out of its log (`--quirks`).
     #[arg(long, hide_short_help = true, help_heading = "Migration")]
     strict: bool,
     /// Shell command to run at stop: the source is suspended, the destination holds everything and is not resumed.

@@ -96,6 +96,15 @@ pub(crate) struct BetweenArgs {
         requires = "source_manager"
     )]
     quirks: Option<QuirkChoice>,
+    /// The same for the destination alone [default: as --quirks].
+    #[arg(
+        long,
+        hide_short_help = true,
+        value_name = "LIST",
+        allow_hyphen_values = true,
+        requires = "source_manager"
+    )]
+    dest_quirks: Option<QuirkChoice>,
     #[command(flatten)]
     reach: ReachArgs,
     /// Do not ask whether images, or a namespace, may be written over.
@@ -136,7 +145,7 @@ impl BetweenArgs {
                 "{name} is for a source that somebody else drives; leave it or --source out"
             ));
         }
-        if self.quirks.is_some_and(QuirkChoice::is_list) {
+        if [self.quirks, self.dest_quirks].into_iter().flatten().any(QuirkChoice::is_list) {
             return Err(super::quirks::NOTHING_TO_LIST.into());
         }
         let queues = self.virtual_queues.unwrap_or(io_queues.saturating_add(1));
@@ -159,6 +168,7 @@ impl BetweenArgs {
             unfence: self.unfence.clone(),
             destination_fence: self.dest_fence.clone(),
             quirks: self.quirks.unwrap_or_default(),
+            destination_quirks: self.dest_quirks.or(self.quirks).unwrap_or_default(),
             open: self.reach.options(),
         }))
     }

@@ -261,7 +261,7 @@ fn run_migrate(args: &MigrateArgs) -> ExitCode {
         Ok(report) => report,
         Err(error) => {
             let status = match &error {
-                RunError::Unsupported(..) => UNSUPPORTED,
+                RunError::Unsupported(..) | RunError::LosesChanges(_) => UNSUPPORTED,
                 RunError::Input(_) => BAD_INPUT,
                 RunError::Interrupted => Verdict::Interrupted.exit_status(),
                 RunError::Open(error) if error.is_bad_request() => BAD_INPUT,

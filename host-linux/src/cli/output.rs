@@ -43,6 +43,10 @@ impl Observer for Progress {
         self.bar.set_message(status.step.clone());
     }
 
+    fn note(&mut self, text: &str) {
+        self.bar.suspend(|| super::warn(text));
+    }
+
     fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
     }
@@ -188,6 +192,9 @@ pub(crate) fn tables(report: &Report, out: &mut impl Write) -> io::Result<()> {
         table("Faults", &["rule", "subsystem", "matched", "happened"], &rows, out)?;
     }
 
+    for note in &report.notes {
+        writeln!(out, "Note: {note}")?;
+    }
     writeln!(out, "Convergence: {}", report.convergence.statement)?;
     let color = match report.verdict {
         Verdict::Verified | Verdict::Migrated => AnsiColor::Green,

@@ -349,9 +349,14 @@ pub(crate) fn log_user_data(
     Ok(())
 }
 
-/// Starts logging where it may count as active although nothing is logged, as `quirk` says.
-pub(crate) fn start_log(session: &mut Session<'_>, queue: CdqId, quirk: Quirks) -> Result<(), CommandError> {
-    if session.quirks().contains(quirk) {
+/// Starts logging into a queue, which may count as active although nothing is logged.
+pub(crate) fn start_log(session: &mut Session<'_>, held: &HeldQueue) -> Result<(), CommandError> {
+    let queue = held.queue.id();
+    let quirk = match held.queue.figures().overflows {
+        0 => Quirks::STOP_BEFORE_START,
+        _ => Quirks::STOP_BEFORE_START | Quirks::STOP_BEFORE_RESTART,
+    };
+    if session.quirks().intersects(quirk) {
         // There is something to stop, or not.
         let _ = log_user_data(session, queue, false);
     }

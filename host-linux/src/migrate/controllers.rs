@@ -5,20 +5,20 @@
 use std::fs;
 use std::sync::Arc;
 
-use nvme_core::migration::Quirks;
-use nvme_core::wire::ControllerId;
+use nvme_core::migration::{KnownQuirk, Quirks};
 use nvme_core::wire::admin::{Identify, IdentifyStructure};
 use nvme_core::wire::identify::{
     Capability, ControllerIdentity, NotAnnounced, OptionalAdminCommands, SecondaryController,
     SupportedControllerStateFormats,
 };
+use nvme_core::wire::{ControllerId, NamespaceId};
 
 use super::RunError;
 use super::bench::{Behind, Bench, Limits, Party, capacities, hooks};
 use super::secondary::{Asked, check_resources, resources, who};
 use crate::address::Address;
 use crate::backend::{AbsentController, Device, Devices, Memory, Pump, Registers, Request};
-use crate::config::{Between, DataPath, MigrateConfig, Namespaces, SIZE_LIMITS, Tracked};
+use crate::config::{Between, CdqLayout, DataPath, MigrateConfig, Namespaces, SIZE_LIMITS, Tracked};
 use crate::driver::DriverError;
 use crate::endpoint::{Attachment, Endpoint};
 use crate::guest::{GuestSetup, InitialContent, Wiring, WorkloadOptions};
@@ -27,6 +27,7 @@ use crate::journal::Side;
 use crate::memory::{AddressSpace, Capacity, PAGE};
 use crate::mover::PIECE_BYTES;
 use crate::platform::{Hooks, HostPlatform};
+use crate::quirks::QuirkChoice;
 use crate::session::{Session, Storage, are_of_different_subsystems};
 use crate::sync::{RunToken, Signal};
 use crate::virtualization::{Resources, read_secondaries};
@@ -83,9 +84,9 @@ fn look(
     device: &Device,
     limits: &Limits,
     capabilities: &[Capability],
-    between: &Between,
+    (namespace, quirks): (NamespaceId, QuirkChoice),
 ) -> Result<Found, RunError> {
-    let (address, namespace) = (device.address(), between.namespace);
+    let address = device.address();
     ask(device, limits, |session| {
         for capability in capabilities {
             session.identity().require(*capability).map_err(|error| lacks(device, error))?;
@@ -117,7 +118,7 @@ fn look(
                 .map_err(|error| RunError::Controller(address.clone(), error))?,
             false => Vec::new(),
         };
-        let quirks = between.quirks.of(&identity);
+        let quirks = quirks.of(&identity);
         Ok(Found { identity, quirks, shape: (found.blocks, block), formats, secondaries })
     })
 }
@@ -162,6 +163,19 @@ fn fit(
         ));
     }
     Ok(())
+}
+
+/// What a managing controller is known to leave out of its log, in words. Without a log nothing is left out of it.
+fn losses(manager: &Address, quirks: Quirks, data: DataPath) -> Vec<String> {
+    let losing = if data == DataPath::Copy { quirks & Quirks::LOSES_CHANGES } else { Quirks::empty() };
+    let known = Quirks::TABLE.iter().filter(|known| losing.contains(known.quirk));
+    let note = |known: &KnownQuirk| {
+        format!(
+            "{manager}: {} (quirk {}), so a guest that does this may find old data at the destination, and nothing notices",
+            known.deviation, known.name
+        )
+    };
+    known.map(note).collect()
 }
 
 /// Refuses to copy a namespace onto itself, which would bring old blocks back under the guest's writes.
@@ -263,12 +277,12 @@ fn pump(pumps: &mut Vec<Pump>, device: &Device, signal: &Arc<Signal>) -> Result<
 }
 
 /// Opens the controllers, looks at them, and makes the guest ready if it is ours. Returns what is run, with the block size and
-/// the bytes of the namespace that were found.
+/// the bytes of the namespace that were found, and what there is to be said before it begins.
 pub(super) fn start(
     config: &MigrateConfig,
     between: &Between,
     limits: Limits,
-) -> Result<(MigrateConfig, u64, Bench), RunError> {
+) -> Result<(MigrateConfig, u64, Bench, Vec<String>), RunError> {
     check(config, between)?;
     check_resources(config, between)?;
     let absent = absent(between)?;
@@ -287,11 +301,19 @@ pub(super) fn start(
         Some(_) => None,
         None => who(destination, between.destination_id, manager, &devices, &limits)?,
     };
-    let found = look(source_manager, &limits, capabilities, between)?;
-    let other = look(destination_manager, &limits, &[Capability::Migration], between)?;
+    let namespace = between.namespace;
+    let found = look(source_manager, &limits, capabilities, (namespace, between.quirks))?;
+    let quirks = between.destination_quirks;
+    let other = look(destination_manager, &limits, &[Capability::Migration], (namespace, quirks))?;
     fit(&found, &other, between, &absent)?;
     if between.data == DataPath::Copy && !config.force {
         are_two_media(&found, &other)?;
+    }
+    let mut notes = losses(&between.source_manager, found.quirks, between.data);
+    if let [first, ..] = notes.as_slice()
+        && config.strict
+    {
+        return Err(RunError::LosesChanges(first.clone()));
     }
     let source = Asked {
         side: Side::Source,
@@ -314,6 +336,11 @@ pub(super) fn start(
     source.stays_online(source_id, &destination)?;
     destination.stays_online(destination_id, &source)?;
     let source_virtualization = entry.map(|entry| resources(&entry, config));
+    let mut cdq_layout = config.cdq_layout;
+    if cdq_layout == CdqLayout::PrpList && found.quirks.contains(Quirks::CONTIGUOUS_QUEUES_ONLY) {
+        cdq_layout = CdqLayout::Contiguous;
+        notes.push("the queue is contiguous, because of the quirk contiguous-queues-only".into());
+    }
     let (blocks, block_size) = found.shape;
     let size = blocks.saturating_mul(u64::from(block_size));
     let is_ours = matches!(between.source, Tracked::Ours(_));
@@ -326,6 +353,7 @@ pub(super) fn start(
     }
     let config = MigrateConfig {
         block_size,
+        cdq_layout,
         namespaces: Namespaces::Controllers(Box::new(between.clone())),
         ..config.clone()
     };
@@ -439,5 +467,5 @@ pub(super) fn start(
         journal: None,
         faults: Bench::no_faults(),
     };
-    Ok((config, size, bench))
+    Ok((config, size, bench, notes))
 }

@@ -58,7 +58,7 @@ fn a_command_at_stop_longer_than_every_time_out_changes_nothing_but_the_stop_tim
     let config = config("sleep 5".into());
     let inputs = Inputs::open(&config, None).expect("inputs");
     let bench = Bench::start(&config, &inputs, LIMITS, &mut ()).expect("bench");
-    let report = run_with(&config, inputs.size, bench, &mut ()).expect("run");
+    let report = run_with(&config, inputs.size, bench, Vec::new(), &mut ()).expect("run");
     assert_eq!(report.verdict, Verdict::Verified, "{}", report.statement);
     assert!(report.stop_time_us.is_some_and(|time| time >= 5_000_000), "{:?}", report.stop_time_us);
     assert!(report.duration_us >= 5_000_000, "{}", report.duration_us);
@@ -117,7 +117,7 @@ fn with_manager_reset_as(of_source: bool, status: u8, are_secondary: [bool; 2]) 
             std::fs::write(&go, "").expect("go");
             before
         });
-        let report = run_with(&config, inputs.size, bench, &mut ()).expect("a report");
+        let report = run_with(&config, inputs.size, bench, Vec::new(), &mut ()).expect("a report");
         (report, at_stop.join().expect("at stop"))
     });
     (report.0, [report.1, content(&inputs.source)])
@@ -241,7 +241,7 @@ fn a_guest_runs_on_with_a_secondary_controller_wherever_the_migration_ends() {
         let config = config(at_stop.into());
         let inputs = Inputs::open(&config, None).expect("inputs");
         let bench = start_as(&config, &inputs, are_secondary);
-        let report = run_with(&config, inputs.size, bench, &mut ()).expect("a report");
+        let report = run_with(&config, inputs.size, bench, Vec::new(), &mut ()).expect("a report");
         let statement = &report.statement;
         assert_eq!(report.verdict, verdict, "{name}: {statement}");
         assert_eq!(report.enabled, enabled, "{name}: {statement}");

@@ -207,6 +207,11 @@ impl<M: HostMemory, S: BlockStorage, I: Interrupts> Subsystem<'_, M, S, I> {
 
     /// Checks the indices of a part, and that the target can take a state.
     fn check_part(&self, target: usize, part: &Part) -> Result<(), Refusal> {
+        if part.sequence != SequenceIndicator::Only
+            && self.config.quirks.contains(Quirks::STATE_IN_ONE_COMMAND)
+        {
+            return Err(StatusCode::INTERNAL_ERROR.into());
+        }
         if part.version_index > STATE_VERSIONS {
             return Err(InvalidField::in_dword("CSVI", 11, 16, u64::from(part.version_index)).into());
         }

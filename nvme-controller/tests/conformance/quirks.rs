@@ -126,10 +126,12 @@ fn rows() -> Vec<(Quirks, Observe, &'static str, &'static str)> {
             |w| {
                 let mut queue = drained(w);
                 w.change_blocks(1);
-                queue.texts().join(", ")
+                let resumed = queue.texts().join(", ");
+                let started = w.admin(MANAGER, sqe::start_log(queue.id)).code;
+                format!("{resumed}; {started:?} {}", queue.texts().join(", "))
             },
-            "",
-            "000b 1:1000+1",
+            "; 0/00h 001b",
+            "000b 1:1000+1; 0/00h ",
         ),
         (
             Quirks::BAD_SELECT_ONLY_DO_NOT_RETRY,

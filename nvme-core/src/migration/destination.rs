@@ -10,7 +10,7 @@ use super::options::Timeouts;
 use super::quirks::Quirks;
 use crate::admin::{AdminPort, AdminRequest, Call, CallError, Generation, SubmitError};
 use crate::time::{Instant, Step};
-use crate::wire::controller_state::{ControllerStateImage, StateError, StateLimits};
+use crate::wire::controller_state::{ControllerStateImage, DialectTranslator, StateError, StateLimits};
 use crate::wire::migration::SequenceIndicator;
 use crate::wire::{ControllerId, StatusCode, TrackedId};
 
@@ -306,6 +306,9 @@ impl<'s> DestinationHalf<'s> {
         let limit = part_limit(port);
         if total > limit && self.options.quirks.contains(Quirks::SET_STATE_IN_ONE) {
             return Err(DestinationFailure::NotInOne { bytes: total, limit });
+        }
+        if self.options.quirks.contains(Quirks::SLOT_ZERO_IS_NEXT_PHASE) {
+            DialectTranslator::new().translate(self.image.get_mut(..total).unwrap_or_default());
         }
         self.given = Given::Setting;
         // Without a common vendor format nobody else brings properties and admin queue along.

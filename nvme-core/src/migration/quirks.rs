@@ -37,6 +37,15 @@ bitflags! {
         const SHORT_STRUCTURES = 1 << 10;
         /// A suspend may never complete. Tolerated anyway.
         const SUSPEND_MAY_HANG = 1 << 11;
+        /// S0PT of a completion queue is the phase tag of the next entry instead of that of slot 0: translate the state when
+        /// it is taken from the controller or given to it
+        /// ([`StateDialect`](crate::wire::controller_state::StateDialect)).
+        const SLOT_ZERO_IS_NEXT_PHASE = 1 << 12;
+        /// Changes by Copy are not logged: a migration loses them. No driver can mend that.
+        const COPY_NOT_LOGGED = 1 << 13;
+        /// A range of deallocated blocks is not logged if the next one of its command does not follow it directly: a
+        /// migration loses that change. No driver can mend that.
+        const DEALLOCATED_RANGES_DROPPED = 1 << 14;
     }
 }
 
@@ -142,7 +151,32 @@ impl Quirks {
             without: "waits for a suspend as long as its time-out says, then rolls back",
             with: "",
         },
+        KnownQuirk {
+            name: "slot-zero-is-next-phase",
+            quirk: Self::SLOT_ZERO_IS_NEXT_PHASE,
+            deviation: "S0PT is the phase tag of the next entry, which differs where the tail is 0",
+            without: "hands the state on as it is: completions with the wrong tag, which the guest never sees",
+            with: "translates the state that is read from it or set at it",
+        },
+        KnownQuirk {
+            name: "copy-not-logged",
+            quirk: Self::COPY_NOT_LOGGED,
+            deviation: "blocks changed by Copy are not logged",
+            without: "loses them in a migration, and does not know",
+            with: "says so before a migration; whoever insists on convergence is refused",
+        },
+        KnownQuirk {
+            name: "deallocated-ranges-dropped",
+            quirk: Self::DEALLOCATED_RANGES_DROPPED,
+            deviation: "a deallocated range is not logged if the next one does not follow it directly",
+            without: "loses it in a migration, and does not know",
+            with: "says so before a migration; whoever insists on convergence is refused",
+        },
     ];
+
+    /// Those by which a controller loses changes of user data from its log: no driver can mend that, but its host should say
+    /// so.
+    pub const LOSES_CHANGES: Self = Self::COPY_NOT_LOGGED.union(Self::DEALLOCATED_RANGES_DROPPED);
 
     /// The published emulation of the migration commands in a machine emulator, as examined.
     pub const EMULATED_TP4159: Self = Self::all();

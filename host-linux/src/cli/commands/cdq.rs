@@ -93,7 +93,7 @@ impl Shape {
         let usual = HeadPolicy::default();
         let trigger = match quirks {
             quirks if quirks.contains(Quirks::EVENTS_ONCE) => None,
-            quirks if quirks.contains(Quirks::TRIGGER_ONE_EARLY) => Some(self.trigger.max(1)),
+            quirks if quirks.contains(Quirks::TRIGGER_ONE_EARLY) => Some(self.trigger.saturating_add(1)),
             _ => Some(self.trigger),
         };
         let head = HeadPolicy {

@@ -2,7 +2,6 @@
 //! `nvme-lm track`: changes of user data logged into a queue, by hand.
 
 use clap::{Args, Subcommand};
-use nvme_core::migration::Quirks;
 use nvme_core::wire::identify::Capability;
 use serde::Serialize;
 
@@ -84,11 +83,11 @@ impl Action for Log {
                 )));
             }
         };
+        let held = standing.queue(session, QueueName::Id(id))?;
         match self.start {
-            true => start_log(session, id, Quirks::STOP_BEFORE_START)?,
+            true => start_log(session, held)?,
             false => log_user_data(session, id, false)?,
         }
-        let held = standing.queue(session, QueueName::Id(id))?;
         held.logging = self.start;
         let controller = held.queue.tracked().controller().get();
         let logging = Logging { controller, queue: id.get(), logging: self.start };

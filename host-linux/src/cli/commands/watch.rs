@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use nvme_core::cdq::{CdqFigures, ControllerDataQueue, LogEvent, QueuePoll};
-use nvme_core::migration::Quirks;
 use nvme_core::wire::TrackedId;
 use nvme_core::wire::identify::Capability;
 use serde::Serialize;
@@ -397,7 +396,7 @@ impl WatchArgs {
         screen.event(Event::Watching { queue: id.get(), controller, entries: held.queue.entries() });
         let started = !held.logging;
         if started {
-            start_log(session, id, Quirks::STOP_BEFORE_START)?;
+            start_log(session, held)?;
             held.logging = true;
         }
         let at = Instant::now();
@@ -433,7 +432,7 @@ impl WatchArgs {
             }
             if !held.logging && look.empty && held.queue.is_published() {
                 // Everything before the overflow has been shown and given back.
-                if let Err(error) = start_log(session, id, Quirks::STOP_BEFORE_RESTART) {
+                if let Err(error) = start_log(session, held) {
                     return Ok((screen, begun, Err(error)));
                 }
                 held.logging = true;

@@ -20,6 +20,20 @@ const EXTENTS_PER_POLL: u32 = 32;
 /// Rounds in a row after which no less is dirty than before, and no further one is made.
 const STALLED_ROUNDS: u32 = 2;
 
+/// Blocks, and how long they took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    blocks: u64,
+    time: Duration,
+}
+
+impl Pace {
+    fn add(&mut self, other: Self) {
+        self.blocks = self.blocks.saturating_add(other.blocks);
+        self.time = self.time.saturating_add(other.time);
+    }
+}
+
 /// The mover's account.
 #[derive(Debug, Default)]
 pub(super) struct Mover {
@@ -28,9 +42,13 @@ pub(super) struct Mover {
     accepted: u64,
     /// An extent that the mover had no room for.
     pending: Option<Extent>,
-    /// How long blocks were being moved, in rounds and between them.
-    moving: Duration,
-    /// Until when `moving` counts, if the mover has work.
+    /// What came over while the mover had copies to make and nothing else, in rounds and between them.
+    pace: Pace,
+    /// What has come over since the mover was last without work.
+    stretch: Pace,
+    /// Some of that were zeroes, which take no time to speak of: the stretch says nothing of the pace of copies.
+    zeroes: bool,
+    /// Until when the stretch counts, if the mover has work.
     busy: Option<Instant>,
     /// Something was accepted since the mover was last asked: one that has moved it by then took time as well, which
     /// counts until the look after.
@@ -63,18 +81,32 @@ impl Mover {
     /// between two rounds would have taken none.
     fn note(&mut self, now: Instant, progress: MoverProgress) {
         self.base.get_or_insert(progress);
+        let blocks =
+            progress.blocks.saturating_sub(self.latest.blocks.max(self.base.unwrap_or_default().blocks));
         self.latest = progress;
-        if let Some(since) = self.busy.take() {
-            self.moving = self.moving.saturating_add(now.since(since));
-        }
+        let time = self.busy.take().map(|since| now.since(since)).unwrap_or_default();
+        self.stretch.add(Pace { blocks, time });
         let fresh = core::mem::take(&mut self.fresh);
         self.busy = (fresh || !self.is_idle()).then_some(now);
+        if self.busy.is_none() {
+            self.pace = self.pace_so_far();
+            (self.stretch, self.zeroes) = (Pace::default(), false);
+        }
     }
 
-    fn accept(&mut self, now: Instant, blocks: u64) {
+    fn accept(&mut self, now: Instant, blocks: u64, kind: ExtentKind) {
         self.accepted = self.accepted.saturating_add(blocks);
+        self.zeroes |= kind == ExtentKind::Zeroes;
         self.busy.get_or_insert(now);
         self.fresh = true;
+    }
+
+    fn pace_so_far(&self) -> Pace {
+        let mut pace = self.pace;
+        if !self.zeroes {
+            pace.add(self.stretch);
+        }
+        pace
     }
 
     /// How long so many blocks would take at the pace so far; `None` if there is no pace yet.
@@ -82,8 +114,9 @@ impl Mover {
         if blocks == 0 {
             return Some(Duration::ZERO);
         }
-        let micros = u128::from(blocks).saturating_mul(self.moving.as_micros());
-        let micros = micros.checked_div(u128::from(self.moved().0))?;
+        let pace = self.pace_so_far();
+        let micros = u128::from(blocks).saturating_mul(pace.time.as_micros());
+        let micros = micros.checked_div(u128::from(pace.blocks))?;
         Some(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
     }
 }
@@ -174,7 +207,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
         extent: Extent,
     ) -> Result<bool, Failure<M, H>> {
         if mover.start(extent).map_err(Failure::Mover)? {
-            self.mover.accept(now, extent.blocks);
+            self.mover.accept(now, extent.blocks, extent.kind);
             Ok(true)
         } else {
             self.mover.pending = Some(extent);
@@ -482,6 +515,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
 
 #[cfg(test)]
 mod tests {
+    use super::ExtentKind::{Copy, Zeroes};
     use super::*;
 
     #[test]
@@ -494,8 +528,8 @@ mod tests {
         assert_eq!(mover.time_for(0), Some(Duration::ZERO));
         // Nothing to do: that time does not count.
         mover.note(at(50), progress(1000, 0));
-        mover.accept(at(100), 4);
-        mover.accept(at(150), 4);
+        mover.accept(at(100), 4, Copy);
+        mover.accept(at(150), 4, Copy);
         mover.note(at(200), progress(1000, 8));
         // Whether a round is open makes no difference.
         mover.note(at(900), progress(1008, 0));
@@ -511,11 +545,42 @@ mod tests {
         let mut mover = Mover::default();
         mover.note(at(0), done(0));
         for round in 1..=3 {
-            mover.accept(at(round * 1000), 8);
+            mover.accept(at(round * 1000), 8, Copy);
             mover.note(at(round * 1000), done(round * 8));
             mover.note(at(round * 1000 + 300), done(round * 8));
             mover.note(at(round * 1000 + 900), done(round * 8));
         }
         assert_eq!(mover.time_for(24), Some(Duration::from_micros(900)));
+    }
+
+    #[test]
+    fn r14_zeroes_take_no_time_and_give_no_pace() {
+        // What is accepted at 100 and has come over at 600, each time, and the pace of four blocks afterwards.
+        let rows: [(&str, &[&[(u64, ExtentKind)]], Option<u64>); 5] = [
+            ("zeroes alone", &[&[(1_000_000, Zeroes)]], None),
+            ("zeroes, then copies", &[&[(1_000_000, Zeroes)], &[(10, Copy)]], Some(200)),
+            ("copies, then zeroes", &[&[(10, Copy)], &[(1_000_000, Zeroes)]], Some(200)),
+            ("both at once", &[&[(10, Copy), (1_000_000, Zeroes)]], None),
+            ("both at once, then copies", &[&[(1_000_000, Zeroes), (10, Copy)], &[(20, Copy)]], Some(100)),
+        ];
+        for (name, stretches, expected) in rows {
+            let mut mover = Mover::default();
+            let (mut now, mut blocks) = (Instant::ZERO, 7);
+            let mut look = |mover: &mut Mover, micros, in_flight, more| {
+                now = now.after(Duration::from_micros(micros));
+                blocks += more;
+                mover.note(now, MoverProgress { blocks, bytes: blocks * 512, in_flight });
+                now
+            };
+            look(&mut mover, 0, 0, 0);
+            for stretch in stretches {
+                let begun = look(&mut mover, 100, 0, 0);
+                stretch.iter().for_each(|(blocks, kind)| mover.accept(begun, *blocks, *kind));
+                look(&mut mover, 250, 1, 0);
+                look(&mut mover, 250, 0, stretch.iter().map(|(blocks, _)| blocks).sum());
+                assert_eq!(mover.on_their_way(), 0, "{name}");
+            }
+            assert_eq!(mover.time_for(4), expected.map(Duration::from_micros), "{name}");
+        }
     }
 }

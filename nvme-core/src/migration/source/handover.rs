@@ -12,7 +12,7 @@ use crate::migration::options::{Convergence, ConvergencePolicy};
 use crate::migration::quirks::Quirks;
 use crate::migration::step::MigrationStep;
 use crate::time::Instant;
-use crate::wire::controller_state::ControllerStateHeader;
+use crate::wire::controller_state::{ControllerStateHeader, DialectTranslator};
 use crate::wire::migration::MigrationReceive;
 use crate::wire::{CompletionQueueEntry, StatusCode};
 
@@ -215,6 +215,7 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
                 if !self.done(now)? {
                     return Ok(Advance::Wait);
                 }
+                self.translator = DialectTranslator::new();
                 self.read_piece(port, total, 0, in_header)
             }
             StatePhase::Reading { total, at, in_header } => {
@@ -225,10 +226,15 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
                     len: u16::try_from(len).unwrap_or(0),
                     bytes: [0; PIECE_BYTES],
                 };
+                let bytes = piece.bytes.get_mut(..len).unwrap_or_default();
                 let entry = result
-                    .read(port.arena(), piece.bytes.get_mut(..len).unwrap_or_default())
+                    .read(port.arena(), bytes)
                     .map_err(|error| command(MigrationCommand::GetState, error))?;
                 Self::check_suspended(&entry, in_header)?;
+                // The halves talk in the specification's dialect.
+                if self.options.quirks.contains(Quirks::SLOT_ZERO_IS_NEXT_PHASE) {
+                    self.translator.translate(bytes);
+                }
                 self.ask(now, Request::State(piece));
                 self.state = StatePhase::Sending { total, at: at.saturating_add(len), in_header };
                 Ok(Advance::Again)

@@ -25,6 +25,7 @@ use crate::dirty::{DirtySet, MarkError};
 use crate::dma::{self, DmaArena, LetGo};
 use crate::time::{Instant, Step};
 use crate::wire::TrackedId;
+use crate::wire::controller_state::DialectTranslator;
 use crate::wire::identify::SupportedControllerStateFormats;
 use baseline::Baseline;
 use copy::{Mover, OpenRound, Recovery};
@@ -203,6 +204,8 @@ pub struct SourceHalf<'a, 's, M, H> {
     suspended_in: Option<Generation>,
     stop_time: Option<Duration>,
     state: StatePhase,
+    /// Translates the state into the specification's dialect, if the source has another one.
+    translator: DialectTranslator,
     commit: Commit,
 
     cancelled: bool,
@@ -276,6 +279,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
             suspended_in: None,
             stop_time: None,
             state: StatePhase::Header,
+            translator: DialectTranslator::new(),
             commit: Commit::No,
             cancelled: false,
             failure: None,
@@ -676,7 +680,7 @@ impl<'a, 's, M: Copy, H: Copy> SourceHalf<'a, 's, M, H> {
                 options.layout = QueueLayout::Contiguous;
             }
             if quirks.contains(Quirks::TRIGGER_ONE_EARLY) {
-                options.head.wake_after = options.head.wake_after.map(|after| after.max(1));
+                options.head.wake_after = options.head.wake_after.map(|after| after.saturating_add(1));
             }
             if quirks.contains(Quirks::EVENTS_ONCE) {
                 options.head.wake_after = None;

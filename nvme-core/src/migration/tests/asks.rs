@@ -13,8 +13,11 @@ use crate::fake::{Device, FakePort, Fault, Rule};
 use crate::testing::{TestArena, TestProof};
 use crate::time::{Instant, Step};
 use crate::wire::admin::{VirtualizationAction, VirtualizationManagement, VirtualizationResource};
+use crate::wire::controller_state::{
+    CompletionQueueState, ControllerStateBuilder, StateDialect, SubmissionQueueState, image_bytes,
+};
 use crate::wire::lba_migration::{Change, EntrySequence};
-use crate::wire::{CdqId, Command, ControllerId, Lba, NamespaceId, StatusCode};
+use crate::wire::{BusAddr, CdqId, Command, ControllerId, Lba, NamespaceId, QueueId, StatusCode};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -248,18 +251,21 @@ fn r8_a_cancellation_waits_for_the_command_on_its_way() {
 
 #[test]
 fn r20_quirks_of_the_queue_change_how_it_is_made() {
-    // The Physically Contiguous bit of the command, and how far behind the head a trigger lies.
+    // Where a trigger is asked for, the Physically Contiguous bit of the command, and how far behind the head it lies.
     let rows = [
-        ("none", Quirks::empty(), 0, Some(0)),
-        ("contiguous only", Quirks::CONTIGUOUS_QUEUES_ONLY, 1, Some(0)),
-        ("trigger one early", Quirks::TRIGGER_ONE_EARLY, 0, Some(1)),
-        ("events once", Quirks::EVENTS_ONCE, 0, None),
-        ("all that one model has", Quirks::EMULATED_TP4159, 1, None),
+        ("none", Quirks::empty(), 0, 0, Some(0)),
+        ("contiguous only", Quirks::CONTIGUOUS_QUEUES_ONLY, 0, 1, Some(0)),
+        ("trigger one early", Quirks::TRIGGER_ONE_EARLY, 0, 0, Some(1)),
+        ("three further, none", Quirks::empty(), 3, 0, Some(3)),
+        ("three further, trigger one early", Quirks::TRIGGER_ONE_EARLY, 3, 0, Some(4)),
+        ("events once", Quirks::EVENTS_ONCE, 0, 0, None),
+        ("all that one model has", Quirks::EMULATED_TP4159, 0, 1, None),
     ];
-    for (name, quirks, contiguous, behind) in rows {
+    for (name, quirks, asked, contiguous, behind) in rows {
         let arenas = [TestArena::new(), TestArena::new()];
         let mut bench = Bench::new(&arenas);
         bench.options.quirks = quirks;
+        bench.options.queue.head.wake_after = Some(asked);
         let ran = bench.run();
         bench.assert_migrated(&ran);
         let sent = |opcode, select| {
@@ -275,6 +281,71 @@ fn r20_quirks_of_the_queue_change_how_it_is_made() {
             .collect();
         assert_eq!(triggers.is_empty(), behind.is_none(), "{name}: it sleeps at times");
         assert!(triggers.iter().all(|found| Some(*found) == behind), "{name}: {triggers:?}");
+    }
+}
+
+#[test]
+fn r20_a_state_is_translated_by_whoever_knows_that_its_side_has_another_dialect() {
+    const NEXT: Quirks = Quirks::SLOT_ZERO_IS_NEXT_PHASE;
+    let (specification, next) = (StateDialect::Specification, StateDialect::NextPostPhase);
+    let image = |dialect, vendor: usize| {
+        let mut bytes = std::vec![0; image_bytes(2, 3, vendor)];
+        let mut builder = ControllerStateBuilder::new(&mut bytes, true, dialect).unwrap();
+        let base = BusAddr::new(0x1000);
+        for queue in [1, 2] {
+            let (queue, completion_queue) = (QueueId::new(queue), QueueId::new(queue));
+            let state = SubmissionQueueState {
+                queue,
+                base,
+                entries: 3,
+                completion_queue,
+                contiguous: true,
+                priority: 0,
+                head: 0,
+                tail: 0,
+            };
+            builder.submission_queue(state).unwrap();
+        }
+        for (queue, tail, next_phase) in [(1, 0, true), (2, 1, true), (3, 0, false)] {
+            let state = CompletionQueueState {
+                queue: QueueId::new(queue),
+                base,
+                entries: 3,
+                contiguous: true,
+                interrupts_enabled: false,
+                vector: 0,
+                head: 0,
+                tail,
+                next_phase,
+            };
+            builder.completion_queue(state).unwrap();
+        }
+        builder.vendor_area().fill(0x5A);
+        builder.finish(vendor).unwrap();
+        bytes
+    };
+    // The second image is longer than one message, and than one command here.
+    for vendor in [0, 9000] {
+        // Quirks and dialect of the source, and of the destination.
+        for (name, from, is, to, wanted) in [
+            ("none", Quirks::empty(), specification, Quirks::empty(), specification),
+            ("of the source", NEXT, next, Quirks::empty(), specification),
+            ("of the destination", Quirks::empty(), specification, NEXT, next),
+            ("of both", NEXT, next, NEXT, next),
+            ("of the source, unknown", Quirks::empty(), next, Quirks::empty(), next),
+        ] {
+            let arenas = [TestArena::new(), TestArena::new()];
+            let mut bench = Bench::new(&arenas);
+            (bench.options.quirks, bench.destination_options.quirks) = (from, to);
+            bench.source.device.image = image(is, vendor);
+            for port in [&mut bench.source, &mut bench.destination] {
+                port.device.vendors = std::vec![[7; 16]];
+                port.max_transfer = 4096;
+            }
+            let ran = bench.run();
+            assert_eq!(ran.outcome, Outcome::Completed { platform: true, clean_up: None }, "{name}");
+            assert!(bench.destination.device.received == image(wanted, vendor), "{name}, {vendor} bytes");
+        }
     }
 }
 

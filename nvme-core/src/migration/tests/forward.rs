@@ -120,6 +120,29 @@ fn r5_suspend_get_set_resume_in_the_order_of_a_migratable_device() {
 }
 
 #[test]
+fn r14_zeroes_of_the_baseline_do_not_make_the_rest_look_short() {
+    // Any pace meets this limit, so the first that is known ends the rounds.
+    let rows = [("all blocks copied", false, 0), ("all blocks zeroed", true, 1)];
+    for (name, zeroes, deltas) in rows {
+        let arenas = arenas();
+        let mut bench = Bench::new(&arenas);
+        bench.source.device.reports = zeroes;
+        bench.options.unallocated_reads_zero = zeroes;
+        bench.options.stop_time_limit = Duration::from_secs(3600);
+        bench.source.device.disks.values_mut().for_each(|disk| disk.fill(0));
+        let ran = bench.run();
+        bench.assert_migrated(&ran);
+        assert_eq!(ran.summary.convergence, Some(Convergence::Reached), "{name}");
+        assert_eq!(
+            ran.summary.rounds,
+            1 + deltas + 1,
+            "{name}: the baseline, what gives a pace, and the last"
+        );
+        assert!(bench.rounds[0].dirty_blocks > 0, "{name}: the guest has written meanwhile");
+    }
+}
+
+#[test]
 fn r6_the_estimate_starts_above_zero_and_reaches_zero() {
     let arenas = arenas();
     let mut bench = Bench::new(&arenas);

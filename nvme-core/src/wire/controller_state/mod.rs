@@ -9,11 +9,13 @@
 mod build;
 mod error;
 mod queues;
+mod translate;
 mod validate;
 
 pub use build::{ControllerStateBuilder, image_bytes};
 pub use error::{QueueKind, StateError};
 pub use queues::{CompletionQueueState, StateDialect, SubmissionQueueState};
+pub use translate::DialectTranslator;
 pub use validate::StateLimits;
 
 use queues::{RawCompletionQueueState, RawSubmissionQueueState};

@@ -9,7 +9,7 @@ use crate::wire::{BusAddr, QueueId};
 pub(super) const CONTIGUOUS: u16 = 1;
 pub(super) const SUBMISSION_RESERVED: u16 = !0x7;
 const INTERRUPTS_ENABLED: u32 = 1 << 1;
-const SLOT_ZERO_PHASE: u32 = 1 << 2;
+pub(super) const SLOT_ZERO_PHASE: u32 = 1 << 2;
 pub(super) const COMPLETION_RESERVED: u32 = 0xFFF8;
 
 /// I/O Submission Queue State: 24 bytes.

@@ -308,7 +308,92 @@ fn refusals_carry_a_status() {
     assert_eq!(ControllerStateImage::parse(&two_pairs(), 4096).unwrap().validate(&limits), Err(many));
 }
 
+/// `bytes` translated in pieces of at most `most` bytes.
+fn translated(bytes: &[u8], most: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let mut translator = DialectTranslator::new();
+    bytes.chunks_mut(most).for_each(|piece| translator.translate(piece));
+    bytes
+}
+
+#[test]
+fn only_the_phase_of_queues_with_tail_zero_is_translated() {
+    // Where the attributes of both completion queues are: behind two headers and two submission queues.
+    let [first, second] = [0, 1].map(|queue| 48 + 8 + 2 * 24 + 24 * queue + 16);
+    let altered = |change: fn(&mut Vec<u8>)| {
+        let mut bytes = two_pairs();
+        change(&mut bytes);
+        bytes
+    };
+    let rows: [(&str, Vec<u8>, &[usize]); 8] = [
+        ("both tails 0", two_pairs(), &[first, second]),
+        ("tail 1 of the first", altered(|bytes| bytes[118] = 1), &[second]),
+        ("tail 256 of the second", altered(|bytes| bytes[143] = 1), &[first]),
+        ("one completion queue only", altered(|bytes| bytes[52] = 1), &[first]),
+        ("more queues than the NVMe state has room for", altered(|bytes| bytes[52] = 200), &[first, second]),
+        ("unknown header", altered(|bytes| bytes[1] = 1), &[]),
+        ("unknown NVMe state", altered(|bytes| bytes[48] = 1), &[]),
+        ("no NVMe state, all vendor's", altered(|bytes| bytes[16..32].fill(0)), &[]),
+    ];
+    for (name, bytes, expected) in rows {
+        for most in 1..=bytes.len() {
+            let after = translated(&bytes, most);
+            let changed: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at] != after[*at]).collect();
+            assert_eq!(changed, expected, "{name}, in pieces of {most}");
+            assert!(
+                changed.iter().all(|at| bytes[*at] ^ after[*at] == 1 << 2),
+                "{name}, in pieces of {most}"
+            );
+        }
+    }
+    let endless = altered(|bytes| bytes[16..32].fill(0xFF));
+    assert_eq!(translated(&endless, 7)[48..], translated(&two_pairs(), 7)[48..], "as far as there are bytes");
+}
+
 proptest! {
+    #[test]
+    fn a_translated_image_says_the_same_in_the_other_dialect(
+        queues in proptest::collection::vec((any::<u16>(), any::<bool>()), 0..9), cuts: [u8; 4], submissions in 0_u16..5,
+        vendor in 0_usize..9, next_post: bool,
+    ) {
+        let (from, to) = match next_post {
+            true => (StateDialect::NextPostPhase, StateDialect::Specification),
+            false => (StateDialect::Specification, StateDialect::NextPostPhase),
+        };
+        let mut bytes = std::vec![0xEE; image_bytes(submissions, queues.len() as u16, vendor)];
+        let mut builder = ControllerStateBuilder::new(&mut bytes, true, from).unwrap();
+        (1..=submissions).for_each(|queue| builder.submission_queue(submission(queue)).unwrap());
+        for (queue, (tail, next_phase)) in (1..).zip(&queues) {
+            // Every other tail is 0.
+            let tail = if tail % 2 == 0 { 0 } else { *tail };
+            let state = CompletionQueueState { tail, next_phase: *next_phase, ..completion(queue) };
+            builder.completion_queue(state).unwrap();
+        }
+        builder.finish(vendor).unwrap();
+        let read = |bytes: &[u8], dialect| -> (Vec<_>, Vec<_>, Vec<u8>) {
+            let image = ControllerStateImage::parse(bytes, bytes.len()).unwrap();
+            let state = image.nvme_state().unwrap().unwrap();
+            let queues = state.completion_queues(dialect).collect();
+            (state.submission_queues().collect(), queues, image.vendor_data().to_vec())
+        };
+        let (mut after, mut translator) = (bytes.clone(), DialectTranslator::new());
+        let mut rest = after.as_mut_slice();
+        for cut in cuts {
+            let (piece, left) = rest.split_at_mut(usize::from(cut).min(rest.len()));
+            translator.translate(piece);
+            rest = left;
+        }
+        translator.translate(rest);
+        prop_assert_eq!(read(&after, to), read(&bytes, from));
+        prop_assert_eq!(translated(&after, 5), bytes, "and back");
+    }
+
+    #[test]
+    fn any_bytes_are_translated_and_back(bytes in proptest::collection::vec(any::<u8>(), 0..400), most in 1_usize..50) {
+        let after = translated(&bytes, most);
+        prop_assert_eq!(translated(&after, 400), bytes);
+    }
+
     #[test]
     fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = check(&bytes).is_ok();
