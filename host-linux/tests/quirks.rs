@@ -92,14 +92,14 @@ const ROWS: &[Row] = &[
     },
     Row {
         quirk: "contiguous-queues-only",
-        line: "MIGRATE --cdq-layout prp-list --embedded a,size=4M,quirks=listed-queues-not-filled",
+        line: "MIGRATE --json - --cdq-layout prp-list --embedded a,size=4M,quirks=listed-queues-not-filled",
         without: (1, &["rolled back, the guest runs on at the source, verified"]),
         with: (
             0,
             &[
-                "warning: the queue is contiguous, because of the quirk",
-                "slots   16384\n  entries",
-                "Verdict: verified",
+                "warning: the queue is contiguous, because",
+                "\"list_entries\": 0,",
+                "\"verdict\": \"verified\"",
             ],
         ),
     },
@@ -138,13 +138,13 @@ const ROWS: &[Row] = &[
     },
     Row {
         quirk: "copy-not-logged",
-        line: "MIGRATE --embedded a,size=4M,quirks=copy-not-logged --strict --stop-time-limit 1h",
+        line: "MIGRATE --embedded a,size=4M,quirks=copy-not-logged --strict --stop-time-limit 3600s",
         without: (0, &["Verdict: verified"]),
         with: (3, &["(quirk copy-not-logged), so a guest", "without --strict", "!Verdict"]),
     },
     Row {
         quirk: "deallocated-ranges-dropped",
-        line: "MIGRATE --embedded a,size=4M,quirks=dataset-range-dropped --strict --stop-time-limit 1h",
+        line: "MIGRATE --embedded a,size=4M,quirks=dataset-range-dropped --strict --stop-time-limit 3600s",
         without: (0, &["Verdict: verified"]),
         with: (3, &["embedded:a/1: a deallocated range is not logged if", "!Verdict"]),
     },
