@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Deviations of other models: what a controller that imitates one makes of a command without the quirk and with it.
+//!
+//! `stop-before-start` is shown by `migrate` alone: no line of a script resets a managing controller, so that `track start` and
+//! `cdq watch`, which do the same, cannot show it here. That a suspend never completes on a queue over a PRP list is imitated
+//! by a command that is dropped.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

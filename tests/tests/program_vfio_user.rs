@@ -8,9 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nvme_controller::SubsystemConfig;
 use nvme_host_linux::vfio_user::server::ServeOptions;
-use nvme_tests::conformance::backend::Topology;
 use nvme_tests::program::nvme_lm;
 use nvme_tests::vfio_user::{Serving, pair};
 use serde_json::Value;
@@ -142,34 +140,6 @@ fn commands_work_on_controllers_of_another_process() {
     // The other controller reaches the same namespace.
     let other = format!("vfio-user:{}", serving.path(1).display());
     check(directory.path(), &format!("compare {other} --lba 400 --input data"), 0, &["equal"]);
-}
-
-#[test]
-fn a_log_that_counts_as_active_after_a_reset_is_stopped_before_it_is_started() {
-    let quirks = nvme_controller::Quirks::LOGGING_ACTIVE_AFTER_RESET;
-    let deviating =
-        move || Topology { config: SubsystemConfig { quirks, ..SubsystemConfig::default() }, ..pair() };
-    let serving = Serving::start(deviating, ServeOptions::default());
-    let directory = tempfile::tempdir().expect("a folder");
-    let place = |function| format!("vfio-user:{}", serving.path(function).display());
-    let (manager, guest) = (place(0), place(1));
-    // What is logged by `track start`, and by a watch that starts the log itself.
-    let script = format!(
-        "track start {manager} --controller 2\ndeallocate {guest} --lba 30 --blocks 1 --yes\n\
-         suspend {manager} --controller 2\ncdq watch {manager} --controller 2\n"
-    );
-    fs::write(directory.path().join("track.script"), script).expect("a file");
-    let watch = format!("cdq watch {manager} --controller 2 --guest {guest} --count 5");
-    for line in ["script track.script", &watch] {
-        // The end of whatever uses the managing controller resets it, this first one and the others.
-        check(directory.path(), &format!("identify {manager}"), 0, &[]);
-        for (choice, opens) in [("none", false), ("none,+stop-before-start", true)] {
-            let output = check(directory.path(), &format!("{line} --quirks {choice}"), 0, &["entries "]);
-            let said = String::from_utf8_lossy(&output.stdout);
-            assert_eq!(said.contains("log started\n"), opens, "{line} --quirks {choice}: {said}");
-            assert_eq!(said.contains("VIOLATION"), !opens, "{line} --quirks {choice}: {said}");
-        }
-    }
 }
 
 /// Processor time that a process has used, in ticks.

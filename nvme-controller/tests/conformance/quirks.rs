@@ -254,6 +254,29 @@ fn rows() -> Vec<(Quirks, Observe, &'static str, &'static str)> {
             "0/00h, 0/02h, 0/02h, 0/02h",
             "0/00h, 0/00h, 0/02h, 0/02h",
         ),
+        (
+            Quirks::STATE_IN_ONE_COMMAND,
+            |w| {
+                w.admin(MANAGER, sqe::suspend(GUEST_ID)).ok();
+                let bytes = Image::empty().bytes();
+                let part = w.state_part(MANAGER, GUEST_ID, sqe::FIRST, (1, 0), 0, &bytes[..32]);
+                format!("{:?}", w.admin(MANAGER, part).code)
+            },
+            "0/00h",
+            "0/06h",
+        ),
+        (
+            Quirks::LISTED_QUEUES_NOT_FILLED,
+            |w| {
+                w.create_pair(GUEST, 1, 64);
+                let mut queue = w.create_listed_cdq(MANAGER, GUEST_ID, 128);
+                w.admin(MANAGER, sqe::start_log(queue.id)).ok();
+                w.change_blocks(1);
+                queue.texts().join(", ")
+            },
+            "001b, 000b 1:1000+1",
+            "",
+        ),
     ]
 }
 

@@ -556,7 +556,8 @@ mod tests {
     #[test]
     fn r14_zeroes_take_no_time_and_give_no_pace() {
         // What is accepted at 100 and has come over at 600, each time, and the pace of four blocks afterwards.
-        let rows: [(&str, &[&[(u64, ExtentKind)]], Option<u64>); 5] = [
+        type Row<'r> = (&'r str, &'r [&'r [(u64, ExtentKind)]], Option<u64>);
+        let rows: [Row<'_>; 5] = [
             ("zeroes alone", &[&[(1_000_000, Zeroes)]], None),
             ("zeroes, then copies", &[&[(1_000_000, Zeroes)], &[(10, Copy)]], Some(200)),
             ("copies, then zeroes", &[&[(10, Copy)], &[(1_000_000, Zeroes)]], Some(200)),
