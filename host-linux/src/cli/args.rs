@@ -21,29 +21,29 @@ use crate::faults::FaultOption;
 use crate::guest::Pattern;
 
 const HELP: &str = "\
-Explores NVMe controllers, follows what changes, and migrates namespaces with running guests
+Explores NVMe controllers, follows what changes, migrates namespaces with guests
 
 Usage: nvme-lm <COMMAND>
 
 Controllers:
-  list, identify, namespaces, registers    what there is, and what it says of itself
-  log, features                            log pages; features, which can be set
+  list, identify, namespaces, registers    what there is, and what it says
+  log, features                            log pages; features, to be set, too
   reset, admin, io                         reset it; send it any command
 Data:
-  read, write, compare, copy               blocks from and to files, or inside a namespace
+  read, write, compare, copy               blocks: with files, in a namespace
   flush, deallocate, write-zeroes, verify  other commands on blocks
-  bench                                    how fast a controller reads or writes
+  bench                                    how fast it reads or writes
 Live migration:
-  cdq, track                               Controller Data Queues, what is logged or tracked
-  suspend, resume, state, formats          a guest's controller, and its state in files
-  migrate                                  a namespace with a running guest, at once
+  cdq, track                               queues of changes; what is logged
+  suspend, resume, state, formats          a guest's controller, and its state
+  migrate                                  a namespace with a running guest
 This program:
-  script                                   several commands with every controller opened once
-  bind, unbind                             give PCI functions to vfio-pci, and back
+  script                                   commands with controllers opened once
+  bind, unbind                             give functions to vfio-pci, and back
   faults, man, completions, help           lists and texts
 Options: -h, --help; -V, --version
 
-'nvme-lm COMMAND --help' shows each command. Example: nvme-lm identify embedded:demo";
+'nvme-lm COMMAND --help' shows more. Example: nvme-lm identify embedded:demo";
 
 /// Live migration of NVMe namespaces, tracked by a Controller Data Queue.
 #[derive(Debug, Parser)]

@@ -39,7 +39,7 @@ Exit status:
 /// Options of `nvme-lm bind` and `nvme-lm unbind`.
 #[derive(Args, Debug)]
 pub struct BindArgs {
-    /// PCI functions, as lspci -D shows them; the domain may be left out if it is 0000.
+    /// PCI functions, as lspci -D shows them; domain 0000 may be left out.
     #[arg(required = true, value_name = "BDF", value_parser = function)]
     functions: Vec<PciAddress>,
     /// Print what would be written, as lines of shell, and change nothing.

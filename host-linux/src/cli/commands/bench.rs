@@ -21,7 +21,7 @@ use crate::load::{self, Load, Measured};
 use crate::memory::Capacity;
 
 const HELP: &str = "\
-One thread drives all queue pairs. Ctrl-C ends the measurement and prints what was measured.
+One thread drives all queues; Ctrl-C ends it and prints what was measured.
 
 Example: nvme-lm bench embedded:demo --op randread --depth 8 --queues 2 --seconds 1";
 
@@ -68,15 +68,15 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value = "5", value_parser = values::seconds)]
     seconds: u64,
     /// Blocks that are used [default: all].
-    #[arg(long, value_name = "LBA:BLOCKS")]
+    #[arg(long, hide_short_help = true, value_name = "LBA:BLOCKS")]
     range: Option<BlockRange>,
     #[command(flatten)]
     namespace: NamespaceArgs,
     /// Seed of random places and of what is written.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "1")]
     seed: u64,
     /// Sleep until the controller interrupts, instead of looking all the time.
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     wait: bool,
     /// Do not ask.
     #[arg(long)]

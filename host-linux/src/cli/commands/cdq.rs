@@ -41,7 +41,7 @@ pub enum CdqCommand {
 /// What a queue is like.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Shape {
-    /// Entries, of which one always stays empty.
+    /// Entries, one of them always empty.
     #[arg(long, value_name = "N", default_value = "4096", value_parser = values::cdq_entries, help_heading = "Queue")]
     pub(crate) entries: u32,
     /// How it lies in memory: contiguous, or prp-list.

@@ -61,16 +61,16 @@ struct EntryArgs {
     #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw12: u32,
     /// Command dword 13.
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw13: u32,
     /// Command dword 14.
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw14: u32,
     /// Command dword 15.
-    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "0", hide_default_value = true, value_parser = values::number::<u32>)]
     cdw15: u32,
     /// Take the whole entry from this file of 64 bytes.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["opcode", "namespace", "cdw2", "cdw3", "cdw10", "cdw11", "cdw12", "cdw13", "cdw14", "cdw15"])]
+    #[arg(long, hide_short_help = true, value_name = "FILE", conflicts_with_all = ["opcode", "namespace", "cdw2", "cdw3", "cdw10", "cdw11", "cdw12", "cdw13", "cdw14", "cdw15"])]
     sqe: Option<PathBuf>,
     /// Bytes that the controller sends.
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, conflicts_with = "send")]

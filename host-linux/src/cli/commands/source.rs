@@ -31,7 +31,7 @@ pub(crate) struct SourceArgs {
     #[arg(long, value_enum, requires = "blocks")]
     pattern: Option<Pattern>,
     /// Seed of random data.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "1")]
     seed: u64,
     /// Number of blocks [default: all of the input].
     #[arg(long, value_name = "N", value_parser = values::number::<u64>)]

@@ -31,8 +31,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) const HELP: &str = "\
 With --range or --guest tracking starts; it stops at the end, or with --stop in a later line of the same script. What is \
-shown once the controller forgets. Addresses are those of the tracked controller's own memory; with --guest all memory of \
-the guest is tracked unless ranges are given, and the first changes are waited for.
+shown once the controller forgets. Addresses are those of the controller's own memory; --guest tracks all memory of the \
+guest unless ranges are given, and waits for the first changes.
 
 Example: nvme-lm track memory embedded:demo --controller 2 --guest embedded:demo/2";
 
@@ -61,17 +61,17 @@ impl FromStr for Range {
 pub struct MemoryArgs {
     #[command(flatten)]
     pub(crate) tracked: Tracked,
-    /// Start tracking this range, START+BYTES; may be repeated.
+    /// Track this range, START+BYTES; may be repeated.
     #[arg(long = "range", value_name = "RANGE")]
     ranges: Vec<Range>,
     /// Bytes that are told apart: a power of two from 4K on [default: the fewest that the controller can].
-    #[arg(long, value_name = "BYTES", value_parser = values::bytes)]
+    #[arg(long, hide_short_help = true, value_name = "BYTES", value_parser = values::bytes)]
     granularity: Option<u64>,
     /// Show changes for so long, not only once.
     #[arg(long, value_name = "TIME", value_parser = values::run_time)]
     watch: Option<Duration>,
     /// Stop tracking afterwards.
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     stop: bool,
     #[command(flatten)]
     load: LoadArgs,

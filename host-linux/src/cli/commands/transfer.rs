@@ -39,10 +39,10 @@ const COMMAND_BYTES: (usize, usize) = (256 << 10, 16 << 10);
 #[derive(Args, Clone, Copy, Debug)]
 struct FlightArgs {
     /// I/O queue pairs.
-    #[arg(long, value_name = "N", default_value = "2", value_parser = values::io_queues, help_heading = "Controller")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "2", value_parser = values::io_queues, help_heading = "Controller")]
     queues: u16,
     /// Commands in flight in each queue pair.
-    #[arg(long, value_name = "N", default_value = "16", value_parser = values::queue_depth, help_heading = "Controller")]
+    #[arg(long, hide_short_help = true, value_name = "N", default_value = "16", value_parser = values::queue_depth, help_heading = "Controller")]
     depth: u16,
 }
 
@@ -105,6 +105,9 @@ pub struct ReadArgs {
 /// Options of `nvme-lm write`.
 #[derive(Args, Debug)]
 #[command(after_help = WRITE_HELP)]
+#[command(
+    override_usage = "nvme-lm write [OPTIONS] --lba <N> <--input <FILE>|--pattern <PATTERN>>\n         <ADDRESS>"
+)]
 pub struct WriteArgs {
     /// The controller.
     #[arg(value_name = "ADDRESS")]
@@ -117,10 +120,10 @@ pub struct WriteArgs {
     #[command(flatten)]
     source: SourceArgs,
     /// Print the SHA-256 digest of the bytes.
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     sha256: bool,
     /// Have each command complete only when its data are on the medium (Force Unit Access).
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     force_unit_access: bool,
     /// Do not ask.
     #[arg(long)]
@@ -134,6 +137,9 @@ pub struct WriteArgs {
 /// Options of `nvme-lm compare`.
 #[derive(Args, Debug)]
 #[command(after_help = COMPARE_HELP)]
+#[command(
+    override_usage = "nvme-lm compare [OPTIONS] --lba <N> <--input <FILE>|--pattern <PATTERN>>\n         <ADDRESS>"
+)]
 pub struct CompareArgs {
     /// The controller.
     #[arg(value_name = "ADDRESS")]
