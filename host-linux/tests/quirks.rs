@@ -208,41 +208,35 @@ const TOLERATED: &[Tolerated] = &[
 ];
 
 /// A dialect of the state shows only where the tail of a completion queue is 0, which no command line decides: small queues
-/// make it frequent, and with the wrong quirks a line is run until it was so.
+/// make it frequent. What the wrong quirks do then, tests of the migration itself show.
 struct Dialect {
     name: &'static str,
     /// What is given to [`MIGRATE`] in place of its destination.
     line: &'static str,
     /// Quirks of the source, and of the destination, by which the guest goes on every time.
     right: [&'static str; 2],
-    /// And by which it waits in vain for completions once a tail was 0.
-    wrong: Option<[&'static str; 2]>,
 }
 
 const SMALL_QUEUES: &str = "--queue-depth 2 --io-queues 8";
 const NEXT: &str = "none,+slot-zero-is-next-phase";
-/// Runs with the right quirks, and at most with the wrong ones.
-const RIGHT_RUNS: u32 = 4;
-const WRONG_RUNS: u32 = 60;
+/// Runs of each line: whether a tail is 0 at the switch, on which it hangs, is another matter each time.
+const RUNS: u32 = 4;
 
 const DIALECTS: &[Dialect] = &[
     Dialect {
         name: "source",
         line: "--embedded a,size=4M,quirks=slot-zero-is-next-phase --embedded b,size=4M",
         right: [NEXT, "none"],
-        wrong: Some(["none", "none"]),
     },
     Dialect {
         name: "destination",
         line: "--embedded a,size=4M --embedded b,size=4M,quirks=slot-zero-is-next-phase",
         right: ["none", NEXT],
-        wrong: Some(["none", "none"]),
     },
     Dialect {
         name: "both",
         line: "--embedded a,size=4M,quirks=slot-zero-is-next-phase --embedded b,size=4M,quirks=slot-zero-is-next-phase",
         right: [NEXT, NEXT],
-        wrong: None,
     },
 ];
 
@@ -347,27 +341,16 @@ fn each_quirk_makes_the_difference_that_it_says() {
 #[test]
 fn a_state_of_another_dialect_is_translated() {
     let folder = folder();
-    for Dialect { name, line, right, wrong } in DIALECTS {
+    for Dialect { name, line, right } in DIALECTS {
         // Both sides are described by the line.
         let migrate = MIGRATE.replace("--embedded b,size=4M", SMALL_QUEUES);
-        let run_with = |[source, destination]: [&str; 2], more: &str| {
-            run(
-                folder.path(),
-                &format!("{migrate} {line} {more} --quirks {source} --dest-quirks {destination}"),
-            )
-        };
-        for attempt in 1..=RIGHT_RUNS {
-            let (ended, said) = run_with(*right, "");
+        let [source, destination] = right;
+        let line = format!("{migrate} {line} --quirks {source} --dest-quirks {destination}");
+        for attempt in 1..=RUNS {
+            let (ended, said) = run(folder.path(), &line);
             assert_eq!(ended, Some(0), "{name}, run {attempt}: {said}");
             assert!(said.contains("Verdict: verified"), "{name}, run {attempt}: {said}");
         }
-        let Some(wrong) = *wrong else { continue };
-        // Whatever else happens in so little time on a busy computer is no answer.
-        let hangs = (1..=WRONG_RUNS).any(|_| {
-            let (ended, said) = run_with(wrong, "--command-timeout 500ms");
-            ended == Some(1) && said.contains("of the guest did not complete in time")
-        });
-        assert!(hangs, "{name}: {WRONG_RUNS} runs without the quirk did no harm");
     }
 }
 
