@@ -55,7 +55,7 @@ const ROWS: &[Row] = &[
             1,
             &["was not suspended while its state was read", "rolled back, the guest runs on at the source"],
         ),
-        with: (0, &["guest runs on   destination", "Verdict: verified"]),
+        with: (0, &["guest runs on         destination", "Verdict: verified"]),
     },
     Row {
         quirk: "set-state-in-one",

@@ -64,12 +64,12 @@ pub(crate) struct BetweenArgs {
         long,
         hide_short_help = true,
         value_name = "FILE",
-        requires = "source_controller",
+        requires = "source_manager",
         conflicts_with = "properties"
     )]
     source_registers: Option<PathBuf>,
     /// What they hold, where there is no such file: lines `CC VALUE`, `AQA VALUE`, `ASQ VALUE`, `ACQ VALUE`, hexadecimal.
-    #[arg(long, hide_short_help = true, value_name = "FILE", requires = "source_controller")]
+    #[arg(long, hide_short_help = true, value_name = "FILE", requires = "source_manager")]
     properties: Option<PathBuf>,
     /// Shell command that writes NVME_LM_AQA, NVME_LM_ASQ, NVME_LM_ACQ and then NVME_LM_CC, which are hexadecimal, to
     /// somebody else's destination controller while that is suspended, before its state is set. Run only if the sides have no
@@ -133,7 +133,6 @@ impl BetweenArgs {
                 "--dest-controller beside --dest is for --virtualization; leave one of them out".into()
             );
         }
-        // --source-controller, which the parser asks for, only names a controller beside --source.
         let theirs = [
             ("--fence", self.fence.is_some()),
             ("--source-registers", self.source_registers.is_some()),
@@ -142,7 +141,8 @@ impl BetweenArgs {
         ];
         if let (Some(_), Some((name, _))) = (&self.source, theirs.iter().find(|(_, is_given)| *is_given)) {
             return Err(format!(
-                "{name} is for a source that somebody else drives; leave it or --source out"
+                "{name} is for a source that somebody else drives, which --source-controller names in place of --source; leave \
+                 {name} or --source out"
             ));
         }
         if [self.quirks, self.dest_quirks].into_iter().flatten().any(QuirkChoice::is_list) {

@@ -22,8 +22,7 @@ use crate::cli::values;
 use crate::session::{Data, Session};
 
 const GET_HELP: &str = "\
-The file holds what the controller gave, and state set gives it as it is: for one that has the quirk slot-zero-is-next-phase \
-show and compare it with --s0pt next, and set it at such a one only. migrate translates.
+The file holds what the controller gave; migrate translates where a quirk asks for that, state set does not.
 
 A controller that runs changes meanwhile: fields fit together only if it is suspended, by an earlier line of a script or by \
 --suspend, which resumes it afterwards unless an earlier line has suspended it.
