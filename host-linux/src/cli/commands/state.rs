@@ -24,8 +24,8 @@ use crate::session::{Data, Session};
 const GET_HELP: &str = "\
 The file holds what the controller gave; migrate translates where a quirk asks for that, state set does not.
 
-A controller that runs changes meanwhile: fields fit together only if it is suspended, by an earlier line of a script or by \
---suspend, which resumes it afterwards unless an earlier line has suspended it.
+The fields of a controller that runs may not fit together: suspend it, by an earlier line of a script or by --suspend, which \
+resumes what it has suspended.
 
 Example: nvme-lm state get embedded:demo --controller 2 --suspend --output controller.state";
 
