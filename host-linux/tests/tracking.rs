@@ -365,7 +365,7 @@ fn a_state_goes_into_a_file_and_back() {
             &["8 of them I/O queues"],
             &[],
         ),
-        ("decoded", format!("state show {state}"), 0, &["NIOSQ", "CSATTR"], &[]),
+        ("decoded", format!("state show {state}"), 0, &["NIOSQ", "CSATTR", "AQA"], &[]),
         ("compared", format!("state diff {state} {state}"), 0, &["both states are the same"], &[]),
         (
             "given back",

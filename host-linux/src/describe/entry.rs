@@ -189,7 +189,7 @@ pub(super) static EVENT: Table = Table {
     },
 };
 
-fn event_type(value: u128) -> String {
+pub(super) fn event_type(value: u128) -> String {
     match value {
         0 => "error status".into(),
         1 => "SMART / health status".into(),

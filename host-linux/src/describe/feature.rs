@@ -84,7 +84,8 @@ fn more_names(feature: u8) -> Option<&'static str> {
 const CAPABILITIES: &[Bits] =
     &[bit(0, "SVBL", "Saveable"), bit(1, "NSSPEC", "Namespace Specific"), bit(2, "CHANG", "Changeable")];
 
-fn dword(feature: u8) -> &'static [Bits] {
+/// The parts of completion dword 0 of a feature.
+pub(super) const fn dword(feature: u8) -> &'static [Bits] {
     match feature {
         0x01 => ARBITRATION,
         0x02 => const { &[bits(4, 0, "PS", "Power State"), bits(7, 5, "WH", "Workload Hint")] },

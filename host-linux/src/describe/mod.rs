@@ -16,7 +16,8 @@
 //! | [`migration_entry`] | an entry of a Controller Data Queue |
 //! | [`completion`], [`event`] | a completion queue entry; the event that one reports |
 //!
-//! Layouts are tables (`table`); a structure without a table is a hex dump. Where the specification's figure was not at
+//! Layouts are tables (`table`); a structure without a table is a hex dump. The vendor-specific part of a Controller State has
+//! one if a controller of this project wrote it. Where the specification's figure was not at
 //! hand, offsets follow public C headers, as in [`nvme_core::wire::identify`].
 //!
 //! ```
@@ -45,6 +46,7 @@ mod registers;
 mod render;
 mod state;
 mod table;
+mod vendor;
 mod words;
 
 use std::borrow::Cow;

@@ -153,7 +153,7 @@ const VS: &[Bits] = &[
     bits(31, 16, "MJR", "Major Version"),
 ];
 
-const CC: &[Bits] = &[
+pub(super) const CC: &[Bits] = &[
     bit(0, "EN", "Enable"),
     bits(6, 4, "CSS", "I/O Command Set Selected").means(|value| match value {
         0 => "NVM".into(),
@@ -184,7 +184,7 @@ const CSTS: &[Bits] = &[
     bit(6, "ST", "Shutdown Type: the NVM subsystem, not the controller"),
 ];
 
-const AQA: &[Bits] = &[
+pub(super) const AQA: &[Bits] = &[
     bits(11, 0, "ASQS", "Admin Submission Queue Size").means(words::zero_based),
     bits(27, 16, "ACQS", "Admin Completion Queue Size").means(words::zero_based),
 ];

@@ -6,6 +6,7 @@ use nvme_core::wire::controller_state::{
 };
 
 use super::table::{Bits, Scope, Table, bit, bits, count, hex, items, little_endian, no_meaning, rest};
+use super::vendor::vendor_state;
 use super::words::{choice, plural, size, zero_based_slots};
 use super::{Context, Field, List, Place, Structure, Value};
 
@@ -37,8 +38,15 @@ pub fn controller_state(image: &[u8], dialect: StateDialect) -> Structure {
     if !nvme.is_empty() {
         nvme_state(&mut structure, nvme, dialect, &context);
     }
-    if !vendor.is_empty() {
-        structure.fields.push(raw("VSD", "Vendor Specific Data", HEADER_BYTES + nvme.len(), vendor));
+    match vendor_state(vendor, &context) {
+        Some(decoded) => structure.lists.push(List {
+            name: "VSD",
+            title: "Vendor Specific Data",
+            items: vec![decoded],
+            sparse: false,
+        }),
+        None if vendor.is_empty() => {}
+        None => structure.fields.push(raw("VSD", "Vendor Specific Data", HEADER_BYTES + nvme.len(), vendor)),
     }
     structure.fields.extend(rest(image.len() - behind.len(), behind));
     structure

@@ -3,7 +3,7 @@
 
 use super::super::table::{self, Table};
 use super::super::{
-    controller, entry, feature, identify, log, log_lists, log_more, namespace, registers, state,
+    controller, entry, feature, identify, log, log_lists, log_more, namespace, registers, state, vendor,
 };
 use super::*;
 
@@ -18,6 +18,7 @@ fn tables() -> Vec<&'static Table> {
         log_more::TABLES,
         namespace::TABLES,
         state::TABLES,
+        vendor::TABLES,
     ];
     all.concat()
 }
