@@ -182,7 +182,8 @@ pub struct Serving {
     folder: TempDir,
     stop: Stop,
     thread: Option<JoinHandle<()>>,
-    /// A rule for each opcode of an admin command, which counts and never acts; none if nothing is counted.
+    /// A rule for each opcode of an admin command and one for I/O commands, which count and never act; none if nothing is
+    /// counted.
     counters: &'static [FaultSlot],
 }
 
@@ -196,18 +197,18 @@ impl Serving {
         Self::with(topology, options, &[])
     }
 
-    /// As [`start`](Self::start); counts [`admin_commands`](Self::admin_commands).
+    /// As [`start`](Self::start); counts [`admin_commands`](Self::admin_commands) and [`io_commands`](Self::io_commands).
     ///
     /// # Panics
     /// They cannot be served.
     #[must_use]
     pub fn counting(topology: impl FnOnce() -> Topology + Send + 'static) -> Self {
-        let of = |opcode| {
-            let rule = FaultRule::new(FaultAction::Drop).on(QueueMatch::Admin).opcode(opcode).nth(u32::MAX);
-            FaultSlot::new(rule)
-        };
+        let on = |queue| FaultRule::new(FaultAction::Drop).on(queue).nth(u32::MAX);
+        let mut rules: Vec<_> = (0..=u8::MAX).map(|opcode| on(QueueMatch::Admin).opcode(opcode)).collect();
+        rules.push(on(QueueMatch::Io));
         // The server's thread has them for as long as it likes.
-        Self::with(topology, ServeOptions::default(), Vec::leak((0..=u8::MAX).map(of).collect()))
+        let counters = Vec::leak(rules.into_iter().map(FaultSlot::new).collect());
+        Self::with(topology, ServeOptions::default(), counters)
     }
 
     fn with(
@@ -237,6 +238,13 @@ impl Serving {
     pub fn admin_commands(&self) -> BTreeSet<AdminOpcode> {
         let taken = self.counters.iter().filter(|counter| counter.seen() > 0);
         taken.filter_map(|counter| counter.rule().opcode.map(AdminOpcode::new)).collect()
+    }
+
+    /// How many I/O commands its controllers have taken so far, if they are counted.
+    #[must_use]
+    pub fn io_commands(&self) -> u32 {
+        let on_io = |counter: &&FaultSlot| counter.rule().queue == QueueMatch::Io;
+        self.counters.iter().filter(on_io).map(FaultSlot::seen).sum()
     }
 
     /// Where function `index` is.

@@ -15,8 +15,8 @@ use serde_json::Value;
 
 /// How long anything may take on a busy computer.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Ticks of processor time after which a measurement must have begun: bringing a controller up takes far fewer.
-const BUSY_TICKS: u64 = 100;
+/// I/O commands with which a measurement is under way: more than are in flight at once, so that some have ended.
+const UNDER_WAY: u32 = 500;
 
 fn start(directory: &Path, line: &str) -> Child {
     Command::new(nvme_lm())
@@ -142,17 +142,9 @@ fn commands_work_on_controllers_of_another_process() {
     check(directory.path(), &format!("compare {other} --lba 400 --input data"), 0, &["equal"]);
 }
 
-/// Processor time that a process has used, in ticks.
-fn ticks(child: &Child) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
-    // Behind the name, which is in parentheses; user and system time are fields 14 and 15.
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
-}
-
 #[test]
 fn after_a_signal_in_a_measurement_the_next_start_works_at_once() {
-    let serving = Serving::start(pair, ServeOptions::default());
+    let serving = Serving::counting(pair);
     let directory = tempfile::tempdir().expect("a folder");
     let place = format!("vfio-user:{}", serving.path(0).display());
     for (signal, number) in [("INT", 2), ("TERM", 15), ("KILL", 9)] {
@@ -160,9 +152,10 @@ fn after_a_signal_in_a_measurement_the_next_start_works_at_once() {
             let name = format!("SIG{signal}, {operation}");
             println!("{name}");
             let line = format!("bench {place} --op {operation} --queues 2 --seconds 3600 --yes --json");
+            let before = serving.io_commands();
             let mut child = start(directory.path(), &line);
             let until = Instant::now() + LIMIT;
-            while ticks(&child) < BUSY_TICKS {
+            while serving.io_commands() - before < UNDER_WAY {
                 assert!(Instant::now() < until && child.try_wait().expect("a child").is_none(), "{name}");
                 std::thread::sleep(Duration::from_millis(10));
             }
