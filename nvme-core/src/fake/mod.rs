@@ -43,6 +43,8 @@ pub(crate) enum Fault {
     Busy(u32),
     /// The completion comes this many polls later.
     Late(u32),
+    /// Executed and completed; the port notices then that the controller has failed.
+    LastDone,
     /// Not executed; the completion with this status comes so many polls later.
     LateStatus(u32, StatusCode),
 }
@@ -247,6 +249,7 @@ unsafe impl AdminPort for FakePort<'_> {
         if let Some(Fault::DoneBut(other)) = fault {
             status = other;
         }
+        self.dead |= matches!(fault, Some(Fault::LastDone));
         let completion = match fault {
             Some(Fault::TimesOut | Fault::DoneButTimesOut) => {
                 self.held.extend(buffer);

@@ -2,10 +2,10 @@
 //! From the suspension of the source to the resume of the destination.
 
 use super::{Advance, Commit, Guest, Purpose, SourceHalf, command};
-use crate::admin::{AdminPort, CallError};
+use crate::admin::{AdminPort, CallError, SubmitError};
 use crate::cdq::LogState;
 use crate::dma::CdqReleased;
-use crate::migration::failure::{DestinationFailure, Failure, MigrationCommand};
+use crate::migration::failure::{CommandFailed, DestinationFailure, Failure, MigrationCommand};
 use crate::migration::host::Platform;
 use crate::migration::message::{PIECE_BYTES, Piece, Reply, Request};
 use crate::migration::options::{Convergence, ConvergencePolicy};
@@ -366,8 +366,8 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             Some(Reply::Failed(failure)) => {
                 // It certainly did not happen, so the way back is open again.
                 self.commit = Commit::No;
-                if failure == DestinationFailure::Platform {
-                    // Before the command was sent, so the destination has no access to memory.
+                if was_before_resume(&failure) {
+                    // So the destination has no access to memory.
                     self.resume_asked = false;
                 }
                 Err(Failure::Destination(failure))
@@ -376,6 +376,19 @@ impl<M: Copy, H: Copy> SourceHalf<'_, '_, M, H> {
             Some(_) => Err(Failure::OutOfTurn),
         }
     }
+}
+
+/// Whether the destination failed before its platform let the controller reach memory. What is answered behind that, but a
+/// refusal by the controller, leaves it unknown whether it resumed.
+const fn was_before_resume(failure: &DestinationFailure) -> bool {
+    matches!(
+        failure,
+        DestinationFailure::Platform
+            | DestinationFailure::Command(CommandFailed {
+                command: MigrationCommand::Resume,
+                error: CallError::NotSubmitted(SubmitError::NotReady)
+            })
+    )
 }
 
 /// Bytes of the piece at `at`: what one message and one command carry, in whole dwords.

@@ -260,14 +260,15 @@ fn r10_a_resume_without_an_answer_resumes_nobody() {
 fn r10_a_destination_that_cannot_be_kept_from_running_keeps_the_source_suspended() {
     // Only a destination that was sent its resume has had access to the guest's memory.
     let before = Some(Called::BeforeResume);
-    for (name, select, breaks, asked) in [
-        ("set state refused", Some(2), None, false),
-        ("resume refused", Some(1), None, true),
+    for (name, rule, breaks, asked) in [
+        ("set state refused", Some((2, REFUSED)), None, false),
+        ("resume refused", Some((1, REFUSED)), None, true),
         ("resume not sent", None, before, false),
+        ("its manager fails before the resume is sent", Some((2, Fault::LastDone)), None, false),
     ] {
         let arenas = arenas();
         let mut bench = Bench::new(&arenas);
-        bench.destination.rules.extend(select.map(|select| Rule::new(0x41, select, REFUSED)));
+        bench.destination.rules.extend(rule.map(|(select, fault)| Rule::new(0x41, select, fault)));
         (bench.platform.breaks, bench.platform.breaks_too) = (Some(Called::Forgotten), breaks);
         let ran = bench.run();
         let Outcome::Indeterminate { failure, resume_asked } = ran.outcome else {
