@@ -57,7 +57,7 @@ pub trait Observer {
     /// The run stands here now. Called a few times a second.
     fn update(&mut self, status: &Status);
 
-    /// Something the user should know before the migration begins; it is in the report, too.
+    /// Something the user should know now. What is known before the migration begins is in the report, too.
     fn note(&mut self, text: &str) {
         let _ = text;
     }
@@ -287,15 +287,21 @@ fn judge(
         }
         Outcome::Indeterminate { .. } if transfer.was_forced => None,
         Outcome::Indeterminate { failure, resume_asked: false } if transfer.source_fenced.is_some() => {
-            let source = match transfer.source_fenced {
-                Some(true) => "so the source was, too",
-                _ => "nor could the source",
+            let became = match transfer.source_fenced {
+                Some(true) => {
+                    "so the source was. The end of this program, which resets both managing controllers, lets the destination \
+                     run, with the commands that the guest had queued: what it acknowledges from then on is on its side only, \
+                     everything before at the source. Let the guest go on at the destination; or disable that first, then let \
+                     the source have its memory back and start the guest again there"
+                }
+                _ => {
+                    "nor could the source. The end of this program, which resets both managing controllers, lets both run with \
+                     the guest's queues: disable both. The source holds every write acknowledged before, and each side what \
+                     it acknowledges from then on"
+                }
             };
             return failed(format!(
-                "{}; the destination has the guest's state and could not be kept from its memory, {source}: the end of this \
-                 program resets both managing controllers, and whichever of the two has memory runs. The guest stands still, \
-                 and the source holds every write acknowledged to it: disable the destination, then let the source have its \
-                 memory back and start the guest again there",
+                "{}; the destination has the guest's state and could not be kept from its memory, {became}",
                 show_failure(failure)
             ));
         }
@@ -338,8 +344,12 @@ fn judge(
     if transfer.was_stuck
         && let Some(failure) = rolled_back
     {
+        let but = match transfer.unfence_failed {
+            true => ", but it could not be given its memory back: do that by hand",
+            false => "",
+        };
         return failed(format!(
-            "{}; the source could only be resumed by a reset of its managing controller: {runs_there}",
+            "{}; the source could only be resumed by a reset of its managing controller: {runs_there}{but}",
             show_failure(failure)
         ));
     }

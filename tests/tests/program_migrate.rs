@@ -172,7 +172,7 @@ fn shell_commands_are_given_up_after_their_limit() {
             "dest-fence",
             true,
             &["fence"],
-            "could not be kept from its memory, so the source was, too",
+            "could not be kept from its memory, so the source was.",
         ),
     ];
     let check = |(name, hook, fails, ran, words): Row<'_>| {
@@ -207,32 +207,97 @@ fn shell_commands_are_given_up_after_their_limit() {
 
 #[test]
 fn r10_a_destination_that_cannot_be_fenced_keeps_the_source_from_memory() {
-    const NEITHER: &str = "could not be kept from its memory, nor could the source";
-    const SOURCE_TOO: &str = "could not be kept from its memory, so the source was, too";
-    // Name, more options, hooks that fail, words.
-    let rows: [(&str, &[&str], &[&str], &str); 3] = [
-        ("cancelled with the state set", &["--cancel-after", "set-state"], &["dest-fence"], SOURCE_TOO),
-        ("nor the source", &["--cancel-after", "set-state"], &["dest-fence", "fence"], NEITHER),
+    const NEITHER: &str = "could not be kept from its memory, nor could the source.";
+    const SOURCE_TOO: &str = "could not be kept from its memory, so the source was. The end of this program";
+    const RESET: &str =
+        "resumed by a reset of its managing controller: the guest is somebody else's and was not verified";
+    const NO_MEMORY: &str = "but it could not be given its memory back";
+    // Fails the first two times.
+    const THIRD: &str = "echo >> tries; [ $(wc -l < tries) -ge 3 ]";
+    const SET: &[&str] = &["--cancel-after", "set-state"];
+    // Name, more options, commands of hooks, words, files: whose hook ran.
+    type Row<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)], &'a [&'a str], &'a [(&'a str, bool)]);
+    let rows: [Row<'_>; 7] = [
+        (
+            "cancelled with the state set",
+            SET,
+            &[("dest-fence", "exit 9")],
+            &[SOURCE_TOO],
+            &[("unfence", false), ("fence", true)],
+        ),
+        (
+            "nor the source",
+            SET,
+            &[("dest-fence", "exit 9"), ("fence", "exit 9")],
+            &[NEITHER],
+            &[("unfence", false)],
+        ),
         // Nothing may be switched to a side that was refused.
-        ("refused at stop", &[], &["at-stop", "dest-fence"], SOURCE_TOO),
+        (
+            "refused at stop",
+            &[],
+            &[("dest-fence", "exit 9"), ("at-stop", "exit 9")],
+            &[SOURCE_TOO],
+            &[("unfence", false), ("fence", true)],
+        ),
+        (
+            "a fence that works once",
+            &[],
+            &[("dest-fence", "exit 9"), ("at-stop", "exit 9"), ("fence", "mkdir once")],
+            &[SOURCE_TOO],
+            &[("unfence", false), ("once", true)],
+        ),
+        (
+            "the third time, with no fence to lift",
+            SET,
+            &[("dest-fence", THIRD)],
+            &[RESET],
+            &[("unfence", false), ("fence", false)],
+        ),
+        (
+            "the third time, with a fence",
+            &[],
+            &[("dest-fence", THIRD), ("at-stop", "exit 9")],
+            &[RESET],
+            &[("unfence", true), ("fence", true)],
+        ),
+        (
+            "the third time, and the source has no memory",
+            &[],
+            &[("dest-fence", THIRD), ("at-stop", "exit 9"), ("unfence", "exit 9")],
+            &[RESET, NO_MEMORY],
+            &[("fence", true)],
+        ),
     ];
-    for (name, options, failing, words) in rows {
+    let check = |(name, options, commands, words, files): Row<'_>| {
         let folder = tempfile::tempdir().expect("a folder");
         let mut arguments = hooked(folder.path(), "", "");
-        for hook in failing {
+        for (hook, command) in commands {
             let option = format!("--{hook}");
             let at = arguments.iter().position(|argument| *argument == option).expect("there");
-            arguments[at + 1] = "exit 9".into();
+            arguments[at + 1] = (*command).into();
         }
         arguments.extend(options.iter().map(|option| (*option).to_owned()));
-        let output = run(&arguments);
+        let output = command_for(&arguments).current_dir(folder.path()).output().expect("nvme-lm starts");
         let said = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(1), "{name}: {said}");
-        assert!(said.contains(words) && !said.contains(", verified"), "{name}: {said}");
-        for (hook, ran) in [("unfence", false), ("fence", !failing.contains(&"fence"))] {
-            assert_eq!(folder.path().join(hook).exists(), ran, "{name}: {hook}");
+        for words in words {
+            assert!(said.contains(words) && !said.contains(", verified"), "{name}: {said}");
         }
-    }
+        assert_eq!(said.contains(NO_MEMORY), words.contains(&NO_MEMORY), "{name}: {said}");
+        for (file, ran) in files {
+            assert_eq!(folder.path().join(file).exists(), *ran, "{name}: {file}");
+        }
+        let warned =
+            String::from_utf8_lossy(&output.stderr).matches("could not be kept from its memory").count();
+        let tries = commands.iter().any(|(_, command)| *command == THIRD);
+        assert_eq!(warned, if tries { 1 } else { 4 }, "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    std::thread::scope(|scope| {
+        for row in rows {
+            scope.spawn(move || check(row));
+        }
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nvme_core::register::{Offset, RegisterIo};
-use nvme_host_linux::report::{EnabledReport, Report, Verdict};
+use nvme_host_linux::report::{EnabledReport, Report, RunsOn, Verdict};
 use nvme_host_linux::vfio_user::server::ServeOptions;
 use nvme_host_linux::vfio_user::{ConnectOptions, RemoteController};
 use nvme_tests::program::{nvme_lm, send, wait_until};
@@ -263,7 +263,7 @@ fn a_restoration_that_fails_goes_back() {
     let rows: [(&str, &str, &[&str], &str); 3] = [
         ("a status", "exit 7", &[], "restores the destination's properties failed with status 7"),
         ("a signal", "kill -9 $$", &[], "was ended by a signal"),
-        ("too long", "sleep 3600", &["--shell-timeout", "100ms"], "took longer than 100ms"),
+        ("too long", "sleep 3600", &["--shell-timeout", "5s"], "took longer than 5s"),
     ];
     for (name, command, more, words) in rows {
         let sides = Sides::new(false);
@@ -290,6 +290,24 @@ fn a_restoration_that_fails_goes_back() {
         assert_eq!(sides.left("dest-fence").as_deref(), Some(TOLD), "{signal}");
         assert_eq!(sides.left("unfence"), None, "{signal}");
     }
+}
+
+#[test]
+fn r10_a_destination_that_nobody_fenced_runs_as_is_said() {
+    let sides = Sides::new(true);
+    let [source, destination] = sides.servers.each_ref().map(owned);
+    program(&source, PROGRAMMED);
+    let options = ["--cancel-after", "set-state"].map(str::to_owned);
+    let ended = report("not fenced", &sides.run(&[("dest-fence", "exit 9")], &options), 1);
+    assert!(ended.statement.contains("lets the destination run"), "{}", ended.statement);
+    assert_eq!(ended.guest_runs_on, RunsOn::Nowhere);
+    assert!(
+        sides.left("fence").is_some() && sides.left("unfence").is_none(),
+        "the source is kept from memory"
+    );
+    // It was never programmed by its owner: what it has is what the source had, and it has begun to fetch.
+    assert_eq!(programmed(&destination), PROGRAMMED);
+    assert_ne!(destination.read32(Offset::new(CSTS)).expect("CSTS"), 0, "it runs");
 }
 
 #[test]

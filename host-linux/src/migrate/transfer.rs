@@ -44,6 +44,9 @@ const STATE_BYTES: usize = 1 << 20;
 const NAP: Duration = Duration::from_millis(1);
 /// Time between two looks of an observer.
 const OBSERVE: Duration = Duration::from_millis(50);
+/// How often it is tried, and how far apart, to keep a destination from memory that failed to be: behind that it runs.
+const FENCE_TRIES: u32 = 5;
+const FENCE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What the migration did.
 pub(super) struct Transfer {
@@ -55,6 +58,8 @@ pub(super) struct Transfer {
     pub(super) was_forced: bool,
     /// The destination could not be kept from the guest's memory, so the source was, and whether that was done.
     pub(super) source_fenced: Option<bool>,
+    /// The source, which runs again, could not be given its memory back.
+    pub(super) unfence_failed: bool,
     /// The source's controller is a secondary one of its managing controller.
     pub(super) source_is_secondary: bool,
     /// The destination's is.
@@ -580,7 +585,7 @@ impl Bench {
         // What the platform says of itself it keeps, and where the guest runs afterwards decides.
         let mut bring_down_error = None;
         let (mut is_stuck, mut forced) = (false, false);
-        let mut source_fenced = None;
+        let (mut source_fenced, mut unfence_failed) = (None, false);
         let source_is_secondary = self.source_virtualization.is_some();
         let destination_is_secondary = self.virtualization.is_some();
         match outcome {
@@ -599,15 +604,13 @@ impl Bench {
                 bring_down_error = ended.err();
             }
             Outcome::Indeterminate { resume_asked: false, .. } => {
-                if self.platform.destination_forgotten(destination_id).is_ok() {
+                if fence_again(&mut self.platform, destination_id, &observer) {
                     // It never reached the guest's memory, and does not from here on.
                     is_stuck = true;
-                    if !source_is_secondary {
-                        let _ = self.platform.unfence_source(source_id);
-                    }
+                    unfence_failed = !source_is_secondary && self.platform.lift_fence().is_err();
                 } else {
                     // The end of its managing controller ends its suspension, and that of the source's the source's.
-                    source_fenced = Some(self.platform.fence_source(source_id).is_ok());
+                    source_fenced = Some(self.platform.keep_source_fenced().is_ok());
                 }
             }
             // The suspension may take effect yet, with nobody left to end it.
@@ -673,6 +676,7 @@ impl Bench {
             after,
             outcome,
             source_fenced,
+            unfence_failed,
             was_stuck: was_stuck && guest_runs,
             was_forced: forced && guest_runs,
             step,
@@ -688,6 +692,28 @@ impl Bench {
             comparison,
         })
     }
+}
+
+/// Tries again to keep a destination that has the guest's state from memory; whether that worked.
+fn fence_again(
+    platform: &mut HostPlatform<Registers>,
+    destination: ControllerId,
+    observer: &RefCell<&mut impl Observer>,
+) -> bool {
+    let begun = std::time::Instant::now();
+    for tries in 1..=FENCE_TRIES {
+        let Err(error) = platform.destination_forgotten(destination) else { return true };
+        if tries == FENCE_TRIES || begun.elapsed() >= platform.shell_limit() {
+            break;
+        }
+        let left = FENCE_TRIES - tries;
+        observer.borrow_mut().note(&format!(
+            "the destination has the guest's state and could not be kept from its memory ({error}): trying again in 1 s, {left} times \
+             more; behind that it runs"
+        ));
+        std::thread::sleep(FENCE_AGAIN);
+    }
+    false
 }
 
 #[cfg(test)]
