@@ -279,9 +279,10 @@ fn r10_a_journal_of_an_earlier_run_protects_the_image_it_names() {
     let forced = ["--source-image", "b.img", "--dest-image", "a.img", "--force", "--yes"];
     let stale = ["--source-image", "a.img", "--dest-image", "c.img", "--yes"];
     let over = ["--source-image", "c.img", "--dest-image", "a.img", "--yes"];
+    let over_b = ["--source-image", "c.img", "--dest-image", "b.img", "--yes"];
     // Name, options, exit status, journals afterwards, image that the first of them names.
     type Row<'a> = (&'a str, &'a [&'a str], i32, &'a [&'a str], &'a str);
-    let table: [Row<'_>; 11] = [
+    let table: [Row<'_>; 13] = [
         ("first", &forth, 0, &["b.img.journal"], "b.img"),
         ("again", &forth, 2, &["b.img.journal"], "b.img"),
         ("again with another journal", &elsewhere, 2, &["b.img.journal"], "b.img"),
@@ -292,7 +293,9 @@ fn r10_a_journal_of_an_earlier_run_protects_the_image_it_names() {
         ("back over the source", &back, 2, &["b.img.journal"], "a.img"),
         ("forth after all", &elsewhere, 0, &["j"], "b.img"),
         ("again with that journal", &elsewhere, 2, &["j"], "b.img"),
+        ("something else over what a journal with a name of its own names", &over_b, 2, &["j"], "b.img"),
         ("forced", &forced, 0, &["a.img.journal", "j"], "a.img"),
+        ("forth, as the later one says", &forth, 0, &["b.img.journal", "j"], "b.img"),
     ];
     for (name, options, status, journals, image) in table {
         let before = [fs::read(at("a.img")).expect("a"), fs::read(at("b.img")).expect("b")];
@@ -312,5 +315,62 @@ fn r10_a_journal_of_an_earlier_run_protects_the_image_it_names() {
         assert_eq!(found, journals, "{name}");
         let record = Journal::read(&at(found[0])).expect("journal");
         assert_eq!(record.image.file_name(), Path::new(image).file_name(), "{name}");
+    }
+}
+
+#[test]
+fn r10_the_latest_journal_that_names_an_image_counts_wherever_it_is_named_from() {
+    // Name, then runs: source, destination, whether it is cancelled, exit status. Images in l are links to those in d.
+    type Run<'a> = (&'a str, &'a str, bool, i32);
+    let table: [(&str, &[Run<'_>]); 6] = [
+        (
+            "cancelled, elsewhere, back",
+            &[("d/a", "d/b", true, 3), ("d/a", "d/c", false, 0), ("d/c", "d/a", false, 0)],
+        ),
+        (
+            "cancelled, elsewhere, on to the first destination",
+            &[("d/a", "d/b", true, 3), ("d/a", "d/c", false, 0), ("d/c", "d/b", false, 0)],
+        ),
+        (
+            "there, replaced, on",
+            &[
+                ("d/a", "d/b", false, 0),
+                ("d/b", "d/c", false, 0),
+                ("d/c", "d/a", false, 0),
+                ("d/a", "d/b", false, 0),
+            ],
+        ),
+        (
+            "there and on, then over the last, from the first",
+            &[("d/a", "d/b", false, 0), ("d/b", "d/c", false, 0), ("d/a", "d/c", false, 2)],
+        ),
+        (
+            "a journal beside a link",
+            &[("l/a", "l/b", true, 3), ("l/c", "l/a", false, 2), ("d/c", "l/a", false, 2)],
+        ),
+        ("a journal beside the file, asked by links", &[("d/a", "d/b", false, 0), ("l/c", "l/b", false, 2)]),
+    ];
+    for (name, runs) in table {
+        let dir = tempfile::tempdir().expect("directory");
+        for folder in ["d", "l"] {
+            fs::create_dir(dir.path().join(folder)).expect("directory");
+        }
+        for (number, image) in [(1, "a"), (2, "b"), (3, "c")] {
+            fs::write(dir.path().join("d").join(image), vec![number; MIB]).expect("file");
+            let link = dir.path().join("l").join(image);
+            std::os::unix::fs::symlink(Path::new("../d").join(image), link).expect("link");
+        }
+        for (source, destination, cancelled, status) in runs {
+            let name = format!("{name}: {source} to {destination}");
+            let mut options = vec!["--source-image", source, "--dest-image", destination, "--yes"];
+            options.extend(cancelled.then_some(["--cancel-after", "drain"]).into_iter().flatten());
+            let before = fs::read(dir.path().join(destination)).expect("image");
+            let output = run(dir.path(), &options);
+            let message = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(*status), "{name}: {message}");
+            let same = before == fs::read(dir.path().join(destination)).expect("image");
+            assert_eq!(same, *status == 2, "{name}");
+            assert_eq!(message.contains("of an earlier run"), *status == 2, "{name}: {message}");
+        }
     }
 }

@@ -6,15 +6,16 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{InputError, refuse};
-use crate::journal::{Journal, temporary};
+use crate::journal::{Journal, JournalRecord, temporary};
 
 /// Links followed before a name counts as leading nowhere.
 const LINKS: usize = 40;
 
 /// An error without the number that the operating system gives it.
-pub(super) fn plain(error: &io::Error) -> String {
+pub(crate) fn plain(error: &io::Error) -> String {
     crate::cli::without_numbers(&error.to_string())
 }
 
@@ -118,74 +119,95 @@ fn create_and_remove(path: &Path) -> io::Result<()> {
 /// The largest file that can be a journal: three paths and some words.
 const JOURNAL_BYTES: u64 = 64 << 10;
 
-/// What may be a journal in the folder of `image`.
-fn journals_beside(image: &Path) -> Vec<PathBuf> {
-    let is_small = |path: &PathBuf| {
+/// A journal that was found.
+#[derive(Debug)]
+struct Found {
+    path: PathBuf,
+    record: JournalRecord,
+    /// When it last said something.
+    said: SystemTime,
+}
+
+impl Found {
+    fn read(path: &Path) -> io::Result<Self> {
+        let record = Journal::read(path)?;
+        let said = fs::metadata(path).and_then(|metadata| metadata.modified()).unwrap_or(UNIX_EPOCH);
+        Ok(Self { path: path.to_path_buf(), record, said })
+    }
+
+    /// Which image holds the guest's writes.
+    fn counts(&self) -> Identity {
+        Identity::of(&self.record.image)
+    }
+
+    fn names(&self, image: &Identity) -> bool {
+        [&self.record.source, &self.record.destination].iter().any(|path| Identity::of(path) == *image)
+    }
+
+    fn disagrees(&self, why: &str) -> InputError {
+        InputError(format!(
+            "journal {:?} of an earlier run names {:?} as the image with the guest's writes, {why}; swap the images, remove that \
+             journal, or go on with --force",
+            self.path, self.record.image
+        ))
+    }
+}
+
+/// The journals in the folder of `image`, whatever they are called, and in the folder of the file if that is a link.
+fn journals_beside(image: &Path) -> Vec<Found> {
+    let is_small = |path: &Path| {
         fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= JOURNAL_BYTES)
     };
-    let entries = fs::read_dir(parent(&followed(image))).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
-    let named = paths.filter(|path| path.extension().is_some_and(|extension| extension == "journal"));
-    named.filter(is_small).collect()
+    let target = followed(image);
+    let folders: BTreeSet<&Path> = [parent(image), parent(&target)].into();
+    let entries = folders.into_iter().flat_map(fs::read_dir).flatten().flatten();
+    let paths = entries.map(|entry| entry.path()).filter(|path| is_small(path));
+    paths.filter_map(|path| Found::read(&path).ok()).collect()
 }
 
-/// Checks that no journal of an earlier run, in the folder of either image, says that one of them holds a guest's writes and
-/// would be overwritten, or that `source` is an older copy.
-fn check_other_journals(source: &Path, destination: &Path) -> Result<(), InputError> {
-    let images = [source, destination].map(Identity::of);
-    let [of_source, of_destination] = &images;
-    let found: BTreeSet<_> = [source, destination].into_iter().flat_map(journals_beside).collect();
-    for path in found {
-        let Ok(record) = Journal::read(&path) else { continue };
-        let counts = Identity::of(&record.image);
-        let is_of_source =
-            [&record.source, &record.destination].map(|image| Identity::of(image)).contains(of_source);
-        let why = if counts == *of_destination {
-            "which would be overwritten"
-        } else if is_of_source && counts != *of_source {
-            "not the source"
-        } else {
-            continue;
-        };
-        return refuse(disagreement(&path, &record.image, why));
-    }
-    Ok(())
+/// Whether what `journal` says of its images is out of date: a later run has left the writes of the one that it names in another.
+fn is_outdated(journal: &Found, all: &[Found]) -> bool {
+    let counts = journal.counts();
+    all.iter().any(|other| other.said > journal.said && other.names(&counts) && other.counts() != counts)
 }
 
-fn disagreement(journal: &Path, image: &Path, why: &str) -> String {
-    format!(
-        "journal {journal:?} of an earlier run names {image:?} as the image with the guest's writes, {why}; swap the images, \
-         remove that journal, or go on with --force"
-    )
-}
-
-/// Checks that no journal of an earlier run says that `source` is not the image to go on with, or that `destination` is. One
-/// beside the source counts as well as the one that is going to be replaced and the one in the usual place; others in the
-/// folders of both images count as far as they name one of them.
+/// Checks that no journal of an earlier run says that `source` is not the image to go on with, or that `destination` is. Of those
+/// in the folders of both images the latest that names an image counts. One in the usual place beside an image, or the one that
+/// is going to be replaced, counts whatever it names, unless a later one says otherwise: the images may have been moved with it.
 pub(super) fn check_journals(journal: &Path, source: &Path, destination: &Path) -> Result<(), InputError> {
-    let found = [journal.to_path_buf(), Journal::beside(destination), Journal::beside(source)];
-    for path in &found {
-        let record = match Journal::read(path) {
-            Ok(record) => record,
-            Err(error) => {
-                let is_ours = path == journal && error.kind() != io::ErrorKind::NotFound;
-                if is_ours && fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0) {
-                    return refuse(format!(
-                        "journal {path:?} exists and is no journal; remove it or name another with --journal"
-                    ));
-                }
-                continue;
-            }
-        };
-        let image = Identity::of(&record.image);
-        if image == Identity::of(source) {
-            continue;
+    let [of_source, of_destination] = [source, destination].map(Identity::of);
+    let mut all: Vec<Found> = [source, destination].into_iter().flat_map(journals_beside).collect();
+    match Found::read(journal) {
+        Ok(found) => all.push(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(_) if fs::metadata(journal).is_ok_and(|metadata| metadata.len() > 0) => {
+            return refuse(format!(
+                "journal {journal:?} exists and is no journal; remove it or name another with --journal"
+            ));
         }
-        let why =
-            if image == Identity::of(destination) { "which would be overwritten" } else { "not the source" };
-        return refuse(disagreement(path, &record.image, why));
+        Err(_) => {}
     }
-    check_other_journals(source, destination)
+    let why = |found: &Found| match found.counts() == of_destination {
+        true => "which would be overwritten",
+        false => "not the source",
+    };
+    for path in [journal, &Journal::beside(destination), &Journal::beside(source)] {
+        if let Ok(found) = Found::read(path)
+            && found.counts() != of_source
+            && !is_outdated(&found, &all)
+        {
+            return Err(found.disagrees(why(&found)));
+        }
+    }
+    // Of several of one time any that is against it counts.
+    let latest = |image: &Identity| -> Vec<&Found> {
+        let about: Vec<&Found> = all.iter().filter(|found| found.names(image)).collect();
+        let said = about.iter().map(|found| found.said).max();
+        about.into_iter().filter(|found| Some(found.said) == said).collect()
+    };
+    let stale = latest(&of_source).into_iter().find(|found| found.counts() != of_source);
+    let lost = latest(&of_destination).into_iter().find(|found| found.counts() == of_destination);
+    stale.or(lost).map_or(Ok(()), |found| Err(found.disagrees(why(found))))
 }
 
 /// Locks an image against other runs, which would spoil it. With `force` it may go without where files cannot be
