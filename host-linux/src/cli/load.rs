@@ -67,7 +67,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts a guest at `device`, which must be the controller that `session` is asked about, and has the first namespace of
+    /// Starts a guest, which writes nothing before [`begin`](Self::begin), at `device`, which must be the controller that `session` is asked about, and has the first namespace of
     /// that, too.
     pub(crate) fn start(
         args: &LoadArgs,
@@ -125,8 +125,14 @@ impl Load {
                 writes: None,
             },
             log: None,
+            held: true,
         });
         Ok(Self { guest: guest.map_err(|error| failed(error.to_string()))?, pump })
+    }
+
+    /// Has it write from now on.
+    pub(crate) fn begin(&self) {
+        self.guest.begin();
     }
 
     /// I/O commands that it has completed.

@@ -80,6 +80,7 @@ fn bench(block_size: u32, queue_depth: u16, io_queues: u16, log: Option<std::pat
             writes: None,
         },
         log,
+        held: false,
     })
     .expect("guest");
     Bench { subsystem, file, memory, token, guest }

@@ -54,6 +54,8 @@ pub struct GuestSetup<R> {
     pub workload: WorkloadOptions,
     /// Where acknowledged writes are logged.
     pub log: Option<PathBuf>,
+    /// Whether its first I/O command waits for [`Guest::begin`].
+    pub held: bool,
 }
 
 /// What others may see of a running guest.
@@ -68,6 +70,8 @@ struct Shared {
 }
 
 enum Control {
+    /// Do what waits for it.
+    Begin,
     /// Verify each block written so far; the number of blocks is sent back.
     Verify(SyncSender<u64>),
     /// Verify as well, then shut down.
@@ -120,6 +124,11 @@ impl Guest {
     #[must_use]
     pub fn commands(&self) -> u64 {
         self.shared.commands.load(Ordering::Relaxed)
+    }
+
+    /// Has a guest that is [held](GuestSetup::held) do its first I/O command; does nothing to any other.
+    pub fn begin(&self) {
+        self.ask(Control::Begin);
     }
 
     /// Whether the guest met an error and has ended; [`finish`](Self::finish) tells which.
@@ -224,9 +233,13 @@ fn run<R: Confined<Error = AccessError>>(
         waiter,
     )?;
     let _ = started.send(());
+    let mut request = match setup.held.then(|| requests.recv()) {
+        None | Some(Ok(Control::Begin)) => None,
+        // Ended, or left alone, before it began.
+        Some(other) => Some(other.unwrap_or(Control::Finish)),
+    };
 
     let mut seen = Seen { stops: setup.token.stops(), holds: setup.endpoint.holds().0, ..Seen::default() };
-    let mut request: Option<Control> = None;
     let mut sweep: Option<Sweep> = None;
     loop {
         let mut busy = {
@@ -260,6 +273,7 @@ fn run<R: Confined<Error = AccessError>>(
             None => {
                 if request.is_none() {
                     request = match requests.try_recv() {
+                        Ok(Control::Begin) => None,
                         Ok(request) => Some(request),
                         Err(TryRecvError::Empty) => None,
                         // Nobody is left to ask for anything.
@@ -284,7 +298,7 @@ fn run<R: Confined<Error = AccessError>>(
                         // Whoever asked may have given up.
                         let _ = reply.send(blocks);
                     }
-                    Some(Control::Finish) | None => {
+                    Some(Control::Finish | Control::Begin) | None => {
                         report.verified_after = blocks;
                         break;
                     }

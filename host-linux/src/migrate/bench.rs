@@ -360,6 +360,7 @@ impl Bench {
                 writes: config.writes,
             },
             log: config.guest_log.clone(),
+            held: false,
         };
         let platform = HostPlatform::new(
             Arc::clone(&endpoint),

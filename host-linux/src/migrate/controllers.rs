@@ -426,6 +426,7 @@ pub(super) fn start(
                     writes: config.writes,
                 },
                 log: config.guest_log.clone(),
+                held: false,
             };
             (Some(setup), Arc::clone(one.space()))
         }

@@ -212,6 +212,7 @@ impl Action for MemoryArgs {
             return self.track(session, standing, self.ranges.clone(), None, output);
         };
         let load = Load::start(&self.load, device, session, standing, controller)?;
+        load.begin();
         let until = session.now().after(session.timeout());
         while load.commands() == 0
             && !load.has_failed()

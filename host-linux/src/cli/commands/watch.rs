@@ -399,6 +399,10 @@ impl WatchArgs {
             start_log(session, held)?;
             held.logging = true;
         }
+        // Not before: what it writes is in the log, all of it.
+        if let Some(load) = load {
+            load.begin();
+        }
         let at = Instant::now();
         let begun = Begun { queue: QueueName::Id(id), made, started, at };
         let until = self.seconds.map(|seconds| at + Duration::from_secs(seconds));
