@@ -16,7 +16,8 @@ use crate::config::{MigrateConfig, Namespaces, SIZE_LIMITS};
 use crate::guest::{WriteContent, WriteExtent, content, parse_extents};
 use crate::journal::Journal;
 use crate::storage::FileStorage;
-use checks::{Written, check_distinct, check_journals, check_writable, lock_image, plain};
+pub(crate) use checks::plain;
+use checks::{Written, check_distinct, check_journals, check_writable, lock_image};
 
 /// Something asked for is not possible. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ fn available_memory() -> Option<u64> {
 }
 
 /// Opens an image for reading and writing, which changes nothing, and checks what it is.
-fn open_image(role: &str, path: &Path, block_size: u32) -> Result<(File, u64), InputError> {
+pub(crate) fn open_image(role: &str, path: &Path, block_size: u32) -> Result<(File, u64), InputError> {
     let failed =
         |what: &str, error: &io::Error| InputError(format!("{role} image {path:?}{what}: {}", plain(error)));
     // Opening something else than a file may have effects of its own.

@@ -13,6 +13,7 @@ use nvme_core::wire::ControllerId;
 use super::OpenError;
 use super::device::no_memory;
 use crate::embedded::{ControllerRole, ControllerSetup, EmbeddedSubsystem, SubsystemSetup};
+use crate::images::{InputError, open_image, plain};
 use crate::memory::AddressSpace;
 use crate::storage::FileStorage;
 use crate::sync::Signal;
@@ -73,15 +74,18 @@ impl EmbeddedOptions {
         match &self.image {
             None => FileStorage::memory(&self.name, self.size).map_err(OpenError::Memory),
             Some(path) => {
-                let wrong = |error| OpenError::Image(path.clone(), error);
-                let file = File::options().read(true).write(true).open(path).map_err(wrong)?;
+                let role = format!("embedded subsystem {}:", self.name);
+                let (file, _) = open_image(&role, path, self.block_size).map_err(OpenError::Image)?;
                 match file.try_lock() {
                     // Where files cannot be locked there is nobody to be told from.
                     Ok(()) => Ok(Arc::new(file)),
                     Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
                         Ok(Arc::new(file))
                     }
-                    Err(TryLockError::Error(error)) => Err(wrong(error)),
+                    Err(TryLockError::Error(error)) => {
+                        let what = format!("{role} image {path:?} cannot be locked: {}", plain(&error));
+                        Err(OpenError::Image(InputError(what)))
+                    }
                     Err(TryLockError::WouldBlock) => Err(OpenError::ImageInUse(path.clone())),
                 }
             }

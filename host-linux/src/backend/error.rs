@@ -9,6 +9,7 @@ use nvme_core::wire::ControllerId;
 
 use crate::address::Address;
 use crate::embedded::StartError;
+use crate::images::InputError;
 use crate::{vfio, vfio_user};
 
 /// Why a controller could not be opened, or not be reset as a function.
@@ -23,7 +24,7 @@ pub enum OpenError {
     /// An embedded subsystem cannot run: its name and why.
     Embedded(String, StartError),
     /// The image of an embedded subsystem cannot be used.
-    Image(PathBuf, io::Error),
+    Image(InputError),
     /// Another program uses the image of an embedded subsystem.
     ImageInUse(PathBuf),
     /// One file is the image of two embedded subsystems.
@@ -52,6 +53,7 @@ impl OpenError {
                 | Self::NotUsed(_)
                 | Self::NoController(..)
                 | Self::Twice(_)
+                | Self::Image(_)
                 | Self::ImageInUse(_)
                 | Self::ImageTwice(_)
         )
@@ -65,7 +67,7 @@ impl fmt::Display for OpenError {
             Self::VfioUser(error) => error.fmt(f),
             Self::Socket(path, error) => write!(f, "vfio-user:{}: {error}", path.display()),
             Self::Embedded(name, error) => write!(f, "embedded subsystem {name}: {error}"),
-            Self::Image(path, error) => write!(f, "image {}: {error}", path.display()),
+            Self::Image(error) => error.fmt(f),
             Self::ImageInUse(path) => {
                 write!(f, "image {} is in use by another program", path.display())
             }

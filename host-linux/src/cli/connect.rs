@@ -146,12 +146,17 @@ pub(super) fn embedded(text: &str) -> Result<EmbeddedOptions, String> {
         return Err(format!("{name:?} is no name; it has letters, digits, '-', '_' and '.'"));
     }
     let (mut options, mut size) = (EmbeddedOptions::new(name), None);
+    let mut given: Vec<&str> = Vec::new();
     for part in parts {
         let (key, value) = part.split_once('=').ok_or_else(|| {
             format!(
                 "{part:?} is no setting; write size=BYTES, block=512, block=4096, image=FILE or quirks=NAME"
             )
         })?;
+        if given.contains(&key) {
+            return Err(format!("{key} is given twice; leave one of them out"));
+        }
+        given.push(key);
         match key {
             "size" => size = Some(values::size(value).map_err(|error| format!("size: {error}"))?),
             "block" => {
@@ -241,6 +246,8 @@ mod tests {
             ("a,size=1", Err("size: ")),
             ("a,block=1024", Err("block: ")),
             ("a,image=", Err("file is missing")),
+            ("a,size=1G,size=2G", Err("size is given twice")),
+            ("a,block=512,size=2M,block=512", Err("block is given twice")),
             ("a,speed=9", Err("no setting \"speed\"")),
         ];
         for (text, expected) in rows {
