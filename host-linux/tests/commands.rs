@@ -166,6 +166,31 @@ fn standard_input_and_patterns_are_data_too() {
     check(dir.path(), &format!("compare {}", random(4)), 1, &["first in block 0"]);
 }
 
+/// The one JSON document that a command prints, which ends with `status`.
+fn document(directory: &Path, line: &str, status: i32) -> serde_json::Value {
+    let output = check(directory, line, status, &[]);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+#[test]
+fn a_comparison_tells_machines_where_the_first_difference_is() {
+    let dir = tempfile::tempdir().expect("directory");
+    let place = image(dir.path(), BLOCK);
+    let line = format!("compare {place} --lba 3 --blocks 5 --json --pattern");
+    let different = document(dir.path(), &format!("{line} zero"), 1);
+    let expected = serde_json::json!({
+        "address": "embedded:d", "namespace": 1, "lba": 3, "blocks": 5, "block_bytes": BLOCK,
+        "first_difference": 0, "found": 4, "expected": 0,
+    });
+    assert_eq!(different, expected);
+    check(dir.path(), &format!("write {place} --lba 3 --blocks 4 --pattern zero --yes"), 0, &[]);
+    let different = document(dir.path(), &format!("{line} zero"), 1);
+    assert_eq!((&different["first_difference"], &different["found"]), (&(4 * BLOCK).into(), &8.into()));
+    check(dir.path(), &format!("write {place} --lba 7 --blocks 1 --pattern zero --yes"), 0, &[]);
+    let equal = document(dir.path(), &format!("{line} zero"), 0);
+    assert_eq!((&equal["first_difference"], &equal["blocks"]), (&serde_json::Value::Null, &5.into()));
+}
+
 #[test]
 fn a_comparison_finds_the_first_byte_that_differs() {
     let dir = tempfile::tempdir().expect("directory");
@@ -443,6 +468,7 @@ fn bad_input_is_refused_before_anything_is_sent() {
     let place = image(dir.path(), BLOCK);
     fs::write(dir.path().join("odd"), [1; BLOCK + 904]).expect("file");
     fs::write(dir.path().join("empty"), []).expect("file");
+    fs::write(dir.path().join("half"), vec![0; 512 << 10]).expect("file");
     fs::create_dir(dir.path().join("folder")).expect("directory");
     let before = fs::read(dir.path().join("a.img")).expect("file");
     let rows: &[(&str, &[&str])] = &[
@@ -521,6 +547,16 @@ fn bad_input_is_refused_before_anything_is_sent() {
         ("list P P", &["is named twice"]),
         ("list P embedded:e --embedded e,image=a.img", &["a.img is the same file as that of another"]),
         ("list embedded:e --embedded e,size=2M,image=a.img", &["leave size out"]),
+        ("list embedded:e --embedded e,size=2M,size=4M", &["size is given twice"]),
+        ("list embedded:e --embedded e,image=none", &["embedded subsystem e: image \"none\": No such file"]),
+        ("list embedded:e --embedded e,image=/dev/null", &["image \"/dev/null\" is not a regular file"]),
+        ("list embedded:e --embedded e,image=odd", &["5000 bytes", "multiple of the block size 4096"]),
+        (
+            "list embedded:e --embedded e,block=512,image=half",
+            &["\"half\" has 524288 bytes; it must have from"],
+        ),
+        ("man --folder nowhere/at-all", &["manual pages: there is no directory \"nowhere/at-all\""]),
+        ("migrat", &["unrecognized subcommand 'migrat'; a similar subcommand exists: 'migrate'"]),
         ("list embedded:e --embedded e,quirks=speed", &["\"speed\"", "limits-read-zero"]),
         ("list embedded:e --embedded e,fault=speed", &["\"speed\"", "nvme-lm faults"]),
         ("features set P --feature 7 --value 1 --yes", &["not set", "number of its queues"]),

@@ -110,6 +110,17 @@ fn the_program_and_its_groups_of_commands_have_help_that_fits_a_screen() {
         program().get_subcommands().filter(|one| one.has_subcommands()).cloned().collect();
     let names: Vec<&str> = groups.iter().map(clap::Command::get_name).collect();
     assert_eq!(names, ["features", "cdq", "track", "state"]);
+    for name in ["", "faults", "man", "completions", "bind", "unbind"].iter().chain(&names) {
+        // Also where there is no more than that.
+        let ask = |how| {
+            let output = nvme_lm(folder.path()).args(words(name)).arg(how).output().expect("nvme-lm starts");
+            assert!(output.status.success(), "{name} {how}: {:?}", texts(&output));
+            let [said, _] = texts(&output);
+            said.lines().take(3).collect::<Vec<_>>().join("\n")
+        };
+        let short = ask("--help");
+        assert!(short.contains("Usage: nvme-lm") && ask("--help-all") == short, "{name}: {short}");
+    }
     for name in names {
         let example = example(folder.path(), &[name.to_owned()], LINES);
         let output = nvme_lm(folder.path()).args(&words(&example)[1..]).output().expect("nvme-lm starts");

@@ -427,6 +427,36 @@ fn a_state_goes_into_a_file_and_back() {
     assert_eq!(document.as_array().map(Vec::len), Some(1), "{document}");
     std::fs::write(&cut, [&whole[..], &[0; 4]].concat()).expect("a file");
     check("two states in one file", &run(&set), 2, &[], &["4 bytes stand behind the state"]);
+    let shown = run(&["state", "show", &cut]);
+    let behind = ["cut.state: 4 bytes stand behind the state"];
+    check("two states shown", &shown, 1, &["NIOSQ", "problem: 4 bytes stand behind"], &behind);
+    std::fs::write(&cut, []).expect("a file");
+    check(
+        "nothing",
+        &run(&["state", "show", &cut]),
+        1,
+        &["Controller State: no byte of one"],
+        &["and has 0"],
+    );
+    std::fs::write(&cut, &whole[..9]).expect("a file");
+    let begun = run(&["state", "show", &cut]);
+    check("less than a header", &begun, 1, &["Controller State: part of a header"], &["and has 9"]);
+}
+
+#[test]
+fn what_a_guest_writes_while_the_log_is_on_is_in_it() {
+    // A queue that no rate can fill in that time.
+    let line =
+        "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --seconds 1 --guest-rate 500 --json";
+    let output = run(&words(line));
+    check("watched", &output, 0, &[], &[]);
+    let found = documents(&output);
+    let summary = found.last().expect("a summary");
+    assert_eq!((&summary["event"], &summary["overflows"]), (&"summary".into(), &0.into()), "{summary}");
+    let writes = summary["guest_writes"].as_u64().expect("a number");
+    let entries = summary["entries"].as_u64().zip(summary["markers"].as_u64());
+    let (entries, markers) = entries.expect("two numbers");
+    assert_eq!((writes > 0, entries - markers), (true, writes), "{summary}");
 }
 
 #[test]

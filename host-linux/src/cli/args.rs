@@ -169,10 +169,9 @@ fn with_help(command: clap::Command) -> clap::Command {
     }
     let short = help("help", "Print help", ArgAction::HelpShort).short('h');
     command = command.arg(short.help_heading(None).display_order(900));
-    if has_more {
-        let all = help("help-all", "Print help with all options", ArgAction::HelpLong);
-        command = command.arg(all.help_heading(None).display_order(901));
-    }
+    // It is everywhere, so that nobody has to know where there is more, but shown only there.
+    let all = help("help-all", "Print help with all options", ArgAction::HelpLong).hide(!has_more);
+    command = command.arg(all.help_heading(None).display_order(901));
     command.mut_subcommands(with_help)
 }
 

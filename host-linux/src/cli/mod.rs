@@ -90,6 +90,9 @@ fn man(folder: Option<&Path>) -> Result<(), CommandError> {
         command.mut_args(|arg| arg.hide_short_help(false)).mut_subcommands(whole)
     }
     match folder {
+        Some(folder) if !folder.is_dir() => {
+            Err(CommandError::Input(format!("manual pages: there is no directory {folder:?}; make it first")))
+        }
         Some(folder) => clap_mangen::generate_to(whole(program()), folder).map_err(wrong),
         None => {
             let mut page = Vec::new();
@@ -185,11 +188,16 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// The first paragraph of a message, as one line without its prefix.
+/// The first paragraph of a message, as one line without its prefix, and what it suggests.
 fn one_line(message: &str) -> String {
-    let paragraph: Vec<&str> = message.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let mut lines = message.lines().map(str::trim);
+    let paragraph: Vec<&str> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
     let line = paragraph.join(" ");
-    line.strip_prefix("error: ").unwrap_or(&line).to_string()
+    let line = line.strip_prefix("error: ").unwrap_or(&line);
+    match lines.find_map(|line| line.strip_prefix("tip: ")) {
+        Some(tip) => format!("{line}; {tip}"),
+        None => line.to_owned(),
+    }
 }
 
 /// A message without the numbers that the operating system gives its errors.

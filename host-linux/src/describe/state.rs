@@ -23,6 +23,7 @@ pub fn controller_state(image: &[u8], dialect: StateDialect) -> Structure {
     let mut structure = HEADER.decode(header, &context);
     structure.problems = problems(image);
     if header.len() < HEADER_BYTES {
+        structure.meaning = if image.is_empty() { "no byte of one" } else { "part of a header" }.into();
         return structure;
     }
     if little_endian(&header[..2]) != 0 {
@@ -47,6 +48,10 @@ pub fn controller_state(image: &[u8], dialect: StateDialect) -> Structure {
         }),
         None if vendor.is_empty() => {}
         None => structure.fields.push(raw("VSD", "Vendor Specific Data", HEADER_BYTES + nvme.len(), vendor)),
+    }
+    if !behind.is_empty() {
+        let behind = behind.len();
+        structure.problems.push(format!("{behind} bytes stand behind the state; it is not one state alone"));
     }
     structure.fields.extend(rest(image.len() - behind.len(), behind));
     structure

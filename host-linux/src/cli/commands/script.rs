@@ -12,7 +12,7 @@ use clap::{Args, Parser};
 use crate::backend::is_same_controller;
 use crate::cli::action::{self, Action, CommandError, Output, Sessions, Target};
 use crate::cli::connect::ConnectArgs;
-use crate::cli::{Cli, as_action, one_line};
+use crate::cli::{Cli, Command, as_action, one_line};
 
 const HELP: &str = "\
 A line is what would follow nvme-lm on the command line, with quotes as in a shell; # begins a comment. The first line that \
@@ -71,8 +71,17 @@ fn parse(text: &str, connect: &mut ConnectArgs) -> Result<Script, CommandError> 
         let command = Cli::try_parse_from(std::iter::once("nvme-lm".to_owned()).chain(words))
             .map_err(|error| wrong(number, one_line(&error.to_string())))?
             .command;
-        let (action, own) = as_action(command).map_err(|_| {
-            wrong(number, "this command cannot be part of a script; only commands on controllers can".into())
+        let (action, own) = as_action(command).map_err(|command| {
+            let why = match *command {
+                Command::Reset(_) => {
+                    "a reset ends what the other lines have open; run nvme-lm reset before or after the script"
+                }
+                Command::Migrate(_) => {
+                    "a migration opens its controllers itself; run nvme-lm migrate before or after the script"
+                }
+                _ => "this command cannot be part of a script; only commands on controllers can",
+            };
+            wrong(number, why.into())
         })?;
         connect.gather(&own).map_err(|error| wrong(number, error))?;
         let own = own.within(&given);
@@ -154,7 +163,7 @@ mod tests {
     fn lines_are_read_as_a_shell_would() {
         // Text, addresses of the targets, or what is wrong.
         type Row<'a> = (&'a str, &'a str, Result<&'a [&'a str], &'a str>);
-        let rows: [Row<'_>; 10] = [
+        let rows: [Row<'_>; 13] = [
             ("nothing", "", Ok(&[])),
             ("comments and blank lines", "# a\n\n   # b\n", Ok(&[])),
             ("one command", "formats embedded:a # why not", Ok(&["embedded:a"])),
@@ -172,6 +181,13 @@ mod tests {
             ("open quote", "\nformats 'embedded:a", Err("line 2: a quote is not closed")),
             ("unknown command", "format embedded:a", Err("line 1: unrecognized subcommand 'format'")),
             ("no command on controllers", "faults", Err("cannot be part of a script")),
+            ("a reset", "reset embedded:a --yes", Err("line 1: a reset ends what the other lines have open")),
+            ("a migration", "migrate --size 8M", Err("line 1: a migration opens its controllers itself")),
+            (
+                "nearly a command",
+                "migrat",
+                Err("unrecognized subcommand 'migrat'; a similar subcommand exists: 'migrate'"),
+            ),
             (
                 "two descriptions",
                 "formats embedded:a --embedded a,size=2M\nformats embedded:a --embedded a",

@@ -175,6 +175,21 @@ struct Transferred {
     first_difference: Option<Option<u64>>,
 }
 
+/// What a comparison found that ended at a difference.
+#[derive(Debug, Serialize)]
+struct Different {
+    address: String,
+    namespace: u32,
+    lba: u64,
+    blocks: u64,
+    block_bytes: usize,
+    /// Where the first byte is that differs, from the first block on.
+    first_difference: u64,
+    /// The byte there, and what the data have.
+    found: u8,
+    expected: u8,
+}
+
 impl Transferred {
     fn print(&self, verb: &str, out: &mut dyn Write) -> io::Result<()> {
         let last = self.lba + self.blocks.saturating_sub(1);
@@ -492,6 +507,18 @@ impl Action for CompareArgs {
                 match self.difference(session, (range, block_bytes), &source)? {
                     Some((at, found, expected)) => {
                         let (block, byte) = (self.lba + at / block_bytes as u64, at % block_bytes as u64);
+                        let different = Different {
+                            address: self.address.to_string(),
+                            namespace: namespace.get(),
+                            lba: self.lba,
+                            blocks,
+                            block_bytes,
+                            first_difference: at,
+                            found,
+                            expected,
+                        };
+                        // People read the message.
+                        output.emit(&different, |_| Ok(()))?;
                         Err(CommandError::Failed(format!(
                             "namespace {} differs from {}, first in block {block}: byte {byte} is {found:#04x}, not \
                              {expected:#04x}",
