@@ -166,8 +166,8 @@ impl Pages {
 /// Distance between consecutive pages of a scattered region.
 const STRIDE: usize = 7;
 /// Unmapped pages between the pools of a linear space, each of which begins at a multiple of so many: memory can be tracked
-/// in units of that and of less without one that reaches beyond its pool.
-const LINEAR_GAP: u64 = 16;
+/// in units of that and of less without one that begins before its pool, or that holds memory of two.
+const LINEAR_GAP: u64 = (HUGE_PAGE / PAGE) as u64;
 /// Pages of memory that a table entry can tell apart.
 const MOST_PAGES: u64 = 1 << (u32::BITS - RIGHTS_BITS);
 
@@ -187,8 +187,9 @@ impl AddressSpace {
         Ok(Self::build(name, capacity, None, false, Backing::Ordinary)?)
     }
 
-    /// As [`new`](Self::new), but each pool lies on the bus as it lies in the file, so that a device reaches it through
-    /// one mapping, see [`windows`](Self::windows). Such a device reaches what is not allocated, too.
+    /// As [`new`](Self::new), but each pool lies on the bus as it lies in the file, from a multiple of [`HUGE_PAGE`] on, so
+    /// that a device reaches it through one mapping, see [`windows`](Self::windows). Such a device reaches what is not
+    /// allocated, too.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -205,7 +206,8 @@ impl AddressSpace {
     }
 
     /// As [`linear_of`](Self::linear_of), with all its bus addresses in the [`linear_span`](Self::linear_span) bytes from `start`
-    /// on, a multiple of such a page: where the IOMMU has room for them.
+    /// on, a multiple of such a page: where the IOMMU has room for them. Its pools begin at multiples of [`HUGE_PAGE`] only if
+    /// `start` is one.
     ///
     /// # Errors
     /// [`SpaceError`].

@@ -57,7 +57,7 @@ fn documents(output: &Output) -> Vec<Value> {
 #[test]
 fn each_command_says_what_it_did_and_what_it_undoes() {
     let deleted = "queue 0 was still there: deleted";
-    let rows: [(&str, i32, &[&str], &[&str]); 24] = [
+    let rows: [(&str, i32, &[&str], &[&str]); 28] = [
         (
             "track memory embedded:demo --controller 2 --granularity 64K",
             2,
@@ -76,6 +76,36 @@ fn each_command_says_what_it_did_and_what_it_undoes() {
             0,
             &["0000  ", " KiB\n"],
             &["host memory was still tracked for controller 2: stopped"],
+        ),
+        (
+            "track memory embedded:demo --controller 2 --guest embedded:demo/2 --granularity 256K",
+            0,
+            &["0000  "],
+            &["host memory was still tracked for controller 2: stopped"],
+        ),
+        (
+            // Whole granules of what is told apart most coarsely.
+            "track memory embedded:demo --controller 2 --guest embedded:demo/2 --granularity 2M",
+            0,
+            &["00000  2 MiB\n"],
+            &["host memory was still tracked for controller 2: stopped"],
+        ),
+        (
+            // What starts tracking would be refused, and is not sent.
+            "track memory embedded:demo --controller 2 --guest embedded:demo/2 --granularity 4M --embedded demo,fault=status=0/06,opcode=3d",
+            2,
+            &[],
+            &[
+                "error: granules of 4 MiB reach beyond the guest's memory, in which those of 2 MiB fit and no larger ones: give \
+               --granularity no more than that, or say by --range what to track\n",
+            ],
+        ),
+        (
+            // Nobody is looked for.
+            "track memory vfio-user:nowhere --controller 2 --guest vfio-user:nowhere-else --granularity 96K",
+            2,
+            &[],
+            &["error: granularity 98304 is no power of two from 4096 on\n"],
         ),
         (
             // Its guest fails at once, and nothing more is waited for: the controller is not asked for ever.

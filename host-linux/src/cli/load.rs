@@ -17,7 +17,7 @@ use crate::endpoint::Endpoint;
 use crate::guest::{
     Guest, GuestSetup, InitialContent, Pattern, Wiring, WorkloadOptions, WriteContent, WriteExtent,
 };
-use crate::memory::Capacity;
+use crate::memory::{Capacity, HUGE_PAGE};
 use crate::report::GuestReport;
 use crate::session::{Session, Storage, are_of_different_subsystems};
 use crate::sync::{RunToken, Signal};
@@ -53,7 +53,9 @@ impl LoadArgs {
     pub(crate) fn target(&self) -> Option<Target> {
         let address = self.guest.as_ref()?;
         let buffers = usize::from(QUEUES) * usize::from(DEPTH) * COMMAND as usize;
-        let memory = Capacity { queues: 2 << 20, data: 2 * buffers, controller_data: 4096 };
+        // In whole pieces of those into which `track memory` divides it.
+        let data = (2 * buffers).next_multiple_of(HUGE_PAGE);
+        let memory = Capacity { queues: HUGE_PAGE, data, controller_data: 4096 };
         Some(Target { memory, queues: QUEUES, purpose: Purpose::Guest, ..Target::new(address) })
     }
 }

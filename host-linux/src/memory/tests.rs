@@ -237,7 +237,7 @@ fn a_linear_space_lies_on_the_bus_as_in_its_file() {
         assert!(pair[0].address.get() + pair[0].len < pair[1].address.get(), "unmapped between");
     }
     for Window { address, len, .. } in &windows {
-        assert!(address.get().is_multiple_of(64 << 10), "{address:?}: a unit of tracking");
+        assert!(address.get().is_multiple_of(HUGE_PAGE as u64), "{address:?}: a unit of tracking");
         // A device reaches it, whether it is allocated or not.
         assert!(space.is_host_memory(*address, *len) && !space.is_mapped(*address), "{address:?}");
         assert!(!space.is_host_memory(*address, len + 1), "{address:?}");

@@ -22,7 +22,7 @@ use super::iommufd::Iommufd;
 use super::sysfs::{PciFunction, Sysfs};
 use super::type1::Type1;
 use crate::address::PciAddress;
-use crate::memory::{AddressSpace, Backing, Capacity, PAGE, SpaceError, Window};
+use crate::memory::{AddressSpace, Backing, Capacity, HUGE_PAGE, PAGE, SpaceError, Window};
 use crate::sync::lock;
 use crate::sys::Mapping;
 
@@ -241,7 +241,8 @@ impl Container {
     }
 
     /// Where the IOMMU has addresses for a [linear](AddressSpace::linear_at) space of such pages as `backing` says, that
-    /// nothing has yet, nor what lies between the first and last address of any of `placed`.
+    /// nothing has yet, nor what lies between the first and last address of any of `placed`: from a multiple of
+    /// [`HUGE_PAGE`] on.
     ///
     /// # Errors
     /// No room, more memory than the computer has, or no function was opened yet.
@@ -250,7 +251,7 @@ impl Container {
         let limits = state.limits()?;
         let span = AddressSpace::linear_span(capacity, backing);
         let taken: Vec<(u64, u64)> = state.taken.iter().chain(placed).copied().collect();
-        let start = limits.choose(span, backing.page() as u64, &taken).ok_or(Error::NoAddresses(span))?;
+        let start = limits.choose(span, HUGE_PAGE as u64, &taken).ok_or(Error::NoAddresses(span))?;
         // The kernel would hold all of it, and finds out that it cannot only when other programs have none left.
         let Capacity { queues, data, controller_data } = capacity;
         let needed =

@@ -17,7 +17,7 @@ use crate::cli::action::{Action, CommandError, Output, Sessions, Target, beside_
 use crate::cli::load::{Load, LoadArgs};
 use crate::cli::standing::{Standing, tracked};
 use crate::cli::values;
-use crate::memory::AddressSpace;
+use crate::memory::{AddressSpace, Window};
 use crate::session::{Data, Session};
 
 /// Bytes of a page, which is mapped whole or not at all.
@@ -64,7 +64,8 @@ pub struct MemoryArgs {
     /// Track this range, START+BYTES; may be repeated.
     #[arg(long = "range", value_name = "RANGE")]
     ranges: Vec<Range>,
-    /// Bytes that are told apart: a power of two from 4K on [default: the fewest that the controller can].
+    /// Bytes that are told apart: a power of two from 4K on, up to 2M if --guest says what is tracked [default: the fewest
+    /// that the controller can].
     #[arg(long, hide_short_help = true, value_name = "BYTES", value_parser = values::bytes)]
     granularity: Option<u64>,
     /// Show changes for so long, not only once.
@@ -92,14 +93,19 @@ struct Changes {
     complete: bool,
 }
 
+/// So many bytes, if memory can be told apart by them.
+fn unit(granularity: u64) -> Result<MemoryGranularity, CommandError> {
+    let units = Some(granularity / PAGE).filter(|units| units.is_power_of_two());
+    let exponent = units.and_then(|units| u8::try_from(units.trailing_zeros()).ok());
+    exponent.filter(|_| granularity.is_multiple_of(PAGE)).and_then(MemoryGranularity::new).ok_or_else(|| {
+        CommandError::Input(format!("granularity {granularity} is no power of two from 4096 on"))
+    })
+}
+
 /// The data of the command that starts tracking.
 fn ranges(ranges: &[Range], granularity: u64) -> Result<Vec<u8>, CommandError> {
     let wrong = |what: String| CommandError::Input(what);
-    let exponent = granularity.checked_div(4096).filter(|units| units.is_power_of_two());
-    let exponent = exponent.and_then(|units| u8::try_from(units.trailing_zeros()).ok());
-    let unit = exponent.filter(|_| granularity.is_multiple_of(4096)).and_then(MemoryGranularity::new);
-    let unit =
-        unit.ok_or_else(|| wrong(format!("granularity {granularity} is no power of two from 4096 on")))?;
+    let unit = unit(granularity)?;
     let mut list = Vec::new();
     for Range { start, bytes } in ranges {
         let granules = u32::try_from(bytes / granularity).ok().filter(|count| *count > 0);
@@ -131,6 +137,34 @@ fn widened(ranges: &[Range], granularity: u64) -> Vec<Range> {
         }
     }
     wide
+}
+
+/// Those granules that hold memory of `used`, which lies in `windows`, and none that reaches beyond: a controller may refuse
+/// to track what is no host memory, and what lies there is not the guest's.
+fn granules(windows: &[Window], used: &[Range], granularity: u64) -> Result<Vec<Range>, CommandError> {
+    unit(granularity)?;
+    let fit = |granularity: u64| {
+        let wide = widened(used, granularity);
+        let is_inside = |Range { start, bytes }: &Range| {
+            windows.iter().any(|Window { address, len, .. }| {
+                start.checked_sub(address.get()).is_some_and(|before| before + bytes <= *len)
+            })
+        };
+        wide.iter().all(is_inside).then_some(wide)
+    };
+    if let Some(ranges) = fit(granularity) {
+        return Ok(ranges);
+    }
+    let mut largest = granularity / 2;
+    while largest > PAGE && fit(largest).is_none() {
+        largest /= 2;
+    }
+    Err(CommandError::Input(format!(
+        "granules of {} reach beyond the guest's memory, in which those of {} fit and no larger ones: give --granularity no \
+         more than that, or say by --range what to track",
+        values::show_bytes(granularity),
+        values::show_bytes(largest)
+    )))
 }
 
 /// The memory that the controller of a guest reaches.
@@ -195,6 +229,7 @@ impl Action for MemoryArgs {
     }
 
     fn prepare(&mut self, _output: &Output) -> Result<(), CommandError> {
+        self.granularity.map(unit).transpose()?;
         if self.granularity.is_some() && self.ranges.is_empty() && self.load.guest.is_none() {
             return Err(CommandError::Input(
                 "--granularity is of what is tracked from now on; give --range or --guest with it".into(),
@@ -222,13 +257,12 @@ impl Action for MemoryArgs {
             session.nap();
         }
         let ranges = match self.ranges.is_empty() {
-            // One that is none is complained of below.
-            true => widened(&in_use(device.space()), self.unit(session).max(1)),
-            false => self.ranges.clone(),
+            true => granules(&device.space().windows(), &in_use(device.space()), self.unit(session)),
+            false => Ok(self.ranges.clone()),
         };
         let tracked = match output.is_interrupted() {
             true => Err(CommandError::Interrupted),
-            false => self.track(session, standing, ranges, Some(&load), output),
+            false => ranges.and_then(|ranges| self.track(session, standing, ranges, Some(&load), output)),
         };
         beside_guest(tracked, load.finish().map(drop), output)
     }
@@ -319,6 +353,52 @@ mod tests {
                 pairs.iter().map(|(start, bytes)| Range { start: *start, bytes: *bytes }).collect()
             };
             assert_eq!(widened(&ranges(used), granularity), ranges(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn granules_keep_to_the_memory_of_the_guest() {
+        const MIB: u64 = 1 << 20;
+        const AT: u64 = 1 << 40;
+        type Pairs = &'static [(u64, u64)];
+        type Row = (&'static str, u64, Pairs, Result<Pairs, &'static str>);
+        // Granularity, what is used of a window of 2 MiB and of one of 4 MiB and a page behind it, from their beginnings on.
+        let rows: [Row; 8] = [
+            ("pages", PAGE, &[(PAGE, PAGE)], Ok(&[(PAGE, PAGE)])),
+            ("a whole window", 2 * MIB, &[(2 * MIB - PAGE, PAGE)], Ok(&[(0, 2 * MIB)])),
+            ("both", 2 * MIB, &[(0, PAGE), (8 * MIB - PAGE, PAGE)], Ok(&[(0, 2 * MIB), (6 * MIB, 2 * MIB)])),
+            (
+                "beyond an end",
+                4 * MIB,
+                &[(PAGE, PAGE)],
+                Err("granules of 4 MiB reach beyond the guest's memory, in which those of 2 MiB fit"),
+            ),
+            (
+                "beyond an end in part",
+                8 * MIB,
+                &[(4 * MIB, 4 * MIB)],
+                Err("those of 4 MiB fit and no larger ones"),
+            ),
+            ("more than there are addresses", 1 << 63, &[(PAGE, PAGE)], Err("those of 2 MiB fit")),
+            ("a page that is left", 8192, &[(8 * MIB, PAGE)], Err("in which those of 4 KiB fit")),
+            ("no granularity", 0, &[(0, PAGE)], Err("granularity 0 is no power of two")),
+        ];
+        let windows = [(0, 2 * MIB), (4 * MIB, 4 * MIB + PAGE)].map(|(start, len)| Window {
+            offset: 0,
+            address: BusAddr::new(AT + start),
+            len,
+        });
+        for (name, granularity, used, expected) in rows {
+            let at = |pairs: Pairs| -> Vec<Range> {
+                pairs.iter().map(|(start, bytes)| Range { start: AT + start, bytes: *bytes }).collect()
+            };
+            match (granules(&windows, &at(used), granularity), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, at(expected), "{name}"),
+                (Err(CommandError::Input(said)), Err(words)) => {
+                    assert!(said.contains(words), "{name}: {said}")
+                }
+                (found, expected) => panic!("{name}: {found:?} where {expected:?} should be"),
+            }
         }
     }
 

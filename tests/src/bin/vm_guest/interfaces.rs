@@ -127,7 +127,12 @@ pub(crate) fn check_refused_mappings(function: PciAddress, iommu: IommuBackend) 
     refuse("a space that is mapped already", memory.space())?;
     refuse("another space at its addresses", &space(start)?)?;
     let end = limits.ranges.last().ok_or("the IOMMU has no addresses")?.1;
-    refuse("addresses that are interrupts", &space(INTERRUPTS)?)?;
+    let windows = memory.space().windows();
+    if windows.iter().any(|window| !window.address.get().is_multiple_of(HUGE_PAGE as u64)) {
+        return Err(format!("{windows:x?} do not begin where memory can be tracked by 2 MiB"));
+    }
+    let before = windows.first().map_or(0, |window| window.address.get() - start);
+    refuse("addresses that are interrupts", &space(INTERRUPTS - before)?)?;
     refuse("addresses beyond the last", &space(end + 1)?)?;
     let pieces = Arc::new(doing("making a space", AddressSpace::new("pieces", LEAST))?);
     refused("a space in pieces", container.map(&pieces), |error| *error == Error::NotLinear)?;
