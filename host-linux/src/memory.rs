@@ -484,8 +484,6 @@ impl AddressSpace {
         self.accesses.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The mapped byte behind `address`, if the device has `rights` there. Good for as long as the caller holds
-    /// [`access`](Self::access).
     /// Whether this page is mapped. That of a linear space is host memory without, too.
     pub(crate) fn is_mapped(&self, page: BusAddr) -> bool {
         self.translate(page.get(), 0).is_some()
@@ -501,6 +499,8 @@ impl AddressSpace {
         })
     }
 
+    /// The mapped byte behind `address`, if the device has `rights` there. Good for as long as the caller holds
+    /// [`access`](Self::access).
     fn translate(&self, address: u64, rights: u32) -> Option<usize> {
         let page = (address >> PAGE_SHIFT).checked_sub(self.base)?;
         let entry = self.table.get(usize::try_from(page).ok()?)?.load(Ordering::Acquire);
