@@ -463,6 +463,11 @@ fn a_list_of_quirks_asks_nothing_and_changes_nothing() {
         assert_eq!((status, said.matches(lists).count()), (Some(0), 1), "{line}: {said}");
         // The table is all: nothing is left to be undone, and nothing is said of a change.
         assert!(said.trim_end().ends_with(&ends) && !said.contains("note:"), "{line}: {said}");
+        // That of a command which does not migrate, too, promises no translation.
+        let with =
+            "with: a migration translates the state that is read from it or set at it; nothing else does\n";
+        assert_eq!(said.matches(" translates ").count(), said.matches(with).count(), "{line}: {said}");
+        assert_eq!(said.matches(with).count(), 1, "{line}: {said}");
     }
     let (status, said) = run(folder.path(), &format!("script line.script {embedded}"));
     assert_eq!((status, said.matches(lists).count()), (Some(0), 2), "{said}");

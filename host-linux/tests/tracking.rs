@@ -380,7 +380,7 @@ fn a_state_goes_into_a_file_and_back() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     let (state, cut) = (path("controller.state"), path("cut.state"));
     type Row<'a> = (&'a str, String, i32, &'a [&'a str], &'a [&'a str]);
-    let rows: [Row<'_>; 9] = [
+    let rows: [Row<'_>; 11] = [
         (
             "read from a controller that runs",
             format!("state get embedded:demo --controller 2 --vendor 0 --output {state}"),
@@ -403,6 +403,30 @@ fn a_state_goes_into_a_file_and_back() {
             0,
             &["controller 2 has the state", "in 1 commands"],
             &[],
+        ),
+        (
+            "of a controller with another phase tag",
+            format!(
+                "state get embedded:demo --controller 2 --suspend --output {state} --quirks none,+slot-zero-is-next-phase"
+            ),
+            0,
+            &["state of controller 2: "],
+            &[
+                "note: the controller takes S0PT for the phase tag of the next entry (quirk slot-zero-is-next-phase), and its \
+               state is not translated: a controller without that quirk may take it wrongly; migrate translates\n",
+            ],
+        ),
+        (
+            "given to one with another phase tag",
+            format!(
+                "state set embedded:demo --controller 2 --suspend --input {state} --yes --quirks none,+slot-zero-is-next-phase"
+            ),
+            0,
+            &["controller 2 has the state"],
+            &[
+                "(quirk slot-zero-is-next-phase), and its state is not translated: one that was read from a controller without \
+               that quirk may be wrong here; migrate translates\n",
+            ],
         ),
         (
             "given to a controller that runs",

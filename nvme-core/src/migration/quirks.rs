@@ -156,7 +156,7 @@ impl Quirks {
             quirk: Self::SLOT_ZERO_IS_NEXT_PHASE,
             deviation: "S0PT is the phase tag of the next entry, which differs where the tail is 0",
             without: "hands the state on as it is: completions with the wrong tag, which the guest never sees",
-            with: "translates the state that is read from it or set at it",
+            with: "a migration translates the state that is read from it or set at it; nothing else does",
         },
         KnownQuirk {
             name: "copy-not-logged",

@@ -32,7 +32,8 @@ Example: nvme-lm state get embedded:demo --controller 2 --suspend --output contr
 const SET_HELP: &str = "\
 The controller must be suspended, by an earlier line of a script or by --suspend, which resumes it afterwards with the state \
 that it was given, unless an earlier line has suspended it. It may have no I/O queues, and must be enabled unless the image \
-has a vendor part that does that.
+has a vendor part that does that. \
+The image is set as it is; only migrate translates where a quirk asks for that.
 
 Example: nvme-lm state set embedded:demo --controller 2 --suspend --input controller.state --yes";
 
@@ -133,6 +134,17 @@ fn suspended<T>(
     Ok(done)
 }
 
+/// Says that nothing is translated, to whoever has a controller with states of its own kind: with a wrong phase tag its guest
+/// would never see a completion.
+fn note_dialect(session: &Session<'_>, output: &Output, otherwise: &str) {
+    if session.quirks().contains(Quirks::SLOT_ZERO_IS_NEXT_PHASE) {
+        output.note(&format!(
+            "the controller takes S0PT for the phase tag of the next entry (quirk slot-zero-is-next-phase), and its state is not \
+             translated: {otherwise}; migrate translates"
+        ));
+    }
+}
+
 impl GetArgs {
     /// A part of the state, and whether the controller was suspended all the time.
     fn part(
@@ -206,6 +218,7 @@ impl Action for GetArgs {
             })?,
             false => self.read(session, controller, formats)?,
         };
+        note_dialect(session, output, "a controller without that quirk may take it wrongly");
         if !got.consistent {
             output.note(&format!(
                 "controller {} was not suspended all the time, so what was read may not fit together",
@@ -338,6 +351,11 @@ impl Action for SetArgs {
             formats.vendor = 0;
         }
         image.check_indices(formats.version, formats.vendor).map_err(|error| wrong(error.to_string()))?;
+        note_dialect(
+            session,
+            output,
+            "one that was read from a controller without that quirk may be wrong here",
+        );
         let commands = match self.suspend {
             true => suspended(session, standing, controller.get(), |session| {
                 Self::send(session, controller, formats, &bytes)
