@@ -396,4 +396,17 @@ fn what_tells_the_properties_is_looked_at_before_anything_is_opened() {
         let arguments: Vec<&str> = start.split_whitespace().chain(options.split(' ')).collect();
         assert_refused(dir.path(), &arguments, words, &before);
     }
+    // What the program prints is a list, and only then somebody is looked for.
+    let printed = run(dir.path(), &["registers", "embedded:a/2"]).stdout;
+    let printed = String::from_utf8(printed).expect("text");
+    let names = [" CC ", " AQA ", " ASQ ", " ACQ "];
+    let lines: Vec<&str> =
+        printed.lines().filter(|line| names.iter().any(|name| line.starts_with(name))).collect();
+    assert_eq!(lines.len(), 4, "{printed}");
+    write("printed", lines.join("\n").as_bytes());
+    let arguments: Vec<&str> = theirs.split_whitespace().chain(["--properties", "printed"]).collect();
+    let output = run(dir.path(), &arguments);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.starts_with("error: vfio-user:nowhere: "), "{message}");
 }

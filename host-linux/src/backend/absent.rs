@@ -94,6 +94,13 @@ impl fmt::Display for PropertiesError {
 
 impl std::error::Error for PropertiesError {}
 
+/// A hexadecimal number.
+fn hexadecimal(word: &str) -> Option<u64> {
+    let digits = word.strip_prefix("0x").unwrap_or(word);
+    // The library takes a sign, too.
+    u64::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))
+}
+
 impl AbsentController {
     /// A controller of which nothing is known.
     #[must_use]
@@ -102,7 +109,7 @@ impl AbsentController {
     }
 
     /// A controller whose properties are listed in `text`: `CC`, `AQA`, `ASQ` and `ACQ`, each on a line with its value in
-    /// hexadecimal, as `nvme-lm registers` prints them; empty lines and what follows a `#` do not count.
+    /// hexadecimal, as `nvme-lm registers` prints them; words behind the value, empty lines and what follows a `#` do not count.
     ///
     /// # Errors
     /// [`PropertiesError`]: the first line that is none, or the property that is missing.
@@ -114,16 +121,15 @@ impl AbsentController {
                 continue;
             }
             let wrong = || PropertiesError::Line(number, line.to_owned());
-            let (name, value) = line.split_once([' ', '\t', '=']).ok_or_else(wrong)?;
-            let known = PROPERTIES.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name.trim()));
+            let mut words = line.split([' ', '\t', '=']).filter(|word| !word.is_empty());
+            let name = words.next().ok_or_else(wrong)?;
+            let known = PROPERTIES.iter().find(|(known, ..)| known.eq_ignore_ascii_case(name));
             let (name, offset, bytes) = *known.ok_or_else(wrong)?;
-            let value = value.trim();
-            let digits = value.strip_prefix("0x").unwrap_or(value);
-            // The library takes a sign, too.
-            if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            let value = words.next().and_then(hexadecimal).ok_or_else(wrong)?;
+            // Of a value in pieces the first is not the value.
+            if words.next().and_then(hexadecimal).is_some() {
                 return Err(wrong());
             }
-            let value = u64::from_str_radix(digits, 16).map_err(|_| wrong())?;
             if bytes == 4 && value > u64::from(u32::MAX) {
                 return Err(PropertiesError::Value(number, name));
             }
@@ -247,6 +253,10 @@ mod tests {
             ("CC 0x0x1", PropertiesError::Line(1, "CC 0x0x1".into())),
             ("CC +1", PropertiesError::Line(1, "CC +1".into())),
             ("CC 0x", PropertiesError::Line(1, "CC 0x".into())),
+            ("CC =", PropertiesError::Line(1, "CC =".into())),
+            ("CC 0x46 0001", PropertiesError::Line(1, "CC 0x46 0001".into())),
+            ("CC 0x460001 0x1", PropertiesError::Line(1, "CC 0x460001 0x1".into())),
+            ("CC Configuration 0x460001", PropertiesError::Line(1, "CC Configuration 0x460001".into())),
             ("CC 100000000", PropertiesError::Value(1, "CC")),
             ("CC 1\nCC 1", PropertiesError::Twice(2, "CC")),
             ("CC 1\nAQA 1\nACQ 1", PropertiesError::Missing("ASQ")),
@@ -254,6 +264,40 @@ mod tests {
         ];
         for (text, expected) in rows {
             assert_eq!(AbsentController::parse(text), Err(expected), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_program_prints_of_registers_is_read() {
+        let values = [
+            (0x14, 0x46_0001),
+            (0x24, 0x1F_001F),
+            (0x28, 0x5678_9000),
+            (0x2C, 0x1234),
+            (0x30, 0xFFF0_0000),
+            (0x34, 0xFFFF_FFFF),
+        ];
+        let value = |offset| values.iter().find(|(other, _)| *other == offset).map_or(0, |(_, value)| *value);
+        let structure = crate::describe::registers(|offset| Some(value(offset)));
+        for all in [false, true] {
+            for width in [80, 200] {
+                let mut printed = Vec::new();
+                let style = crate::describe::Style { all, width };
+                crate::describe::render(&structure, &mut printed, style).expect("printed");
+                let printed = String::from_utf8(printed).expect("text");
+                // The lines of the registers themselves, not of their fields.
+                let is_asked =
+                    |line: &&str| PROPERTIES.iter().any(|(name, ..)| line.starts_with(&format!(" {name} ")));
+                let lines: Vec<&str> = printed.lines().filter(is_asked).collect();
+                let properties = AbsentController::parse(&lines.join("\n")).map(|read| read.properties());
+                let expected = Properties {
+                    cc: 0x46_0001,
+                    aqa: 0x1F_001F,
+                    asq: 0x1234_5678_9000,
+                    acq: 0xFFFF_FFFF_FFF0_0000,
+                };
+                assert_eq!(properties, Ok(Ok(expected)), "all {all}, {width} columns: {lines:#?}");
+            }
         }
     }
 
