@@ -397,11 +397,11 @@ fn between_sessions(
         Err(error) => return [Err(error.into()), closed(from.close()), Ok(())],
     };
     let sides = (Side { session: &mut from, fence: source }, Side { session: &mut to, fence: dest });
-    let done = commands::migrate(sides.0, sides.1, migration, out, &mut || {}).map_err(Failed::Command);
+    let done = commands::migrate(sides.0, sides.1, migration, out, &mut || {});
     // A reset ends the suspension of a controller that must not run and that nothing else keeps from it: a session that is
     // not closed leaves its controller enabled, which is kept from memory then.
-    let ends = |error| done != Err(Failed::Command(error));
-    let source_closed = if ends(CommandError::SourceElsewhere) { closed(from.close()) } else { Ok(()) };
-    let dest_closed = if ends(CommandError::DestinationElsewhere) { closed(to.close()) } else { Ok(()) };
-    [done, source_closed, dest_closed]
+    let [closes_source, closes_dest] = done.as_ref().map_or_else(CommandError::closes, |()| [true; 2]);
+    let source_closed = if closes_source { closed(from.close()) } else { Ok(()) };
+    let dest_closed = if closes_dest { closed(to.close()) } else { Ok(()) };
+    [done.map_err(Failed::Command), source_closed, dest_closed]
 }

@@ -169,12 +169,46 @@ impl fmt::Display for HandBackError {
     }
 }
 
-/// Whether a controller is seen to be disabled: CC.EN and CSTS.RDY are 0. A register that cannot be read once is read again.
-pub(crate) fn is_disabled(io: &PciIo) -> Result<bool, PciStatus> {
-    let once = |offset: u32| io.read_mem32(REGISTER_BAR, u64::from(offset));
-    let read = |offset: u32| once(offset).or_else(|_| once(offset));
-    let (cc, csts) = (read(CC)?, read(CSTS)?);
-    Ok(!ControllerStatus::from_bits(csts).ready() && !ControllerConfiguration::from_bits(cc).enabled())
+/// What a look at the registers of a controller shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// CC and CSTS are read.
+    Registers {
+        /// CC.EN.
+        enabled: bool,
+        /// CSTS.RDY.
+        ready: bool,
+    },
+    /// CC or CSTS is all ones: the function is without its memory space, or it is gone. Nothing is known.
+    AllOnes,
+}
+
+impl Seen {
+    /// Looks. A register that cannot be read once is read again.
+    pub(crate) fn look(io: &PciIo) -> Result<Self, PciStatus> {
+        let once = |offset: u32| io.read_mem32(REGISTER_BAR, u64::from(offset));
+        let read = |offset: u32| once(offset).or_else(|_| once(offset));
+        let (cc, csts) = (read(CC)?, read(CSTS)?);
+        Ok(match (cc, csts) {
+            (u32::MAX, _) | (_, u32::MAX) => Self::AllOnes,
+            _ => Self::Registers {
+                enabled: ControllerConfiguration::from_bits(cc).enabled(),
+                ready: ControllerStatus::from_bits(csts).ready(),
+            },
+        })
+    }
+
+    /// It is seen to be disabled: CC.EN and CSTS.RDY are 0.
+    #[must_use]
+    pub const fn is_disabled(self) -> bool {
+        matches!(self, Self::Registers { enabled: false, ready: false })
+    }
+
+    /// It is seen to be in use: CC.EN and CSTS.RDY are 1.
+    #[must_use]
+    pub const fn is_in_use(self) -> bool {
+        matches!(self, Self::Registers { enabled: true, ready: true })
+    }
 }
 
 /// A controller that is held exclusively. Dropped, it is handed back, and nobody is told how that went.
@@ -304,7 +338,7 @@ impl Takeover {
             io.read_mem32(REGISTER_BAR, u64::from(CSTS)) == Ok(u32::MAX)
                 && io.read_config32(0) == Ok(u32::MAX)
         };
-        is_disabled(io).unwrap_or(false) || is_gone()
+        Seen::look(io).is_ok_and(Seen::is_disabled) || is_gone()
     }
 
     /// Restores the attributes, or keeps a controller from memory that does not let itself be disabled. Once.

@@ -18,6 +18,7 @@ use super::mover::MoverError;
 use super::{CommandError, Fence};
 use crate::session::{READY_LIMIT, Session};
 use crate::sys::PciStatus;
+use crate::takeover::Seen;
 use crate::time::Wait;
 
 /// Between two looks at a controller that is being disabled.
@@ -47,8 +48,8 @@ impl fmt::Display for Named<'_> {
 struct Stopped {
     fenced: bool,
     disabled: bool,
-    /// It was enabled before.
-    reset: bool,
+    /// What was seen before, if anything was.
+    before: Option<Seen>,
 }
 
 impl Stopped {
@@ -91,17 +92,19 @@ fn stop<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
 ) -> Stopped {
     // It may have been taken before.
     let fenced = tried(|| fence.let_through(false)).is_ok() || fence.is_through() == Ok(false);
-    let reset = fence.is_disabled() == Ok(false);
+    // Without it all registers read all ones, and the controller is not seen to be anything.
+    let _ = tried(|| fence.open_registers());
+    let before = fence.look().ok().filter(|seen| *seen != Seen::AllOnes);
     if tried(|| fence.disable()).is_err() {
-        return Stopped { fenced, disabled: false, reset };
+        return Stopped { fenced, disabled: false, before };
     }
     let until = session.now().after(READY_LIMIT);
     loop {
-        if fence.is_disabled() == Ok(true) {
-            return Stopped { fenced, disabled: true, reset };
+        if fence.look().is_ok_and(Seen::is_disabled) {
+            return Stopped { fenced, disabled: true, before };
         }
         if session.now().has_reached(until) {
-            return Stopped { fenced, disabled: false, reset };
+            return Stopped { fenced, disabled: false, before };
         }
         session.sleep(LOOK);
     }
@@ -113,31 +116,72 @@ pub(super) struct Ending<'f> {
     pub(super) destination: &'f dyn Fence,
     pub(super) source_was_through: bool,
     pub(super) destination_was_through: bool,
-    /// State of the guest may have been set at the destination, in whole or in part.
-    pub(super) handed_over: bool,
+    pub(super) given: Given,
     pub(super) ids: [ControllerId; 2],
 }
 
+/// What the destination has of the guest's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// It was asked to take none.
+    Nothing,
+    /// Not all of it, as far as is known.
+    Part,
+    /// All of it has been set, or may have been.
+    Whole,
+}
+
+/// Why the managing controller of a controller that must not run is not to be reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// The function is another controller's, which was seen to be disabled and is suspended still.
+    Elsewhere,
+    /// It is suspended still, or nobody says.
+    Suspended,
+}
+
 /// Stops a controller by its function and asks its managing controller whether it was the right one, because a reset ends
-/// a suspension. Returns whether it was another one.
+/// a suspension. Returns why that one is not to be reset, if it is not.
 fn stop_suspended<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     which: &Named<'_>,
     id: ControllerId,
+    // It would run with the guest's queues.
+    given: Given,
     manager: &mut Session<'_, '_, R, A, W>,
     out: &mut dyn Write,
-) -> (Stopped, bool, fmt::Result) {
+) -> (Stopped, Option<Held>, fmt::Result) {
     let stopped = stop(which.1, manager);
-    let mut said = stopped.say(which, out);
-    let remains = stopped.disabled && manager.says_suspended(id);
-    if remains && !stopped.reset {
-        let told = writeln!(
-            out,
-            "{which} was not enabled, so that nothing shows whether it is controller {}: if it is not, that one runs",
-            id.get()
-        );
-        said = said.and(told);
+    let said = stopped.say(which, out);
+    let whole = given == Given::Whole;
+    if !whole && !stopped.disabled {
+        return (stopped, None, said);
     }
-    (stopped, remains && stopped.reset, said)
+    let (id, suspended) = (id.get(), manager.says_suspended(id));
+    let was_disabled = stopped.before.is_some_and(Seen::is_disabled);
+    let (held, told) = match suspended {
+        Ok(false) => (None, Ok(())),
+        Ok(true) if stopped.disabled && stopped.before.is_some() && !was_disabled => {
+            (Some(Held::Elsewhere), Ok(()))
+        }
+        Ok(true) if whole || !was_disabled => (
+            Some(Held::Suspended),
+            writeln!(out, "controller {id} is suspended still: {which} is another one, or is not reset"),
+        ),
+        // What it would run with is not the guest's.
+        Ok(true) => (
+            None,
+            writeln!(
+                out,
+                "{which} was not enabled, so that nothing shows whether it is controller {id}: if it is not, that one runs"
+            ),
+        ),
+        Err(error) if whole => (
+            Some(Held::Suspended),
+            writeln!(out, "nothing shows whether controller {id} is suspended still ({error}), or runs"),
+        ),
+        Err(_) => (None, Ok(())),
+    };
+    (stopped, held, said.and(told))
 }
 
 impl Ending<'_> {
@@ -156,8 +200,9 @@ impl Ending<'_> {
             Outcome::Completed { .. } => self.forward(from, out),
             Outcome::Indeterminate { resume_asked: true, .. } => {
                 let (settled, printed) = self.forward(from, out);
-                let elsewhere = settled == Err(CommandError::SourceElsewhere);
-                (if elsewhere { settled } else { Err(CommandError::NotMigrated) }, printed)
+                // What keeps a session open goes before.
+                let error = settled.err().filter(|error| error.closes() != [true; 2]);
+                (Err(error.unwrap_or(CommandError::NotMigrated)), printed)
             }
             Outcome::RolledBack { .. } | Outcome::SourceStuck { .. } | Outcome::Indeterminate { .. } => {
                 self.back(to, out)
@@ -175,12 +220,14 @@ impl Ending<'_> {
         out: &mut dyn Write,
     ) -> (Result<(), CommandError>, fmt::Result) {
         let [id, _] = self.ids;
-        let (stopped, elsewhere, said) = stop_suspended(&Named("source", self.source), id, from, out);
+        let source = Named("source", self.source);
+        let (stopped, held, said) = stop_suspended(&source, id, Given::Whole, from, out);
         let through = give_memory(&Named("destination", self.destination), out);
-        let ended = match (elsewhere, stopped.disabled) {
-            (true, _) => Err(CommandError::SourceElsewhere),
-            (false, true) => Ok(()),
-            (false, false) => Err(CommandError::SourceEnabled),
+        let ended = match (held, stopped.disabled) {
+            (Some(Held::Elsewhere), _) => Err(CommandError::SourceElsewhere),
+            (Some(Held::Suspended), _) => Err(CommandError::SourceSuspended),
+            (None, true) => Ok(()),
+            (None, false) => Err(CommandError::SourceEnabled),
         };
         (ended, said.and(through))
     }
@@ -193,11 +240,13 @@ impl Ending<'_> {
     ) -> (Result<(), CommandError>, fmt::Result) {
         let (destination, [_, id]) = (Named("destination", self.destination), self.ids);
         let (mut runs_alone, mut ended) = (true, Err(CommandError::NotMigrated));
-        let said = if self.handed_over {
-            let (stopped, elsewhere, said) = stop_suspended(&destination, id, to, out);
+        let said = if self.given != Given::Nothing {
+            let (stopped, held, said) = stop_suspended(&destination, id, self.given, to, out);
             runs_alone = stopped.disabled || stopped.fenced;
-            if elsewhere {
-                ended = Err(CommandError::DestinationElsewhere);
+            match held {
+                Some(Held::Elsewhere) => ended = Err(CommandError::DestinationElsewhere),
+                Some(Held::Suspended) => ended = Err(CommandError::DestinationSuspended),
+                None => {}
             }
             said
         } else if self.destination_was_through {

@@ -5,7 +5,7 @@ use nvme_core::wire::register::CC;
 
 use crate::registers::REGISTER_BAR;
 use crate::sys::{PciIo, PciStatus, attributes};
-use crate::takeover::is_disabled;
+use crate::takeover::Seen;
 
 /// A controller's access to memory, which can be taken away, and its end.
 pub trait Fence {
@@ -21,17 +21,23 @@ pub trait Fence {
     /// The status of the firmware; [`PciStatus::ACCESS_DENIED`] if the controller is none that may be fenced.
     fn is_through(&self) -> Result<bool, PciStatus>;
 
-    /// Begins to disable the controller: CC becomes 0. Its memory space is enabled from then on.
+    /// Enables its memory space, without which its registers read all ones and are not written.
+    ///
+    /// # Errors
+    /// The status of the firmware.
+    fn open_registers(&self) -> Result<(), PciStatus>;
+
+    /// Begins to disable the controller: CC becomes 0.
     ///
     /// # Errors
     /// The status of the firmware.
     fn disable(&self) -> Result<(), PciStatus>;
 
-    /// Whether the controller is seen to be disabled: CC.EN and CSTS.RDY are 0.
+    /// What its registers show. Nothing is changed.
     ///
     /// # Errors
     /// The status of the firmware.
-    fn is_disabled(&self) -> Result<bool, PciStatus>;
+    fn look(&self) -> Result<Seen, PciStatus>;
 
     /// Segment, bus, device and function.
     ///
@@ -62,14 +68,16 @@ impl Fence for BusMaster<'_> {
         Ok(self.io()?.attributes()? & attributes::BUS_MASTER != 0)
     }
 
+    fn open_registers(&self) -> Result<(), PciStatus> {
+        self.io()?.enable_attributes(attributes::MEMORY)
+    }
+
     fn disable(&self) -> Result<(), PciStatus> {
-        // Where they are not accessible the controller is not seen to be disabled.
-        let _ = self.io()?.enable_attributes(attributes::MEMORY);
         self.io()?.write_mem32(REGISTER_BAR, u64::from(CC), 0)
     }
 
-    fn is_disabled(&self) -> Result<bool, PciStatus> {
-        is_disabled(self.io()?)
+    fn look(&self) -> Result<Seen, PciStatus> {
+        Seen::look(self.io()?)
     }
 
     fn location(&self) -> Result<[usize; 4], PciStatus> {

@@ -10,18 +10,20 @@ use core::fmt::Write;
 use nvme_core::dirty::{DirtyMap, DirtySet, Granularity};
 use nvme_core::dma::DmaArena;
 use nvme_core::migration::{
-    DestinationOptions, MigrationOptions, MigrationStep, Migrator, Platform, Ports, Quirks, Round, Timeouts,
+    DestinationFailure, DestinationOptions, Failure, MigrationCommand, MigrationOptions, MigrationStep,
+    Migrator, Outcome, Platform, Ports, Quirks, Round, Timeouts,
 };
 use nvme_core::register::RegisterIo;
 use nvme_core::time::Step;
 use nvme_core::wire::identify::{Capability, ControllerIdentity};
 use nvme_core::wire::{ControllerId, ManagerId, NamespaceId, TrackedId};
 
-use super::ending::Ending;
+use super::ending::{Ended, Ending, Given};
 use super::mover::Mover;
 use super::{CommandError, Fence};
 use crate::session::{Session, SessionError};
 use crate::sys::PciStatus;
+use crate::takeover::Seen;
 use crate::time::Wait;
 
 /// Words of the map of changes, which lies on the stack of the firmware as all here: each bit stands for as many blocks as are needed.
@@ -127,13 +129,32 @@ fn are_of_different_subsystems(one: &ControllerIdentity, other: &ControllerIdent
         || one.subsystem_name.as_bytes().is_empty() && one.serial_number != other.serial_number
 }
 
+/// Whether the destination certainly has not all of the state, where setting it did not succeed.
+fn refuses_state(outcome: &Ended) -> bool {
+    let (Outcome::RolledBack { failure, .. } | Outcome::SourceStuck { failure, .. }) = outcome else {
+        return false;
+    };
+    match failure {
+        Failure::Destination(DestinationFailure::Command(failed)) => {
+            failed.command == MigrationCommand::SetState && failed.error.is_refusal()
+        }
+        Failure::Destination(
+            DestinationFailure::State(_)
+            | DestinationFailure::NotInOne { .. }
+            | DestinationFailure::Memory(_)
+            | DestinationFailure::Platform,
+        ) => true,
+        _ => false,
+    }
+}
+
 /// Migrates. Afterwards at most one of the two controllers that are migrated between runs, also when the sessions are
 /// closed: the other one is disabled and without bus mastering, and what was printed says so. `meanwhile` is called between two steps.
 ///
 /// # Errors
 /// A controller does not announce it, both are of one subsystem, the namespaces are not alike, the migration did not
-/// complete, or the source is not seen to be disabled. A session is not to be closed behind
-/// [`CommandError::SourceElsewhere`], and [`CommandError::DestinationElsewhere`].
+/// complete, or the source is not seen to be disabled, or not to have been in use before. A session is not to be closed if
+/// [`CommandError::closes`] says so.
 pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     source: Side<'_, 'd, 's, R, A, W>,
     destination: Side<'_, 'd, 's, R, A, W>,
@@ -167,9 +188,15 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
         destination: destination.fence,
         source_was_through: source.fence.is_through().map_err(unfenced)?,
         destination_was_through: destination.fence.is_through().map_err(unfenced)?,
-        handed_over: false,
+        given: Given::Nothing,
         ids: [what.source, what.destination],
     };
+    // The controller of a guest is enabled, so that its disable ends its suspension, which its managing controller then
+    // tells: a function that is not enabled would be taken for it.
+    let seen = source.fence.look();
+    if !seen.is_ok_and(Seen::is_in_use) {
+        return Err(CommandError::SourceNotInUse(source.fence.location().ok(), seen));
+    }
     let mut switch = Switch {
         source: source.fence,
         destination: destination.fence,
@@ -205,9 +232,11 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
             let _ = to.controller().poll(now);
             let ports = Ports { source: from.controller().admin(), destination: to.controller().admin() };
             let step = migrator.poll(now, ports, &mut mover, &mut switch);
-            // The destination is asked to take the state in the first of these.
-            ending.handed_over |=
-                matches!(migrator.step(), MigrationStep::SetState | MigrationStep::ResumeDestination);
+            ending.given = match migrator.step() {
+                MigrationStep::SetState => Given::Part,
+                MigrationStep::ResumeDestination => Given::Whole,
+                _ => ending.given,
+            };
             match step {
                 Step::Done => return,
                 Step::Again => {}
@@ -239,6 +268,9 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
             round.number, round.blocks, round.entries, round.dirty_blocks
         )
     });
+    if ending.given == Given::Part && !refuses_state(outcome) {
+        ending.given = Given::Whole;
+    }
     // Which of the two runs is settled and told whatever else fails.
     ending.settle(outcome, &migrator.summary(), [from, to], out)?;
     Ok(printed?)

@@ -23,6 +23,8 @@ pub use show::{RegistersError, identify, log, read, registers};
 pub use watch::{Watch, watch};
 
 use crate::session::SessionError;
+use crate::sys::PciStatus;
+use crate::takeover::Seen;
 
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub enum CommandError {
     OneSubsystem,
     /// Source and destination have namespaces of different sizes.
     Unlike,
+    /// The function of the source, where it is if that is known, is not seen to be in use.
+    SourceNotInUse(Option<[usize; 4]>, Result<Seen, PciStatus>),
     /// The migration did not complete; what was printed says where the guest runs.
     NotMigrated,
     /// The migration completed, but the source is not seen to be disabled.
@@ -61,9 +65,27 @@ pub enum CommandError {
     /// The function of the source is not that of the controller that was migrated, which is suspended still. The session of
     /// its managing controller is not to be closed: the controller would run beside the destination.
     SourceElsewhere,
+    /// As before, but nothing shows which controller the function of the source is: the controller that was migrated is
+    /// suspended still, or its managing controller does not say whether it is.
+    SourceSuspended,
     /// The function of the destination is not that of the controller that was given state of the guest, and is suspended
     /// still. The session of its managing controller is not to be closed: the controller would run beside the source.
     DestinationElsewhere,
+    /// As before, but nothing shows which controller the function of the destination is: the controller that was given state
+    /// of the guest is suspended still, or its managing controller does not say whether it is.
+    DestinationSuspended,
+}
+
+impl CommandError {
+    /// Whether the sessions of source and destination are to be closed behind this error of a migration: the reset of a
+    /// managing controller lets run what it holds suspended.
+    #[must_use]
+    pub const fn closes(&self) -> [bool; 2] {
+        [
+            !matches!(self, Self::SourceElsewhere | Self::SourceSuspended),
+            !matches!(self, Self::DestinationElsewhere | Self::DestinationSuspended),
+        ]
+    }
 }
 
 impl core::error::Error for CommandError {}
@@ -97,12 +119,45 @@ impl fmt::Display for CommandError {
                 "the namespaces at source and destination are not of the same size: name a destination of as many blocks, each as \
                  long",
             ),
+            Self::SourceNotInUse(place, seen) => {
+                f.write_str("the source's function")?;
+                if let Some([segment, bus, device, function]) = place {
+                    write!(f, " ({segment:04x}:{bus:02x}:{device:02x}.{function})")?;
+                }
+                match seen {
+                    Ok(Seen::Registers { enabled, ready }) => write!(
+                        f,
+                        " is not in use: CC.EN is {}, CSTS.RDY is {}",
+                        u8::from(*enabled),
+                        u8::from(*ready)
+                    ),
+                    Ok(Seen::AllOnes) => f.write_str(
+                        " reads all ones in its registers: its memory space is off, or it is gone, and nothing shows that a \
+                         guest uses it",
+                    ),
+                    Err(status) => write!(f, " does not let its registers be read: {status}"),
+                }?;
+                f.write_str(
+                    "; nothing was migrated: connect its driver (connect HANDLE in the shell), or name the function of the \
+                     guest's controller (--source)",
+                )
+            }
             Self::NotMigrated => f.write_str(
                 "the migration did not complete: what was printed says where the guest runs, and what stood against it",
             ),
             Self::SourceElsewhere => f.write_str(
                 "the guest was migrated, but the function that --source names is not that of the controller that --source-id \
                  names, which is suspended still and must not run: its managing controller is left as it is; reset the machine",
+            ),
+            Self::SourceSuspended => f.write_str(
+                "the guest was migrated, but nothing shows that the function that --source names is that of the controller that \
+                 --source-id names, which must not run and would if it is suspended still: its managing controller is left as it \
+                 is; reset the machine",
+            ),
+            Self::DestinationSuspended => f.write_str(
+                "the migration did not complete, and nothing shows that the function that --dest names is that of the \
+                 controller that --dest-id names, which must not run and would if it is suspended still: its managing \
+                 controller is left as it is; reset the machine",
             ),
             Self::DestinationElsewhere => f.write_str(
                 "the migration did not complete, and the function that --dest names is not that of the controller that \

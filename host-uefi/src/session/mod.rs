@@ -233,9 +233,13 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
         call(&mut self.controller, what, request, bytes, self.time).map(drop)
     }
 
-    /// Whether a controller that this one manages says that it is suspended. One that says nothing is taken for not
-    /// suspended.
-    pub(crate) fn says_suspended(&mut self, controller: ControllerId) -> bool {
+    /// Whether a controller that this one manages is suspended: by the completion of Get Controller State, or by the state
+    /// itself. With an error nobody says.
+    ///
+    /// # Errors
+    /// The controller does not succeed, or what it returns is no state.
+    pub(crate) fn says_suspended(&mut self, controller: ControllerId) -> Result<bool, SessionError> {
+        const WHAT: &str = "Get Controller State";
         let command = MigrationReceive {
             controller,
             version_index: 1,
@@ -246,12 +250,10 @@ impl<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized> Session<'d, 's, R, A,
             uuid_index: 0,
         };
         let mut header = [0; ControllerStateHeader::BYTES];
-        AdminRequest::receiving(&command, self.arena, header.len(), self.timeout)
-            .map_err(SessionError::Memory)
-            .and_then(|request| {
-                call(&mut self.controller, "Get Controller State", request, &mut header, self.time)
-            })
-            .is_ok_and(|entry| MigrationReceive::was_suspended(&entry))
+        let request = AdminRequest::receiving(&command, self.arena, header.len(), self.timeout)?;
+        let entry = call(&mut self.controller, WHAT, request, &mut header, self.time)?;
+        let state = ControllerStateHeader::parse(&header).map_err(|_| SessionError::Malformed(WHAT))?;
+        Ok(MigrationReceive::was_suspended(&entry) || state.suspended())
     }
 
     /// Identify with any structure.

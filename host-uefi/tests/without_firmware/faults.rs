@@ -17,10 +17,10 @@ use crate::world::{NAMESPACE, Own, Side, Time, lent, open};
 
 const NOTHING: [(usize, usize); 2] = [(0, 0); 2];
 
-/// Lets the controllers of `side` misbehave.
-pub(crate) fn misbehave(side: &Side, rule: &str) -> &'static [FaultSlot] {
-    let rule = FaultRule::parse(rule).expect("a rule");
-    let slots: &'static [FaultSlot] = Box::leak(Box::new([FaultSlot::new(rule)]));
+/// Lets the controllers of `side` misbehave, by rules with `;` between them.
+pub(crate) fn misbehave(side: &Side, rules: &str) -> &'static [FaultSlot] {
+    let rules = rules.split(';').map(|rule| FaultSlot::new(FaultRule::parse(rule).expect("a rule")));
+    let slots: &'static [FaultSlot] = Box::leak(rules.collect());
     side.device.borrow_mut().set_faults(FaultTable::new(slots, lent(4, HeldSlot::new)));
     slots
 }

@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use nvme_core::wire::Lba;
-use nvme_host_uefi::commands::{self, Fence, Migration};
+use nvme_host_uefi::commands::{self, BusMaster, Migration};
 use nvme_host_uefi::session::SessionError;
-use nvme_host_uefi::sys::PciStatus;
 
 use crate::world::{GUEST, NAMESPACE, Side, Time, open};
 
@@ -46,31 +45,6 @@ fn a_late_completion_is_not_taken_for_that_of_the_next_command() {
     }
 }
 
-/// Bus mastering that nobody has taken away.
-struct Open;
-
-impl Fence for Open {
-    fn let_through(&self, _on: bool) -> Result<(), PciStatus> {
-        Ok(())
-    }
-
-    fn is_through(&self) -> Result<bool, PciStatus> {
-        Ok(true)
-    }
-
-    fn disable(&self) -> Result<(), PciStatus> {
-        Ok(())
-    }
-
-    fn is_disabled(&self) -> Result<bool, PciStatus> {
-        Ok(true)
-    }
-
-    fn location(&self) -> Result<[usize; 4], PciStatus> {
-        Ok([0; 4])
-    }
-}
-
 #[test]
 fn a_migration_waits_for_the_blocks_that_it_gave_up() {
     let mut rolled_back = 0;
@@ -78,6 +52,7 @@ fn a_migration_waits_for_the_blocks_that_it_gave_up() {
         let (one, other) = (Side::new(9, |lba| lba as u8), Side::new(9, |_| 0));
         let time = Time::of(&[&one, &other]);
         let ((mut from, _), (mut to, _)) = (open(one.manager, &time), open(other.manager, &time));
+        let _guest = open(one.guest, &time);
         let (mut out, mut steps) = (String::new(), 0);
         from.set_timeout(Duration::from_micros(500));
         let mut meanwhile = || {
@@ -88,8 +63,8 @@ fn a_migration_waits_for_the_blocks_that_it_gave_up() {
         };
         let what = Migration { source: GUEST, destination: GUEST, namespace: NAMESPACE };
         let sides = (
-            commands::Side { session: &mut from, fence: &Open },
-            commands::Side { session: &mut to, fence: &Open },
+            commands::Side { session: &mut from, fence: &BusMaster(Some(&one.guest.io)) },
+            commands::Side { session: &mut to, fence: &BusMaster(Some(&other.guest.io)) },
         );
         let ended = commands::migrate(sides.0, sides.1, &what, &mut out, &mut meanwhile);
         rolled_back += u32::from(out.contains("rolled back, the source runs"));

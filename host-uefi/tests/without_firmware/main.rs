@@ -7,6 +7,7 @@ mod arena;
 mod calls;
 mod commands;
 mod faults;
+mod functions;
 mod late;
 mod migrate;
 mod refused;

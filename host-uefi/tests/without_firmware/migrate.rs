@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `migrate`: what moves, what is refused, and how each end leaves the two controllers that are migrated between.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use nvme_core::wire::register::{CC, CSTS};
 use nvme_core::wire::{ControllerId, Lba};
 use nvme_host_uefi::commands::{self, BusMaster, CommandError, Fence, Migration};
 use nvme_host_uefi::sys::attributes::{BUS_MASTER, MEMORY};
 use nvme_host_uefi::sys::{PciStatus, attributes};
+use nvme_host_uefi::takeover::Seen;
 
 use crate::calls::{Call, Which, refuse, refuse_none};
 use crate::faults::misbehave;
@@ -21,6 +22,8 @@ pub(crate) struct Bus<'l> {
     function: BusMaster<'static>,
     name: &'static str,
     log: &'l RefCell<Vec<(&'static str, bool)>>,
+    /// Called when it is given bus mastering.
+    given: Option<&'l dyn Fn()>,
 }
 
 impl<'l> Bus<'l> {
@@ -29,13 +32,16 @@ impl<'l> Bus<'l> {
         name: &'static str,
         log: &'l RefCell<Vec<(&'static str, bool)>>,
     ) -> Self {
-        Self { function: BusMaster(Some(&function.io)), name, log }
+        Self { function: BusMaster(Some(&function.io)), name, log, given: None }
     }
 }
 
 impl Fence for Bus<'_> {
     fn let_through(&self, on: bool) -> Result<(), PciStatus> {
         self.log.borrow_mut().push((self.name, on));
+        if let Some(given) = self.given.filter(|_| on) {
+            given();
+        }
         self.function.let_through(on)
     }
 
@@ -43,12 +49,16 @@ impl Fence for Bus<'_> {
         self.function.is_through()
     }
 
+    fn open_registers(&self) -> Result<(), PciStatus> {
+        self.function.open_registers()
+    }
+
     fn disable(&self) -> Result<(), PciStatus> {
         self.function.disable()
     }
 
-    fn is_disabled(&self) -> Result<bool, PciStatus> {
-        self.function.is_disabled()
+    fn look(&self) -> Result<Seen, PciStatus> {
+        self.function.look()
     }
 
     fn location(&self) -> Result<[usize; 4], PciStatus> {
@@ -105,6 +115,7 @@ fn a_migration_that_cannot_be_is_refused_or_rolled_back() {
         let (one, other) = (Side::new(9, |lba| lba as u8), Side::new(shift, |_| 0));
         let time = Time::of(&[&one, &other]);
         let ((mut from, _), (mut to, _)) = (open(one.manager, &time), open(other.manager, &time));
+        let guest = open(one.guest, &time).0;
         let log = RefCell::default();
         other.guest.attributes.set(attributes::MEMORY | attributes::BUS_MASTER);
         let source = Bus::new(one.guest, "source", &log);
@@ -122,7 +133,7 @@ fn a_migration_that_cannot_be_is_refused_or_rolled_back() {
         assert_eq!(*log.borrow(), expected, "{name}");
         let both = attributes::MEMORY | attributes::BUS_MASTER;
         assert_eq!(other.guest.attributes.get(), both, "{name}");
-        assert_eq!((from.close(), to.close()), (Ok(()), Ok(())), "{name}");
+        assert_eq!((from.close(), to.close(), guest.close()), (Ok(()), Ok(()), Ok(())), "{name}");
         assert_eq!((one.live(), other.live()), (NOTHING, NOTHING), "{name}");
     }
 }
@@ -141,6 +152,7 @@ fn a_namespace_is_not_copied_onto_itself() {
         let other = Side::named(other_name, serials[1], 9, BLOCKS, |_| 0);
         let time = Time::of(&[&one, &other]);
         let ((mut from, _), (mut to, _)) = (open(one.manager, &time), open(other.manager, &time));
+        let _guest = open(one.guest, &time);
         let log = RefCell::default();
         let (source, destination) =
             (Bus::new(one.guest, "source", &log), Bus::new(other.guest, "destination", &log));
@@ -161,11 +173,11 @@ fn is_disabled(function: &Function) -> bool {
 }
 
 /// How a controller that is migrated is left: whether it has bus mastering, and whether it is enabled.
-fn left(function: &Function) -> (bool, bool) {
+pub(crate) fn left(function: &Function) -> (bool, bool) {
     (function.attributes.get() & BUS_MASTER != 0, !is_disabled(function))
 }
 
-const KEPT: (bool, bool) = (false, false);
+pub(crate) const KEPT: (bool, bool) = (false, false);
 const RUNS: (bool, bool) = (true, true);
 
 #[test]
@@ -177,6 +189,8 @@ fn at_most_one_of_the_two_ever_runs_again() {
         name: &'static str,
         /// What the source's, and the destination's, controllers do wrong.
         rules: [&'static str; 2],
+        /// What the source's do wrong from the switch on.
+        late: &'static str,
         calls: &'static [(Call, Which)],
         ended: Result<(), CommandError>,
         said: &'static [&'static str],
@@ -189,6 +203,7 @@ fn at_most_one_of_the_two_ever_runs_again() {
         Row {
             name: "it completes",
             rules: ["", ""],
+            late: "",
             calls: &[],
             ended: Ok(()),
             said: &[
@@ -199,18 +214,99 @@ fn at_most_one_of_the_two_ever_runs_again() {
         },
         Row {
             name: "it completes, and the source answers no register",
-            rules: ["all-ones,controller=2", ""],
+            rules: ["all-ones,controller=2,nth=3", ""],
+            late: "",
             calls: &[],
-            ended: Err(CommandError::SourceEnabled),
+            ended: Err(CommandError::SourceSuspended),
             said: &[
                 "migrated: ",
                 "the source's controller (0000:01:02.3) does not let itself be disabled: it is left without",
+                "controller 2 is suspended still: the source's controller (0000:01:02.3) is another one, or is not reset",
             ],
             left: [(false, true), RUNS],
         },
         Row {
+            name: "it completes, and the source does not let itself be disabled",
+            rules: ["all-ones=4reads,controller=2,nth=3", ""],
+            late: "",
+            calls: &[],
+            ended: Err(CommandError::SourceSuspended),
+            said: &[
+                "migrated: ",
+                "the source's controller (0000:01:02.3) does not let itself be disabled: it is left without",
+                "controller 2 is suspended still: the source's controller (0000:01:02.3) is another one, or is not reset",
+            ],
+            left: [(false, true), RUNS],
+        },
+        Row {
+            name: "it completes, and nobody says whether the source is suspended",
+            rules: ["", ""],
+            late: "drop,queue=admin,opcode=42",
+            calls: &[],
+            ended: Err(CommandError::SourceSuspended),
+            said: &[
+                "migrated: ",
+                "the source's controller (0000:01:02.3) is disabled and left",
+                "nothing shows whether controller 2 is suspended still (",
+            ],
+            left: [KEPT, RUNS],
+        },
+        Row {
+            name: "the destination does not say that it runs, nor anybody whether the source is suspended",
+            rules: ["", LOST],
+            late: "drop,queue=admin,opcode=42",
+            calls: &[],
+            ended: Err(CommandError::SourceSuspended),
+            said: &[
+                "it runs by the reset of its managing controller",
+                "the source's controller (0000:01:02.3) is disabled and left",
+                "nothing shows whether controller 2 is suspended still (",
+            ],
+            left: [KEPT, RUNS],
+        },
+        Row {
+            name: "the destination refuses to resume and to be disabled",
+            rules: ["", "status=0/02,queue=admin,opcode=41,dw10=1/ff;all-ones=4reads,controller=2"],
+            late: "",
+            calls: &[],
+            ended: Err(CommandError::DestinationSuspended),
+            said: &[
+                "rolled back, the source runs: ",
+                "the destination's controller (0000:01:02.3) does not let itself be disabled: it is left without",
+                "controller 2 is suspended still: the destination's controller (0000:01:02.3) is another one, or is not reset",
+            ],
+            left: [RUNS, (false, true)],
+        },
+        Row {
+            name: "the destination refuses to resume, and nobody says whether it is suspended",
+            rules: ["", "status=0/02,queue=admin,opcode=41,dw10=1/ff;drop,queue=admin,opcode=42"],
+            late: "",
+            calls: &[],
+            ended: Err(CommandError::DestinationSuspended),
+            said: &[
+                "rolled back, the source runs: ",
+                "the destination's controller (0000:01:02.3) is disabled and left",
+                "nothing shows whether controller 2 is suspended still (",
+            ],
+            left: [RUNS, KEPT],
+        },
+        Row {
+            name: "the state is lost, and nobody says whether the destination is suspended",
+            rules: ["", "drop,queue=admin,opcode=41,dw10=2/ff;drop,queue=admin,opcode=42"],
+            late: "",
+            calls: &[],
+            ended: Err(CommandError::DestinationSuspended),
+            said: &[
+                "rolled back, the source runs: ",
+                "the destination's controller (0000:01:02.3) is disabled and left",
+                "nothing shows whether controller 2 is suspended still (",
+            ],
+            left: [RUNS, KEPT],
+        },
+        Row {
             name: "the destination is told nothing",
             rules: ["status=0/02,queue=admin,opcode=42", ""],
+            late: "",
             calls: &[],
             ended: failed,
             said: &["rolled back, the source runs: "],
@@ -219,6 +315,7 @@ fn at_most_one_of_the_two_ever_runs_again() {
         Row {
             name: "the destination refuses the state",
             rules: ["", "status=0/02,queue=admin,opcode=41,dw10=2/ff"],
+            late: "",
             calls: &[],
             ended: failed,
             said: &[
@@ -230,6 +327,7 @@ fn at_most_one_of_the_two_ever_runs_again() {
         Row {
             name: "the destination refuses to resume",
             rules: ["", REFUSED],
+            late: "",
             calls: &[],
             ended: failed,
             said: &[
@@ -241,6 +339,7 @@ fn at_most_one_of_the_two_ever_runs_again() {
         Row {
             name: "the source is not fenced",
             rules: ["", ""],
+            late: "",
             calls: no_fence,
             ended: failed,
             said: &[
@@ -252,6 +351,7 @@ fn at_most_one_of_the_two_ever_runs_again() {
         Row {
             name: "the source is not given its memory at once",
             rules: ["", REFUSED],
+            late: "",
             calls: &[(Call::EnableAttributes, Only(1))],
             ended: failed,
             said: &[
@@ -264,6 +364,7 @@ fn at_most_one_of_the_two_ever_runs_again() {
         Row {
             name: "the source is not given its memory",
             rules: ["", REFUSED],
+            late: "",
             calls: &[(Call::EnableAttributes, From(1))],
             ended: failed,
             said: &[
@@ -276,6 +377,7 @@ fn at_most_one_of_the_two_ever_runs_again() {
         Row {
             name: "the source is not resumed",
             rules: [REFUSED, ""],
+            late: "",
             calls: no_fence,
             ended: failed,
             said: &[
@@ -287,6 +389,7 @@ fn at_most_one_of_the_two_ever_runs_again() {
         Row {
             name: "the destination is not made to forget",
             rules: ["", ""],
+            late: "",
             calls: &[(Call::DisableAttributes, Only(1)), (Call::DisableAttributes, Only(2))],
             ended: failed,
             said: &[
@@ -298,6 +401,7 @@ fn at_most_one_of_the_two_ever_runs_again() {
         Row {
             name: "the destination does not say that it runs",
             rules: ["", LOST],
+            late: "",
             calls: &[],
             ended: failed,
             said: &[
@@ -307,7 +411,7 @@ fn at_most_one_of_the_two_ever_runs_again() {
             left: [KEPT, RUNS],
         },
     ];
-    for Row { name, rules, calls, ended, said, left: expected } in rows {
+    for Row { name, rules, late, calls, ended, said, left: expected } in rows {
         let (one, other) = (Side::new(9, |lba| lba as u8), Side::new(9, |_| 0));
         let time = Time::of(&[&one, &other]);
         let ((mut from, _), (mut to, _)) = (open(one.manager, &time), open(other.manager, &time));
@@ -318,10 +422,15 @@ fn at_most_one_of_the_two_ever_runs_again() {
             assert_eq!(left(function), RUNS, "{name}");
         }
         let log = RefCell::default();
-        let (source, destination) =
+        let (source, mut destination) =
             (Bus::new(one.guest, "source", &log), Bus::new(other.guest, "destination", &log));
+        let worse = Cell::new(None);
+        let worsen = || worse.set(worse.get().or_else(|| Some(misbehave(&one, late))));
+        if !late.is_empty() {
+            destination.given = Some(&worsen);
+        }
         let fired = [&one, &other].into_iter().zip(rules).filter(|(_, rule)| !rule.is_empty());
-        let fired: Vec<_> = fired.map(|(side, rule)| &misbehave(side, rule)[0]).collect();
+        let fired: Vec<_> = fired.flat_map(|(side, rule)| misbehave(side, rule)).collect();
         let mut out = String::new();
         let sides = (
             commands::Side { session: &mut from, fence: &source },
@@ -331,7 +440,9 @@ fn at_most_one_of_the_two_ever_runs_again() {
         let result = commands::migrate(sides.0, sides.1, &MIGRATION, &mut out, &mut || {});
         let refused = refuse_none();
         assert_eq!(result, ended, "{name}: {out}");
-        assert!(fired.iter().all(|rule| rule.fired() > 0), "{name}: {out}");
+        let worse = worse.get().unwrap_or_default();
+        assert_eq!(worse.is_empty(), late.is_empty(), "{name}");
+        assert!(fired.into_iter().chain(worse).all(|rule| rule.fired() > 0), "{name}: {out}");
         assert!(refused.iter().all(|failed| *failed > 0), "{name}: {refused:?} {out}");
         for words in said {
             assert!(out.contains(words), "{name}: {words:?} is not in {out}");
@@ -339,32 +450,13 @@ fn at_most_one_of_the_two_ever_runs_again() {
         for side in [&one, &other] {
             side.device.borrow_mut().clear_faults();
         }
-        assert_eq!((from.close(), to.close()), (Ok(()), Ok(())), "{name}");
+        let closes = result.map_or_else(|error| error.closes(), |()| [true; 2]);
+        for (session, closes) in [(from, closes[0]), (to, closes[1])] {
+            assert!(!closes || session.close() == Ok(()), "{name}");
+        }
         assert_eq!([left(one.guest), left(other.guest)], expected, "{name}: {out}");
+        // Both only where nothing was given to the destination, which goes on with what it had.
+        let both = one.guest.runs() && other.guest.runs();
+        assert_eq!(both, expected == [RUNS, RUNS], "{name}: {out}");
     }
-}
-
-#[test]
-fn a_source_without_bus_mastering_gets_none() {
-    let (one, other) = (Side::new(9, |lba| lba as u8), Side::new(9, |_| 0));
-    let time = Time::of(&[&one, &other]);
-    let ((mut from, _), (mut to, _)) = (open(one.manager, &time), open(other.manager, &time));
-    let log = RefCell::default();
-    let (source, destination) =
-        (Bus::new(one.guest, "source", &log), Bus::new(other.guest, "destination", &log));
-    let mut out = String::new();
-    let sides = (
-        commands::Side { session: &mut from, fence: &source },
-        commands::Side { session: &mut to, fence: &destination },
-    );
-    misbehave(&other, "status=0/02,queue=admin,opcode=41,dw10=1/ff");
-    let ended = commands::migrate(sides.0, sides.1, &MIGRATION, &mut out, &mut || {});
-    assert_eq!(ended, Err(CommandError::NotMigrated), "{out}");
-    assert!(log.borrow().contains(&("source", false)), "it was fenced: {:?}", log.borrow());
-    assert_eq!(one.guest.attributes.get() & BUS_MASTER, 0, "{out}");
-    assert!(out.contains("was not enabled, so that nothing shows whether it is controller 2: "), "{out}");
-    assert!(
-        out.contains("the source's controller (0000:01:02.3) had no bus mastering before, and has none"),
-        "{out}"
-    );
 }

@@ -267,34 +267,69 @@ fn a_watch_ends_by_the_timer_of_the_firmware_or_by_its_waits() {
     }
 }
 
+/// How the function of a third subsystem is when the migration begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Third {
+    InUse,
+    Disabled,
+    /// Disabled, and without its memory space.
+    Idle,
+    AllOnes,
+}
+
 #[test]
-fn a_controller_whose_function_is_another_one_stays_suspended() {
-    // (name, the functions of source and destination, what the destination does wrong, what is said, the managing
-    // controller that is kept, whose guest must not run)
-    let refused = "status=0/02,queue=admin,opcode=41,dw10=1/ff";
+fn a_controller_whose_function_is_another_one_does_not_run() {
+    const REFUSED: &str = "status=0/02,queue=admin,opcode=41,dw10=1/ff";
+    const ELSEWHERE: &str =
+        "the migration did not complete, and the function that --dest names is not that of";
+    const SUSPENDED: &str =
+        "the migration did not complete, and nothing shows that the function that --dest names";
+    const UNUSED: &str = "the source's function (0000:01:02.3) is not in use: CC.EN is 0, CSTS.RDY is 0; ";
+    const UNSEEN: &str = "the source's function (0000:01:02.3) reads all ones in its registers: ";
+    struct Row {
+        name: &'static str,
+        /// The functions of source and destination.
+        functions: [u32; 2],
+        third: Third,
+        /// What the destination does wrong.
+        rules: &'static str,
+        said: &'static str,
+        /// The managing controller that is kept.
+        kept: Option<usize>,
+    }
+    let source = |name, third, said, kept| Row { name, functions: [4, 3], third, rules: "", said, kept };
+    let dest = |name, third, rules, said| Row { name, functions: [1, 4], third, rules, said, kept: Some(1) };
+    let nobody = "status=0/02,queue=admin,opcode=41,dw10=1/ff;drop,queue=admin,opcode=42";
+    let was_migrated = "the guest was migrated, but the function that --source names is not that";
     let rows = [
-        (
-            "the source's",
-            [4, 3],
-            "",
-            "the guest was migrated, but the function that --source names is not that",
-            0,
-        ),
-        (
-            "the destination's",
-            [1, 4],
-            refused,
-            "the migration did not complete, and the function that --dest names is",
-            1,
-        ),
+        source("the source's", Third::InUse, was_migrated, Some(0)),
+        source("the source's, disabled", Third::Disabled, UNUSED, None),
+        source("the source's, idle", Third::Idle, UNSEEN, None),
+        source("the source's, all ones", Third::AllOnes, UNSEEN, None),
+        dest("the destination's", Third::InUse, REFUSED, ELSEWHERE),
+        dest("the destination's, disabled", Third::Disabled, REFUSED, SUSPENDED),
+        dest("the destination's, idle", Third::Idle, REFUSED, SUSPENDED),
+        dest("the destination's, all ones", Third::AllOnes, REFUSED, SUSPENDED),
+        dest("the destination's, and nobody says that it is suspended", Third::InUse, nobody, SUSPENDED),
     ];
-    for (name, [source, dest], rule, said, kept) in rows {
+    for Row { name, functions: [source, dest], third: how, rules, said, kept } in rows {
         let sides = [0xA0, 0xB1, 0xC2].map(|content| Side::of(9, BLOCKS, move |_| content));
         let [one, other, third] = &sides;
         let functions = [one.manager, one.guest, other.manager, other.guest, third.guest];
         let handles = boot::start(&functions);
-        if !rule.is_empty() {
-            misbehave(other, rule);
+        match how {
+            Third::InUse => {}
+            Third::Disabled => third.guest.set_register(CC, 0),
+            Third::Idle => {
+                third.guest.set_register(CC, 0);
+                third.guest.attributes.set(0);
+            }
+            Third::AllOnes => {
+                misbehave(third, "all-ones");
+            }
+        }
+        if !rules.is_empty() {
+            misbehave(other, rules);
         }
         let line = format!(
             "migrate --source-manager 0 --source {source} --source-id 2 --dest-manager 2 --dest {dest} --dest-id 2"
@@ -302,13 +337,28 @@ fn a_controller_whose_function_is_another_one_stays_suspended() {
         let (status, out, _) = run(&line, &[]);
         assert_ne!(status, Status::SUCCESS, "{name}: {out}");
         let errors: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("nvme-lm: ")).collect();
-        assert!(errors.len() == 3 && errors[0].starts_with(said), "{name}: {out}");
-        assert!(errors[1].contains("pages of 4096 bytes stay set aside"), "{name}: {out}");
+        assert!(errors[0].starts_with(said), "{name}: {out}");
+        let Some(kept) = kept else {
+            // Nothing was begun.
+            assert_eq!((errors.len(), one.guest.runs()), (1, true), "{name}: {out}");
+            for handle in handles {
+                assert_eq!(boot::users(handle), (true, 0), "{name}: {out}");
+            }
+            for function in [one.guest, other.guest, third.guest] {
+                assert_eq!(function.written.get(), 0, "{name}: {out}");
+            }
+            continue;
+        };
+        assert!(
+            errors.len() == 3 && errors[1].contains("pages of 4096 bytes stay set aside"),
+            "{name}: {out}"
+        );
         assert!(
             errors[2].starts_with("the controller is not seen to be disabled: it stays without"),
             "{name}: {out}"
         );
         let (stuck, free) = if kept == 0 { (one, other) } else { (other, one) };
+        assert!(!stuck.guest.runs() && free.guest.runs(), "{name}: {out}");
         assert!(!runs(stuck.manager) && !runs(third.guest), "{name}: {out}");
         // Its reset would have ended the suspension.
         assert_eq!(stuck.manager.register(CC) & 1, 1, "{name}: {out}");

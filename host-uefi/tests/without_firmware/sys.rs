@@ -16,7 +16,7 @@ use nvme_core::dma::{DmaArena, DmaRegion};
 use nvme_core::register::{Offset, RegisterIo};
 use nvme_core::wire::BusAddr;
 use nvme_core::wire::register::DOORBELLS;
-use nvme_host_uefi::sys::{Functions, PciIo, PciIoAccess};
+use nvme_host_uefi::sys::{Functions, PciIo, PciIoAccess, attributes};
 use uefi::Status;
 
 use crate::calls::{Call, refused};
@@ -171,7 +171,7 @@ impl Function {
             free_buffer,
             flush,
             get_location,
-            attributes,
+            attributes: change_attributes,
             get_bar_attributes,
             set_bar_attributes,
             rom_size: 0,
@@ -202,6 +202,14 @@ impl Function {
 
     pub(crate) fn set_register(&self, offset: u32, value: u32) {
         self.device.borrow_mut().write32(self.port, Offset::new(offset), value).expect("a register");
+    }
+
+    /// Whether the controller takes commands and reaches memory.
+    pub(crate) fn runs(&self) -> bool {
+        (0..100).for_each(|_| self.work());
+        let device = self.device.borrow();
+        let takes = device.controller(self.port).expect("there").is_running();
+        takes && self.attributes.get() & attributes::BUS_MASTER != 0
     }
 
     /// The controller works on.
@@ -244,7 +252,12 @@ unsafe extern "efiapi" fn mem_read(
     if (width, bar, count) != (2, 0, 1) {
         return Status::UNSUPPORTED;
     }
-    let Ok(value) = function.device.borrow().read32(function.port, Offset::new(offset as u32)) else {
+    // Without its memory space nobody answers.
+    let value = match function.attributes.get() & attributes::MEMORY {
+        0 => Ok(u32::MAX),
+        _ => function.device.borrow().read32(function.port, Offset::new(offset as u32)),
+    };
+    let Ok(value) = value else {
         return Status::INVALID_PARAMETER;
     };
     // SAFETY: the caller has room for one unit of four bytes.
@@ -265,6 +278,9 @@ unsafe extern "efiapi" fn mem_write(
     let function = unsafe { of(this) };
     if (width, bar, count) != (2, 0, 1) {
         return Status::UNSUPPORTED;
+    }
+    if function.attributes.get() & attributes::MEMORY == 0 {
+        return Status::SUCCESS;
     }
     if offset == u64::from(DOORBELLS) {
         function.rings.set(function.rings.get() + 1);
@@ -398,10 +414,10 @@ unsafe extern "efiapi" fn flush(this: *mut PciIo) -> Status {
     Status::SUCCESS
 }
 
-unsafe extern "efiapi" fn attributes(
+unsafe extern "efiapi" fn change_attributes(
     this: *mut PciIo,
     operation: u32,
-    attributes: u64,
+    these: u64,
     result: *mut u64,
 ) -> Status {
     match operation {
@@ -418,9 +434,9 @@ unsafe extern "efiapi" fn attributes(
         0 => unsafe { *result = now.get() },
         // SAFETY: there is a place for the result of this one, too.
         4 => unsafe { *result = 0x8700 },
-        1 => now.set(attributes),
-        2 => now.set(now.get() | attributes),
-        3 => now.set(now.get() & !attributes),
+        1 => now.set(these),
+        2 => now.set(now.get() | these),
+        3 => now.set(now.get() & !these),
         _ => return Status::INVALID_PARAMETER,
     }
     Status::SUCCESS

@@ -19,6 +19,7 @@ use nvme_core::wire::{CommandId, ControllerId, Lba, NamespaceId};
 use nvme_host_uefi::arena::{ArenaSlot, PciArena};
 use nvme_host_uefi::registers::PciRegisters;
 use nvme_host_uefi::session::{Session, Storage};
+use nvme_host_uefi::sys::attributes::{BUS_MASTER, MEMORY};
 use nvme_host_uefi::time::Wait;
 
 use crate::sys::{self, BusMemory, Function};
@@ -135,6 +136,17 @@ impl Side {
         blocks: u64,
         content: impl Fn(u64) -> u8,
     ) -> Self {
+        let config = SubsystemConfig { name: name.leak(), serial_number, ..SubsystemConfig::default() };
+        Self::with(config, shift, blocks, content)
+    }
+
+    /// The same that is like this.
+    pub(crate) fn with(
+        config: SubsystemConfig<'static>,
+        shift: u8,
+        blocks: u64,
+        content: impl Fn(u64) -> u8,
+    ) -> Self {
         let bytes = (0..blocks).flat_map(|lba| vec![content(lba); 1 << shift]).collect();
         let media = Media { bytes: Rc::new(RefCell::new(bytes)), shift };
         let (manager, guest) = (BusMemory::new(), BusMemory::new());
@@ -148,16 +160,12 @@ impl Side {
             data_queues: lent(2, DataQueueSlot::new),
             scratch: lent(8192, || 0),
         };
-        let config = SubsystemConfig { name: name.leak(), serial_number, ..SubsystemConfig::default() };
         let subsystem = Subsystem::new(config, storage, Quiet).expect("a subsystem");
         let (one, other) = (subsystem.port(MANAGER).expect("there"), subsystem.port(GUEST).expect("there"));
         let device: &'static RefCell<Device> = Box::leak(Box::new(RefCell::new(subsystem)));
-        Self {
-            device,
-            manager: Function::new(device, one, manager),
-            guest: Function::new(device, other, guest),
-            media,
-        }
+        let manager = Function::new(device, one, manager);
+        manager.attributes.set(MEMORY | BUS_MASTER);
+        Self { device, manager, guest: Function::new(device, other, guest), media }
     }
 
     /// Buffers and mappings of both functions.
@@ -211,6 +219,7 @@ pub(crate) type Own = Session<'static, 'static, PciRegisters<'static>, Arena, Ti
 
 /// Brings a function's controller up.
 pub(crate) fn open(function: &'static Function, time: &Time) -> (Own, &'static Arena) {
+    function.attributes.set(MEMORY | BUS_MASTER);
     let registers = Box::leak(Box::new(PciRegisters::new(&function.io)));
     let arena: &'static Arena = Box::leak(Box::new(PciArena::new(&function.io, lent(64, ArenaSlot::new))));
     let link = Box::leak(Box::new(Link::new()));
