@@ -77,10 +77,12 @@ pub(crate) fn start(functions: &[&'static Function]) -> Vec<Handle> {
             uefi::boot::set_image_handle(Handle::from_ptr(handle(IMAGE)).expect("not null"));
         }
     });
-    for function in functions {
-        // As a driver leaves it: enabled, with queues that are none of ours.
+    for (function, queues) in functions.iter().zip((0x10_0000..).step_by(0x10_0000)) {
+        // As a driver leaves it: enabled, with queues of its own that are none of ours.
         function.attributes.set(attributes::MEMORY | attributes::BUS_MASTER);
-        for (offset, value) in [(0x24, 0x001F_001F), (0x28, 0x1000), (0x30, 0x2000), (CC, 0x0046_0001)] {
+        for (offset, value) in
+            [(0x24, 0x001F_001F), (0x28, queues), (0x30, queues + 0x1000), (CC, 0x0046_0001)]
+        {
             function.set_register(offset, value);
         }
         for _ in 0..100 {
