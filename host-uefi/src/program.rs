@@ -152,11 +152,14 @@ fn dispatch(words: &Words, out: &mut dyn Write) -> Result<(), Failures> {
         }
         Request::Log(page) => with_session(words, |session| commands::log(session, page, out)),
         Request::Watch(watch) => with_session(words, |session| {
-            // Firmware without timers leaves it to the waits that are counted.
+            // Firmware without timers leaves it to the waits that are counted. One timer at a time.
             let mut alarm = None;
-            commands::watch(session, &watch, out, &mut || {
-                let alarm = alarm.get_or_insert_with(|| Alarm::after(watch.time));
-                alarm.as_ref().is_ok_and(Alarm::has_rung)
+            commands::watch(session, &watch, out, &mut |waiting| {
+                if alarm.as_ref().is_none_or(|(of, _)| *of != waiting) {
+                    alarm = None;
+                    alarm = Some((waiting, Alarm::after(waiting.time(&watch))));
+                }
+                alarm.as_ref().is_some_and(|(_, alarm)| alarm.as_ref().is_ok_and(Alarm::has_rung))
             })
         }),
         Request::Migrate { managers, functions, migration } => migrate(managers, functions, migration, out),

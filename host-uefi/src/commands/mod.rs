@@ -20,7 +20,7 @@ use nvme_core::wire::identify::NotAnnounced;
 pub use fence::{BusMaster, Fence};
 pub use migrate::{Migration, Side, migrate};
 pub use show::{RegistersError, identify, log, read, registers};
-pub use watch::{Watch, watch};
+pub use watch::{Waiting, Watch, watch};
 
 use crate::session::SessionError;
 use crate::sys::PciStatus;
@@ -52,6 +52,8 @@ pub enum CommandError {
     QueueCommand(&'static str, CallError),
     /// The managing controller was reset, and the queue went with it.
     QueueGone,
+    /// The controller goes on logging although it was told to stop: more came than a queue of so many slots holds.
+    LogGoesOn(u32),
     /// Both managing controllers are of one subsystem, or may be.
     OneSubsystem,
     /// Source and destination have namespaces of different sizes.
@@ -110,6 +112,11 @@ impl fmt::Display for CommandError {
             Self::QueueCommand(what, error) => write!(f, "{what}: {error}"),
             Self::QueueGone => f.write_str(
                 "the managing controller was reset, and the queue went with it: every block may have changed",
+            ),
+            Self::LogGoesOn(slots) => write!(
+                f,
+                "the controller goes on logging although it has completed the stop: more came than a queue of {slots} slots \
+                 holds; reset the machine, or use another controller"
             ),
             Self::OneSubsystem => f.write_str(
                 "both managing controllers are of one subsystem, as far as they tell: a namespace there would be copied onto \

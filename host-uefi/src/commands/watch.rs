@@ -17,7 +17,7 @@ use crate::time::Wait;
 
 /// Entries read between two looks at anything else.
 const BATCH: u32 = 256;
-/// How long the end of the log is waited for.
+/// How long the end of the log is waited for when nothing comes.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// What is to be watched.
@@ -29,6 +29,26 @@ pub struct Watch {
     pub entries: u32,
     /// For how long: by the time of the session, or until it is said to be over.
     pub time: Duration,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Changes, for as long as was asked for.
+    Changes,
+    /// The end of the log, once it was asked for.
+    End,
+}
+
+impl Waiting {
+    /// For how long.
+    #[must_use]
+    pub const fn time(self, watch: &Watch) -> Duration {
+        match self {
+            Self::Changes => watch.time,
+            Self::End => LAST_LOOK,
+        }
+    }
 }
 
 fn poll<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
@@ -151,24 +171,24 @@ fn look<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
 }
 
 /// Logs the changes of a controller into a queue of its own and prints them. `is_over` is called between two looks, the
-/// first time when logging has begun, and ends it: where time is only counted while something is waited for, output that
-/// takes longer than the waits would put the end off.
+/// first time when the wait has begun, and ends it: where time is only counted while something is waited for, output that
+/// takes longer than the waits would put the end off. Behind the end that was asked for no more is read than the queue holds.
 ///
 /// # Errors
-/// The controller does not announce it, or a command does not succeed. The queue is deleted then, too, or its memory kept
-/// until the session is closed.
+/// The controller does not announce it, a command does not succeed, or the log goes on behind its end. The queue is deleted
+/// then, too, or its memory kept until the session is closed.
 pub fn watch<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     session: &mut Session<'_, '_, R, A, W>,
     watch: &Watch,
     out: &mut dyn Write,
-    is_over: &mut dyn FnMut() -> bool,
+    is_over: &mut dyn FnMut(Waiting) -> bool,
 ) -> Result<(), CommandError> {
     session.identity().require(Capability::TrackUserData)?;
     let manager = ManagerId::new(session.identity().controller);
     let tracked = TrackedId::new(ControllerId::new(watch.controller), manager)
         .map_err(|_| CommandError::TargetIsManager(watch.controller))?;
     let mut queue = create(session, tracked, watch.entries)?;
-    let watched = follow(session, &mut queue, watch.time, out, is_over);
+    let watched = follow(session, &mut queue, watch, out, is_over);
     let figures = queue.figures();
     let deleted = delete(session, queue);
     watched?;
@@ -184,16 +204,16 @@ pub fn watch<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
 fn follow<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     session: &mut Session<'_, '_, R, A, W>,
     queue: &mut ControllerDataQueue,
-    time: Duration,
+    watch: &Watch,
     out: &mut dyn Write,
-    is_over: &mut dyn FnMut() -> bool,
+    is_over: &mut dyn FnMut(Waiting) -> bool,
 ) -> Result<(), CommandError> {
     let id = queue.id();
     let start = TrackSend::LogUserDataChanges { start: true, queue: id };
     writeln!(out, "watching controller {} through queue {}", queue.tracked().controller().get(), id.get())?;
     session.command("Track Send, start logging", &start)?;
-    let (mut logging, end) = (true, session.now().after(time));
-    while !session.now().has_reached(end) && !is_over() {
+    let (mut logging, end) = (true, session.now().after(watch.time));
+    while !session.now().has_reached(end) && !is_over(Waiting::Changes) {
         let looked = look(session, queue, out)?;
         logging &= !looked.overflowed;
         if !logging && looked.empty && queue.is_published() {
@@ -208,9 +228,26 @@ fn follow<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
         let stop = TrackSend::LogUserDataChanges { start: false, queue: id };
         session.command("Track Send, stop logging", &stop)?;
         let until = session.now().after(LAST_LOOK);
+        let read = queue.figures().entries;
+        // All that was logged before the stop completed lies in the queue; the marker may have waited for room.
+        let most = u64::from(watch.entries).saturating_add(1);
+        let (mut last, mut overflowed) = (read, false);
         loop {
             let looked = look(session, queue, out)?;
-            if looked.stopped || session.now().has_reached(until) {
+            overflowed |= looked.overflowed;
+            let now = queue.figures().entries;
+            if looked.stopped {
+                break;
+            }
+            if now.saturating_sub(read) > most {
+                return Err(CommandError::LogGoesOn(watch.entries));
+            }
+            // What has come is read, however long that takes.
+            let quiet = core::mem::replace(&mut last, now) == now;
+            if quiet && (session.now().has_reached(until) || is_over(Waiting::End)) {
+                if !overflowed {
+                    writeln!(out, "the end of the log has not come in time")?;
+                }
                 break;
             }
             session.nap();

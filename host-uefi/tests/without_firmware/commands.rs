@@ -7,10 +7,11 @@ use std::time::Duration;
 use nvme_core::wire::identify::{AnnouncingField, NotAnnounced};
 use nvme_core::wire::log::LogPageId;
 use nvme_core::wire::{Lba, NamespaceId};
-use nvme_host_uefi::commands::{self, CommandError, Watch};
+use nvme_host_uefi::commands::{self, CommandError, Waiting, Watch};
 use nvme_host_uefi::registers::PciRegisters;
 use nvme_host_uefi::session::SessionError;
 
+use crate::faults::misbehave;
 use crate::migrate::{Bus, MIGRATION};
 use crate::sys::{Manners, PAGE};
 use crate::world::{BLOCKS, NAMESPACE, Side, Time, open};
@@ -113,7 +114,7 @@ fn changes_of_a_guest_are_shown_as_they_come() {
         let (mut manager, _) = open(side.manager, &time);
         let (mut guest, _) = open(side.guest, &time);
         let (mut out, mut written) = (String::new(), 0);
-        let mut meanwhile = || {
+        let mut meanwhile = |_| {
             // In batches that nobody reads in between.
             for _ in 0..10 {
                 if written < writes {
@@ -144,6 +145,31 @@ fn changes_of_a_guest_are_shown_as_they_come() {
 }
 
 #[test]
+fn a_log_that_goes_on_behind_its_end_is_left() {
+    for entries in [8, 64] {
+        let side = Side::new(9, |_| 0);
+        let time = Time::of(&[&side]);
+        let ((mut manager, _), (mut guest, _)) = (open(side.manager, &time), open(side.guest, &time));
+        // It claims to have stopped, and the guest writes on.
+        let rules = misbehave(&side, "status=0/00,queue=admin,opcode=3d,nth=2");
+        let (mut out, mut written) = (String::new(), 0);
+        let mut over = |waiting| {
+            if waiting == Waiting::End {
+                guest.write(NAMESPACE, Lba::new(written % BLOCKS), &[1; 512]).expect("a write");
+                written += 1;
+            }
+            false
+        };
+        let watch = Watch { entries, ..WATCH };
+        let watched = commands::watch(&mut manager, &watch, &mut out, &mut over);
+        assert_eq!((watched, rules[0].fired()), (Err(CommandError::LogGoesOn(entries)), 1), "{out}");
+        assert_eq!(written, u64::from(entries) + 2, "{out}");
+        assert_eq!((manager.close(), guest.close()), (Ok(()), Ok(())), "{entries}");
+        assert_eq!(side.live(), NOTHING, "{entries}");
+    }
+}
+
+#[test]
 fn a_queue_that_cannot_be_made_leaves_nothing() {
     let side = Side::new(9, |_| 0);
     let time = Time::of(&[&side]);
@@ -156,7 +182,7 @@ fn a_queue_that_cannot_be_made_leaves_nothing() {
         ("nobody", Watch { controller: 9, ..WATCH }, |error| matches!(error, CommandError::QueueCommand(..))),
     ];
     for (name, watch, expected) in rows {
-        let error = commands::watch(&mut manager, &watch, &mut out, &mut || false).expect_err(name);
+        let error = commands::watch(&mut manager, &watch, &mut out, &mut |_| false).expect_err(name);
         assert!(expected(error), "{name}: {error}");
     }
     assert_eq!(manager.close(), Ok(()));
@@ -188,7 +214,7 @@ fn what_is_not_announced_is_not_sent() {
         );
     };
     let mut out = String::new();
-    expected(commands::watch(&mut guest, &WATCH, &mut out, &mut || false));
+    expected(commands::watch(&mut guest, &WATCH, &mut out, &mut |_| false));
     let log = RefCell::default();
     let fence = Bus::new(side.guest, "any", &log);
     let sides = (

@@ -311,19 +311,29 @@ fn whatever_call_fails_at_a_migration_is_told_for_each_controller() {
 
 #[test]
 fn a_watch_ends_by_the_timer_of_the_firmware_or_by_its_waits() {
-    // (name, calls that fail, seconds asked for, look at which the timer goes off, looks, what it was set to)
-    let set = 200_000_000;
+    // (name, calls that fail, seconds asked for, look at which the timer goes off, looks, what it was set to last)
+    let (set, last) = (200_000_000, 10_000_000);
     type Row<'r> = (&'r str, &'r [(Call, Which)], u32, u32, u32, u64);
-    let rows: [Row<'_>; 5] = [
+    let endless = "cdq-missing-last";
+    let rows: [Row<'_>; 9] = [
         ("at once", &[], 20, 1, 1, set),
         ("later", &[], 20, 40, 40, set),
         ("the waits are over before", &[], 0, 40, 0, 0),
         ("no timer", &[(Call::CreateEvent, Which::From(0))], 1, 0, 0, 0),
         ("it is not set", &[(Call::SetTimer, Which::From(0))], 1, 0, 0, 0),
+        // With rules the log has no end, for which it is waited a second.
+        ("no end, and a second timer", &[], 20, 2, 4, last),
+        ("no end, and the one timer", &[], 0, 3, 3, last),
+        ("no end, and the waits", &[], 0, 0, 49_999, last),
+        ("no end, and no timer", &[(Call::CreateEvent, Which::From(0))], 1, 0, 0, 0),
     ];
     for (name, plans, seconds, rings, looks, set) in rows {
         let Machine { sides: [one, _], handles } = Machine::new();
         boot::ring_at(rings);
+        let is_endless = name.starts_with("no end");
+        if is_endless {
+            misbehave(&one, endless);
+        }
         let line = format!("cdq watch --tracked 2 --entries 64 --seconds {seconds} --controller 0");
         let (status, out, failed) = run(&line, plans);
         assert!(failed, "{name}: {out}");
@@ -332,6 +342,8 @@ fn a_watch_ends_by_the_timer_of_the_firmware_or_by_its_waits() {
             out.contains("log started") && out.ends_with(", 0 overflows, 0 violations\n"),
             "{name}: {out}"
         );
+        assert_eq!(out.contains("the end of the log has not come in time"), is_endless, "{name}: {out}");
+        assert_eq!(out.contains("log stopped"), !is_endless, "{name}: {out}");
         let timer = boot::timer();
         assert_eq!((timer.open, timer.looks, timer.set), (false, looks, set), "{name}: {out}");
         assert_eq!((boot::users(handles[0]), one.manager.memory.live()), ((true, 0), (0, 0)), "{name}");

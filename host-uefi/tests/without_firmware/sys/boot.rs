@@ -51,9 +51,11 @@ pub(crate) struct Timer {
     pub(crate) open: bool,
     /// What it was set to, in units of 100 nanoseconds.
     pub(crate) set: u64,
-    /// How often it was looked at.
+    /// How often it, and those before it, were looked at.
     pub(crate) looks: u32,
-    /// At which look it has gone off.
+    /// How often it was.
+    since: u32,
+    /// At which of these looks it goes off.
     pub(crate) rings: u32,
 }
 
@@ -312,7 +314,11 @@ unsafe extern "efiapi" fn create_event(
 ) -> Status {
     fail!(CreateEvent);
     assert!(kind == EventType::TIMER && notify.is_none());
-    FIRMWARE.with_borrow_mut(|firmware| firmware.timer.open = true);
+    FIRMWARE.with_borrow_mut(|firmware| {
+        let timer = &mut firmware.timer;
+        assert!(!timer.open, "one at a time");
+        (timer.open, timer.since) = (true, 0);
+    });
     // SAFETY: the place is valid for writes (guaranteed by the caller).
     unsafe { *event = handle(TIMER) };
     Status::SUCCESS
@@ -330,8 +336,9 @@ unsafe extern "efiapi" fn check_event(event: Event) -> Status {
     FIRMWARE.with_borrow_mut(|firmware| {
         let timer = &mut firmware.timer;
         timer.looks += 1;
+        timer.since += 1;
         // Once.
-        if timer.looks == timer.rings { Status::SUCCESS } else { Status::NOT_READY }
+        if timer.since == timer.rings { Status::SUCCESS } else { Status::NOT_READY }
     })
 }
 
