@@ -105,8 +105,8 @@ impl fmt::Display for TakeoverError {
             ),
             Self::Look(status) => write!(
                 f,
-                "the function does not say what it is, or who has it: {status}; connect its bus again (reconnect -r in the \
-                 shell)"
+                "the function does not say what it is, or who has it: {status}; reset the machine, or connect its bus \
+                 alone again (reconnect -r HANDLE in the shell)"
             ),
             Self::NotNvme(class) => {
                 write!(f, "a function of class {class} is no NVMe controller: name one of class 010802")
@@ -159,11 +159,13 @@ impl fmt::Display for HandBackError {
             ),
             Self::Attributes(status) => write!(
                 f,
-                "the function's attributes are not restored: {status}; connect its bus again (reconnect -r in the shell)"
+                "the function's attributes are not restored: {status}; connect its driver alone again (reconnect -r \
+                 HANDLE in the shell)"
             ),
             Self::Connect(status) => write!(
                 f,
-                "no driver of the firmware takes the controller: {status}; connect it again (connect -r in the shell)"
+                "no driver of the firmware takes the controller: {status}; connect one to it alone (connect -r HANDLE in \
+                 the shell)"
             ),
         }
     }

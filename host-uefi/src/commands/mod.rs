@@ -145,7 +145,7 @@ impl fmt::Display for CommandError {
                     Err(status) => write!(f, " does not let its registers be read: {status}"),
                 }?;
                 f.write_str(
-                    "; nothing was migrated: connect its driver (connect HANDLE in the shell), or name the function of the \
+                    "; nothing was migrated: connect its driver (connect -r HANDLE in the shell), or name the function of the \
                      guest's controller (--source)",
                 )
             }

@@ -89,8 +89,8 @@ impl fmt::Display for SessionError {
             ),
             Self::NoBusMastering(status) => write!(
                 f,
-                "bus mastering of a controller that is migrated cannot be asked for or changed ({status}): connect its bus \
-                 again (reconnect -r in the shell)"
+                "bus mastering of a controller that is migrated cannot be asked for or changed ({status}): name another \
+                 function, or reset the machine"
             ),
             Self::Unsupported(error) => write!(f, "{error}; nothing was sent"),
             Self::OtherArena => {
@@ -101,8 +101,8 @@ impl fmt::Display for SessionError {
             }
             Self::TooManyNamespaces(most) => write!(
                 f,
-                "the controller says that it has more than {most} namespaces, and the others are not asked for: name the one \
-                 you mean (--namespace)"
+                "the controller says that it has more than {most} namespaces, and the others are not asked for: look at one \
+                 by itself (read LBA COUNT --namespace ID)"
             ),
             Self::NotWhole(bytes, block) => {
                 write!(f, "{bytes} bytes are not whole blocks of {block}: write a multiple")

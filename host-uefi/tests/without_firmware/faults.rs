@@ -9,6 +9,7 @@ use nvme_core::admin::CallError;
 use nvme_core::controller::{Fault, Link};
 use nvme_core::wire::Lba;
 use nvme_host_uefi::arena::{ArenaSlot, PciArena};
+use nvme_host_uefi::commands::words::parse;
 use nvme_host_uefi::registers::PciRegisters;
 use nvme_host_uefi::session::{MOST_NAMESPACES, MOST_UNLISTED, Session, SessionError, Storage};
 
@@ -221,6 +222,11 @@ fn a_controller_that_names_namespaces_without_end_is_left() {
             if seen > most { Err(SessionError::NoQueues) } else { Ok(()) }
         });
         assert_eq!((ended, seen, last), (Err(SessionError::TooManyNamespaces(most)), most, most), "{name}");
+        // What it names can be said.
+        let words = SessionError::TooManyNamespaces(most).to_string();
+        let hint = words.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).expect("a hint");
+        let line = hint.replace("LBA", "0").replace("COUNT", "1").replace("ID", "5");
+        assert!(parse(line.split(' ')).is_ok() && line.contains("--namespace 5"), "{words}");
         assert_eq!(session.close(), Ok(()), "{name}");
     }
 }

@@ -148,7 +148,7 @@ fn a_source_that_is_not_in_use_is_refused() {
         let words = error.to_string();
         let place = "the source's function (0000:01:02.3) ";
         assert!(words.strip_prefix(place).is_some_and(|words| words.starts_with(said)), "{name}: {words}");
-        assert!(words.contains("connect HANDLE") && words.contains("--source"), "{name}: {words}");
+        assert!(words.contains("connect -r HANDLE") && words.contains("--source"), "{name}: {words}");
         // Neither function was touched, and both managing controllers are free.
         assert_eq!([one, other].map(|side| side.guest.attributes.get()), attributes, "{name}");
         assert_eq!((log.borrow().len(), error.closes()), (0, [true; 2]), "{name}");

@@ -371,6 +371,8 @@ fn at_most_one_of_the_two_ever_runs_again() {
                 "rolled back to the source: ",
                 "the destination's controller (0000:01:02.3) is disabled and left",
                 "the source's controller (0000:01:02.3) has no bus mastering, and cannot be given it",
+                "(connect -r HANDLE in the shell) gives it bus mastering, but resets it, and what the guest had there \
+                 is lost",
             ],
             left: [(false, true), KEPT],
         },

@@ -250,6 +250,12 @@ fn what_fails_at_a_take_over_is_typed() {
             words.contains("; ") && (words.contains(" in the shell)") || words.contains("reset")),
             "{words}"
         );
+        // Not all drivers of the machine: those of other controllers would be reset.
+        assert_eq!(
+            words.matches("connect -r").count(),
+            words.matches("connect -r HANDLE").count(),
+            "{words}"
+        );
     }
 }
 

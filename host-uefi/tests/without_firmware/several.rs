@@ -287,6 +287,8 @@ fn whatever_call_fails_at_a_migration_is_told_for_each_controller() {
                     assert_eq!(attributes(&machine), good_attributes, "{name}");
                     assert_eq!(run_guests(&machine), good_runs, "{name}");
                 }
+                // Not all drivers of the machine: the guest's controller would be reset.
+                assert_eq!(swept.times("connect -r"), swept.times("connect -r HANDLE"), "{name}");
                 swept.managers_are_as_they_were_or_told();
                 let [one, other] = &machine.sides;
                 // The destination has the queues of the source.
