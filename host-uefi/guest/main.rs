@@ -9,11 +9,13 @@
 //! | `odd` | functions of another class, commands that are not supported |
 //! | `between` | a function in between: mappings counted, attributes, never ready, stuck |
 //! | `boot` | one session with memory checks |
+//! | `options` | the first boot entry gets the options behind this word |
 #![no_main]
 #![no_std]
 
 mod between;
 mod check;
+mod option;
 mod sys;
 
 use core::fmt::{self, Write};
@@ -41,6 +43,7 @@ fn run() -> Result<(), Failure> {
     let image = image.map_err(|_| Failure::new("no loaded image"))?;
     let options = image.load_options_as_cstr16().map_err(|_| Failure::new("no options"))?;
     let is = |part: &str| options.iter().map(|c| char::from(*c)).eq(part.chars());
+    let is_first = |word: &str| options.iter().map(|c| char::from(*c)).take(word.len()).eq(word.chars());
     if is("boot") {
         return check::boot();
     }
@@ -50,7 +53,11 @@ fn run() -> Result<(), Failure> {
         check::odd()?;
         return between::between();
     }
-    Err(Failure::new("the part is boot or all"))
+    // Each character has two bytes.
+    if is_first("options ") {
+        return option::options(options.as_bytes().get(16..).unwrap_or_default());
+    }
+    Err(Failure::new("the part is boot, all or options"))
 }
 
 #[entry]

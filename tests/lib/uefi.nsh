@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# What tests/uefi has the UEFI shell run; it looks at what is printed.
+# What tests/uefi has the UEFI shell run; it looks at what is printed. The entry that is made is booted then.
 @echo -off
 fs0:
 nvme-lm.efi --help
@@ -17,4 +17,5 @@ echo status of cdq watch: %lasterror%
 nvme-lm.efi migrate --source-manager 0 --source 1 --source-id 2 --dest-manager 2 --dest 3 --dest-id 2
 echo status of migrate: %lasterror%
 identify_and_read.efi
+bcfg boot add 0 fs0:\nvme-lm.efi "nvme-lm"
 reset -s
