@@ -6,12 +6,18 @@
 //! acknowledged its resume, `destination` afterwards. The guest sees no completion between the two. If the machine
 //! itself dies the images hold what was acknowledged and flushed, and the journal says what it last said durably.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+/// Links followed before a name counts as leading nowhere.
+const LINKS: usize = 40;
+/// The largest file that can be a journal, in bytes: three paths and some words.
+const LARGEST: u64 = 64 << 10;
 
 /// One of the two images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +34,10 @@ pub enum Side {
 pub struct JournalRecord {
     /// Layout of this object; 1.
     pub version: u32,
+    /// Higher than that of any journal that was in the folders of the images when this one was begun: of several about one
+    /// image the highest counts.
+    #[serde(default)]
+    pub sequence: u64,
     /// Names this migration.
     pub migration: String,
     /// Which image holds every write acknowledged to the guest.
@@ -72,10 +82,13 @@ impl Journal {
     /// The journal cannot be written, an older one cannot be removed, or one of the paths cannot be made absolute.
     pub fn create(path: &Path, source: &Path, destination: &Path, migration: String) -> io::Result<Self> {
         let older = [Self::beside(source), Self::beside(destination)];
+        let others = Self::near(&[source, destination, path]);
+        let sequence = others.iter().map(|(_, other)| other.sequence).max().unwrap_or(0).saturating_add(1);
         let source = fs::canonicalize(source).map_err(about(source))?;
         let destination = fs::canonicalize(destination).map_err(about(destination))?;
         let record = JournalRecord {
             version: 1,
+            sequence,
             migration,
             authoritative: Side::Source,
             image: source.clone(),
@@ -102,6 +115,20 @@ impl Journal {
             1 => Ok(record),
             other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("version {other} is not 1"))),
         }
+    }
+
+    /// The journals in the folders of these files, whatever they are called, and of the files that they lead to if they are links.
+    #[must_use]
+    pub fn near(files: &[&Path]) -> Vec<(PathBuf, JournalRecord)> {
+        let is_small = |path: &Path| {
+            fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= LARGEST)
+        };
+        let targets: Vec<PathBuf> = files.iter().map(|file| followed(file)).collect();
+        let files = files.iter().copied().chain(targets.iter().map(PathBuf::as_path));
+        let folders: BTreeSet<&Path> = files.map(parent).collect();
+        let entries = folders.into_iter().flat_map(fs::read_dir).flatten().flatten();
+        let paths = entries.map(|entry| entry.path()).filter(|path| !is_temporary(path) && is_small(path));
+        paths.filter_map(|path| Self::read(&path).ok().map(|record| (path, record))).collect()
     }
 
     /// What the journal says now.
@@ -196,6 +223,30 @@ impl Drop for Journal {
     fn drop(&mut self) {
         self.discard();
     }
+}
+
+/// The folder that a file is in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Where `path` leads: a link to a file that does not exist yet stands for that file.
+pub(crate) fn followed(path: &Path) -> PathBuf {
+    let mut path = path.to_path_buf();
+    for _ in 0..LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = parent(&path).join(target),
+            Err(_) => break,
+        }
+    }
+    path
+}
+
+/// Whether that is where a journal's next content was written by a process that was killed: what it says never became true.
+fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let number = name.strip_suffix(".tmp").and_then(|name| name.rsplit_once('.'));
+    number.is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Where the next content of the journal at `path` is written.

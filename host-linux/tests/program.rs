@@ -374,3 +374,34 @@ fn r10_the_latest_journal_that_names_an_image_counts_wherever_it_is_named_from()
         }
     }
 }
+
+#[test]
+fn r10_what_was_to_be_said_next_when_a_run_was_killed_counts_for_nothing() {
+    let dir = tempfile::tempdir().expect("directory");
+    for (name, byte) in [("a.img", 1), ("b.img", 2)] {
+        fs::write(dir.path().join(name), vec![byte; MIB]).expect("file");
+    }
+    let forth = ["--source-image", "a.img", "--dest-image", "b.img", "--yes"];
+    let output = run(dir.path(), &[&forth[..], &["--cancel-after", "drain"]].concat());
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let journal = dir.path().join("b.img.journal");
+    let mut next = Journal::read(&journal).expect("journal");
+    (next.authoritative, next.image, next.sequence) = (Side::Destination, next.destination.clone(), u64::MAX);
+    let next = serde_json::to_vec(&next).expect("JSON");
+    let left = dir.path().join("b.img.journal.4321.tmp");
+    fs::write(&left, &next).expect("file");
+    // Name, options, exit status: b.img holds nothing that counts, a.img does.
+    let back = ["--source-image", "b.img", "--dest-image", "a.img", "--yes"];
+    for (name, options, status) in [("back", &back, 2), ("forth", &forth, 0)] {
+        let output = run(dir.path(), options);
+        assert_eq!(output.status.code(), Some(status), "{name}: {}", text(&output.stderr));
+    }
+    // The same under any other name counts.
+    fs::rename(&left, dir.path().join("other")).expect("another name");
+    let output = run(dir.path(), &["--source-image", "a.img", "--dest-image", "b.img", "--force", "--yes"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = run(dir.path(), &forth);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    let said = Journal::read(&journal).expect("journal");
+    assert_eq!((said.sequence, said.authoritative), (u64::MAX, Side::Destination), "never less than another");
+}

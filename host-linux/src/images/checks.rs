@@ -1,38 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checks of everything that a run is going to write, made before it writes anything.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{InputError, refuse};
-use crate::journal::{Journal, JournalRecord, temporary};
-
-/// Links followed before a name counts as leading nowhere.
-const LINKS: usize = 40;
+use crate::journal::{Journal, JournalRecord, followed, parent, temporary};
 
 /// An error without the number that the operating system gives it.
 pub(crate) fn plain(error: &io::Error) -> String {
     crate::cli::without_numbers(&error.to_string())
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Where `path` leads: a link to a file that does not exist yet stands for that file.
-fn followed(path: &Path) -> PathBuf {
-    let mut path = path.to_path_buf();
-    for _ in 0..LINKS {
-        match fs::read_link(&path) {
-            Ok(target) => path = parent(&path).join(target),
-            Err(_) => break,
-        }
-    }
-    path
 }
 
 /// One file, whatever it is called.
@@ -116,23 +95,16 @@ fn create_and_remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// The largest file that can be a journal: three paths and some words.
-const JOURNAL_BYTES: u64 = 64 << 10;
-
 /// A journal that was found.
 #[derive(Debug)]
 struct Found {
     path: PathBuf,
     record: JournalRecord,
-    /// When it last said something.
-    said: SystemTime,
 }
 
 impl Found {
     fn read(path: &Path) -> io::Result<Self> {
-        let record = Journal::read(path)?;
-        let said = fs::metadata(path).and_then(|metadata| metadata.modified()).unwrap_or(UNIX_EPOCH);
-        Ok(Self { path: path.to_path_buf(), record, said })
+        Ok(Self { path: path.to_path_buf(), record: Journal::read(path)? })
     }
 
     /// Which image holds the guest's writes.
@@ -153,22 +125,12 @@ impl Found {
     }
 }
 
-/// The journals in the folder of `image`, whatever they are called, and in the folder of the file if that is a link.
-fn journals_beside(image: &Path) -> Vec<Found> {
-    let is_small = |path: &Path| {
-        fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= JOURNAL_BYTES)
-    };
-    let target = followed(image);
-    let folders: BTreeSet<&Path> = [parent(image), parent(&target)].into();
-    let entries = folders.into_iter().flat_map(fs::read_dir).flatten().flatten();
-    let paths = entries.map(|entry| entry.path()).filter(|path| is_small(path));
-    paths.filter_map(|path| Found::read(&path).ok()).collect()
-}
-
 /// Whether what `journal` says of its images is out of date: a later run has left the writes of the one that it names in another.
 fn is_outdated(journal: &Found, all: &[Found]) -> bool {
     let counts = journal.counts();
-    all.iter().any(|other| other.said > journal.said && other.names(&counts) && other.counts() != counts)
+    all.iter().any(|other| {
+        other.record.sequence > journal.record.sequence && other.names(&counts) && other.counts() != counts
+    })
 }
 
 /// Checks that no journal of an earlier run says that `source` is not the image to go on with, or that `destination` is. Of those
@@ -176,7 +138,8 @@ fn is_outdated(journal: &Found, all: &[Found]) -> bool {
 /// is going to be replaced, counts whatever it names, unless a later one says otherwise: the images may have been moved with it.
 pub(super) fn check_journals(journal: &Path, source: &Path, destination: &Path) -> Result<(), InputError> {
     let [of_source, of_destination] = [source, destination].map(Identity::of);
-    let mut all: Vec<Found> = [source, destination].into_iter().flat_map(journals_beside).collect();
+    let near = Journal::near(&[source, destination]).into_iter();
+    let mut all: Vec<Found> = near.map(|(path, record)| Found { path, record }).collect();
     match Found::read(journal) {
         Ok(found) => all.push(found),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -199,11 +162,11 @@ pub(super) fn check_journals(journal: &Path, source: &Path, destination: &Path) 
             return Err(found.disagrees(why(&found)));
         }
     }
-    // Of several of one time any that is against it counts.
+    // Of several with one number any that is against it counts.
     let latest = |image: &Identity| -> Vec<&Found> {
         let about: Vec<&Found> = all.iter().filter(|found| found.names(image)).collect();
-        let said = about.iter().map(|found| found.said).max();
-        about.into_iter().filter(|found| Some(found.said) == said).collect()
+        let last = about.iter().map(|found| found.record.sequence).max();
+        about.into_iter().filter(|found| Some(found.record.sequence) == last).collect()
     };
     let stale = latest(&of_source).into_iter().find(|found| found.counts() != of_source);
     let lost = latest(&of_destination).into_iter().find(|found| found.counts() == of_destination);
