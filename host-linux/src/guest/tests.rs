@@ -31,6 +31,16 @@ struct Bench {
 }
 
 fn bench(block_size: u32, queue_depth: u16, io_queues: u16, log: Option<std::path::PathBuf>) -> Bench {
+    bench_of(block_size, queue_depth, io_queues, log, false)
+}
+
+fn bench_of(
+    block_size: u32,
+    queue_depth: u16,
+    io_queues: u16,
+    log: Option<std::path::PathBuf>,
+    held: bool,
+) -> Bench {
     let file = FileStorage::memory("test", SIZE).expect("memory");
     images::fill(&file, SIZE, block_size, SEED, &mut |_| true).expect("fill");
     let capacity = Capacity { queues: 16 << 20, data: 16 << 20, controller_data: 1 << 20 };
@@ -80,7 +90,7 @@ fn bench(block_size: u32, queue_depth: u16, io_queues: u16, log: Option<std::pat
             writes: None,
         },
         log,
-        held: false,
+        held,
     })
     .expect("guest");
     Bench { subsystem, file, memory, token, guest }
@@ -122,6 +132,28 @@ fn the_guest_verifies_everything_and_leaves_no_memory_behind() {
         }
         bench.subsystem.stop();
     }
+}
+
+#[test]
+fn a_guest_that_is_held_does_nothing_before_it_begins() {
+    let held = || bench_of(4096, 16, 1, None, true);
+    for begins in [false, true] {
+        let bench = held();
+        assert_eq!(bench.guest.commands(), 0);
+        if begins {
+            bench.guest.begin();
+            bench.works(64);
+        }
+        let (report, ledger) = bench.guest.finish().expect("no error");
+        assert_eq!((report.writes > 0, !ledger.written().is_empty()), (begins, begins), "{report:?}");
+        bench.subsystem.stop();
+    }
+    let bench = held();
+    let report = bench.guest.halt(&bench.token);
+    assert_eq!((report.writes, report.error), (0, Some(GuestError::Halted.to_string())));
+    bench.subsystem.stop();
+    // Nobody is left to begin it, so that its thread ends, too.
+    drop(held());
 }
 
 #[test]

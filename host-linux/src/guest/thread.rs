@@ -165,6 +165,8 @@ impl Guest {
     #[must_use]
     pub fn halt(self, token: &RunToken) -> GuestReport {
         self.shared.halted.store(true, Ordering::Release);
+        // One that is held waits for nothing else.
+        self.ask(Control::Finish);
         token.resume();
         self.interrupts.notify();
         let shared = Arc::clone(&self.shared);
@@ -240,7 +242,7 @@ fn run<R: Confined<Error = AccessError>>(
     };
 
     let mut seen = Seen { stops: setup.token.stops(), holds: setup.endpoint.holds().0, ..Seen::default() };
-    let mut sweep: Option<Sweep> = None;
+    let mut sweep = request.is_some().then_some(Sweep::Draining);
     loop {
         let mut busy = {
             let running = setup.token.enter();
