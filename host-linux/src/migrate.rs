@@ -287,14 +287,20 @@ fn judge(
         }
         Outcome::Indeterminate { .. } if transfer.was_forced => None,
         Outcome::Indeterminate { failure, resume_asked: false } if transfer.source_fenced.is_some() => {
-            let became = match transfer.source_fenced {
-                Some(true) => {
+            let became = match (transfer.source_fenced, guest) {
+                // Its own end would disable the destination, if that could be reached.
+                (_, Some(_)) => {
+                    "and the guest was halted. The end of this program, which resets both managing controllers, lets the \
+                     destination run, with the commands that the guest had queued: disable it. The source holds every write \
+                     acknowledged to the guest; start it again there"
+                }
+                (Some(true), None) => {
                     "so the source was. The end of this program, which resets both managing controllers, lets the destination \
                      run, with the commands that the guest had queued: what it acknowledges from then on is on its side only, \
                      everything before at the source. Let the guest go on at the destination; or disable that first, then let \
                      the source have its memory back and start the guest again there"
                 }
-                _ => {
+                (_, None) => {
                     "nor could the source. The end of this program, which resets both managing controllers, lets both run with \
                      the guest's queues: disable both. The source holds every write acknowledged before, and each side what \
                      it acknowledges from then on"

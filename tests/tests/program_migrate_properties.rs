@@ -305,9 +305,15 @@ fn r10_a_destination_that_nobody_fenced_runs_as_is_said() {
         sides.left("fence").is_some() && sides.left("unfence").is_none(),
         "the source is kept from memory"
     );
-    // It was never programmed by its owner: what it has is what the source had, and it has begun to fetch.
+    // It was never programmed by its owner: what it has is what the source had. It fetches commands, from where no memory is.
     assert_eq!(programmed(&destination), PROGRAMMED);
-    assert_ne!(destination.read32(Offset::new(CSTS)).expect("CSTS"), 0, "it runs");
+    destination.write32(Offset::new(0x1000), 1).expect("the tail of the admin queue");
+    let has_failed = || destination.read32(Offset::new(CSTS)).expect("CSTS") & 2 != 0;
+    let until = Instant::now() + Duration::from_secs(120);
+    while !has_failed() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(has_failed(), "it runs");
 }
 
 #[test]

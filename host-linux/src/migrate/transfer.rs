@@ -703,14 +703,14 @@ fn fence_again(
     let begun = std::time::Instant::now();
     for tries in 1..=FENCE_TRIES {
         let Err(error) = platform.destination_forgotten(destination) else { return true };
-        if tries == FENCE_TRIES || begun.elapsed() >= platform.shell_limit() {
+        let is_last = tries == FENCE_TRIES || begun.elapsed() >= platform.shell_limit();
+        let next = if is_last { "it runs with that once this program ends" } else { "trying again in 1 s" };
+        observer.borrow_mut().note(&format!(
+            "the destination has the guest's state and could not be kept from its memory ({error}): {next}"
+        ));
+        if is_last {
             break;
         }
-        let left = FENCE_TRIES - tries;
-        observer.borrow_mut().note(&format!(
-            "the destination has the guest's state and could not be kept from its memory ({error}): trying again in 1 s, {left} times \
-             more; behind that it runs"
-        ));
         std::thread::sleep(FENCE_AGAIN);
     }
     false
