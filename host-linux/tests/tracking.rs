@@ -116,10 +116,10 @@ fn each_command_says_what_it_did_and_what_it_undoes() {
                  error: guest: a read of the guest completed with status Internal Error (0/06h)\n"],
         ),
         (
-            "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=3d;status=0/06,queue=io,opcode=02,controller=2",
+            "cdq watch embedded:demo --controller 2 --guest embedded:demo/2 --embedded demo,fault=status=0/06,opcode=3d,nth=2;status=0/06,queue=io,opcode=02,controller=2",
             1,
             &[],
-            &["Track Send, start logging", "guest: a read of the guest completed with status Internal Error"],
+            &["Track Send, stop logging", "guest: a read of the guest completed with status Internal Error"],
         ),
         (
             // What was seen until then is told.
