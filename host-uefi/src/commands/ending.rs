@@ -223,6 +223,8 @@ impl Ending<'_> {
         let [id, _] = self.ids;
         let source = Named("source", self.source);
         let (stopped, held, said) = stop_suspended(&source, id, Given::Whole, from, out);
+        // It has had both before it was resumed; whoever took them away since does not keep them.
+        let _ = tried(|| self.destination.open_registers());
         let through = give_memory(&Named("destination", self.destination), out);
         let ended = match (held, stopped.disabled) {
             (Some(Held::Elsewhere), _) => Err(CommandError::SourceElsewhere),

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use nvme_controller::{Quirks, SubsystemConfig};
 use nvme_core::wire::register::CC;
-use nvme_host_uefi::commands::{self, CommandError};
+use nvme_host_uefi::commands::{self, BusMaster, CommandError};
 use nvme_host_uefi::sys::PciStatus;
 use nvme_host_uefi::sys::attributes::{BUS_MASTER, MEMORY};
 use nvme_host_uefi::takeover::Seen;
@@ -96,7 +96,65 @@ fn functions_that_nobody_drives_are_told_from_those_of_other_controllers() {
         let [closes, other_closes] = expected.closes();
         assert_eq!((closes, from.close()), (true, Ok(())), "{name}");
         assert!(!other_closes || to.close() == Ok(()), "{name}");
-        assert_eq!((left(other.guest), other.guest.runs()), (KEPT, false), "{name}: {out}");
+        assert_eq!((left(other.guest), other.guest.may_run()), (KEPT, false), "{name}: {out}");
+    }
+}
+
+#[test]
+fn a_destination_that_nobody_drives_can_be_reached_when_it_runs() {
+    use Which::{From, Only};
+    // (name, its attributes, calls that fail, how it ends, attributes of source and destination, which of them run)
+    const BOTH: u64 = MEMORY | BUS_MASTER;
+    type Row<'r> = (&'r str, u64, &'r [(Call, Which)], Result<(), CommandError>, [u64; 2], [bool; 2]);
+    let failed = Err(CommandError::NotMigrated);
+    let rows: [Row<'_>; 7] = [
+        ("it has nothing", 0, &[], Ok(()), [MEMORY, BOTH], [false, true]),
+        ("it has its memory space", MEMORY, &[], Ok(()), [MEMORY, BOTH], [false, true]),
+        ("it has bus mastering", BUS_MASTER, &[], Ok(()), [MEMORY, BOTH], [false, true]),
+        ("it has both", BOTH, &[], Ok(()), [MEMORY, BOTH], [false, true]),
+        (
+            "its memory space is not enabled at once",
+            0,
+            &[(Call::EnableAttributes, Only(0))],
+            failed,
+            [BOTH, MEMORY],
+            [true, false],
+        ),
+        (
+            "its memory space is not enabled again",
+            0,
+            &[(Call::EnableAttributes, From(3))],
+            Ok(()),
+            [MEMORY, BOTH],
+            [false, true],
+        ),
+        (
+            "it is not given bus mastering",
+            0,
+            &[(Call::EnableAttributes, Only(1))],
+            failed,
+            [BOTH, MEMORY],
+            [true, false],
+        ),
+    ];
+    for (name, attributes, calls, expected, after, run) in rows {
+        let (one, other) = (Side::new(9, |lba| lba as u8), Side::new(9, |_| 0));
+        let time = Time::of(&[&one, &other]);
+        let ((mut from, _), (mut to, _)) = (open(one.manager, &time), open(other.manager, &time));
+        let _guest = open(one.guest, &time);
+        other.guest.attributes.set(attributes);
+        let mut out = String::new();
+        let sides = (
+            commands::Side { session: &mut from, fence: &BusMaster(Some(&one.guest.io)) },
+            commands::Side { session: &mut to, fence: &BusMaster(Some(&other.guest.io)) },
+        );
+        refuse(calls);
+        let ended = commands::migrate(sides.0, sides.1, &MIGRATION, &mut out, &mut || {});
+        let refused = refuse_none();
+        assert_eq!((ended, refused.contains(&0)), (expected, false), "{name}: {out}");
+        assert_eq!((from.close(), to.close()), (Ok(()), Ok(())), "{name}");
+        assert_eq!([&one, &other].map(|side| side.guest.attributes.get()), after, "{name}: {out}");
+        assert_eq!([&one, &other].map(|side| side.guest.runs()), run, "{name}: {out}");
     }
 }
 
@@ -181,5 +239,5 @@ fn a_suspension_that_only_the_state_tells_counts() {
     assert!(out.contains("controller 2 is suspended still: "), "{out}");
     assert_eq!(from.close(), Ok(()));
     other.device.borrow_mut().clear_faults();
-    assert_eq!([one.guest.runs(), other.guest.runs()], [true, false], "{out}");
+    assert_eq!([one.guest.runs(), other.guest.may_run()], [true, false], "{out}");
 }

@@ -204,12 +204,17 @@ impl Function {
         self.device.borrow_mut().write32(self.port, Offset::new(offset), value).expect("a register");
     }
 
-    /// Whether the controller takes commands and reaches memory.
-    pub(crate) fn runs(&self) -> bool {
+    /// Whether the controller takes commands and reaches memory, whether or not its own registers can be reached.
+    pub(crate) fn may_run(&self) -> bool {
         (0..100).for_each(|_| self.work());
         let device = self.device.borrow();
         let takes = device.controller(self.port).expect("there").is_running();
         takes && self.attributes.get() & attributes::BUS_MASTER != 0
+    }
+
+    /// Whether it serves a guest: it may run, and its doorbells can be rung.
+    pub(crate) fn runs(&self) -> bool {
+        self.may_run() && self.attributes.get() & attributes::MEMORY != 0
     }
 
     /// The controller works on.
