@@ -8,6 +8,7 @@
 use core::fmt::{self, Write};
 use core::time::Duration;
 
+use nvme_core::admin::CallError;
 use nvme_core::dma::DmaArena;
 use nvme_core::migration::{Outcome, Summary};
 use nvme_core::register::RegisterIo;
@@ -16,7 +17,7 @@ use nvme_core::wire::ControllerId;
 use super::migrate::SwitchError;
 use super::mover::MoverError;
 use super::{CommandError, Fence};
-use crate::session::{READY_LIMIT, Session};
+use crate::session::{READY_LIMIT, Session, SessionError};
 use crate::sys::PciStatus;
 use crate::takeover::Seen;
 use crate::time::Wait;
@@ -151,14 +152,17 @@ fn stop_suspended<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     manager: &mut Session<'_, '_, R, A, W>,
     out: &mut dyn Write,
 ) -> (Stopped, Option<Held>, fmt::Result) {
+    let whole = given == Given::Whole;
+    // Asked before, because a controller that is asked about a disabled one may refuse to answer.
+    let answered = whole && manager.says_suspended(id) == Ok(true);
     let stopped = stop(which.1, manager);
     let said = stopped.say(which, out);
-    let whole = given == Given::Whole;
     if !whole && !stopped.disabled {
         return (stopped, None, said);
     }
     let (id, suspended) = (id.get(), manager.says_suspended(id));
     let was_disabled = stopped.before.is_some_and(Seen::is_disabled);
+    let was_reset = stopped.disabled && stopped.before.is_some_and(Seen::is_in_use);
     let (held, told) = match suspended {
         Ok(false) => (None, Ok(())),
         Ok(true) if stopped.disabled && stopped.before.is_some() && !was_disabled => {
@@ -176,6 +180,12 @@ fn stop_suspended<R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
                 "{which} was not enabled, so that nothing shows whether it is controller {id}: if it is not, that one runs"
             ),
         ),
+        // The same command has just succeeded: what has changed since is the controller.
+        Err(SessionError::Admin(_, error @ CallError::Status(_)))
+            if answered && was_reset && error.is_refusal() =>
+        {
+            (None, Ok(()))
+        }
         Err(error) if whole => (
             Some(Held::Suspended),
             writeln!(out, "nothing shows whether controller {id} is suspended still ({error}), or runs"),
