@@ -58,8 +58,8 @@ impl Stopped {
         match (self.disabled, self.fenced) {
             (true, true) => writeln!(
                 out,
-                "{which} is disabled and left without bus mastering, until a driver is connected to it alone (connect -r HANDLE \
-                 in the shell); one that is connected to the guest's resets it"
+                "{which} is disabled and left without bus mastering, until its driver resets it, which its next use does: \
+                 use none of its block devices"
             ),
             (true, false) => writeln!(out, "{which} is disabled; its bus mastering could not be taken away"),
             (false, true) => writeln!(
@@ -347,9 +347,9 @@ fn give_memory(which: &Named<'_>, out: &mut dyn Write) -> fmt::Result {
         Ok(()) => writeln!(out, "{which} has bus mastering again"),
         Err(status) => writeln!(
             out,
-            "{which} has no bus mastering, and cannot be given it ({status}): what the guest does there stands still; a \
-             driver that is connected to it alone (connect -r HANDLE in the shell) gives it bus mastering, but \
-             resets it, and what the guest had there is lost"
+            "{which} has no bus mastering, and cannot be given it ({status}): what the guest does there stands still; its \
+             driver at its next use, or where it has none one that is connected to it alone (connect -r HANDLE in the \
+             shell), gives it bus mastering, but resets it, and what the guest had there is lost"
         ),
     }
 }

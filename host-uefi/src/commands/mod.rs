@@ -145,7 +145,7 @@ impl fmt::Display for CommandError {
                     Err(status) => write!(f, " does not let its registers be read: {status}"),
                 }?;
                 f.write_str(
-                    "; nothing was migrated: connect its driver (connect -r HANDLE in the shell), or name the function of the \
+                    "; nothing was migrated: connect a driver to it if it has none (connect -r HANDLE in the shell), or name the function of the \
                      guest's controller (--source)",
                 )
             }
@@ -153,11 +153,11 @@ impl fmt::Display for CommandError {
                 "the migration did not complete: what was printed says where the guest runs, and what stood against it",
             ),
             Self::SourceElsewhere => f.write_str(
-                "the guest was migrated, but the function that --source names is not that of the controller that --source-id \
+                "the guest runs at the destination, or is to, but the function that --source names is not that of the controller that --source-id \
                  names, which is suspended still and must not run: its managing controller is left as it is; reset the machine",
             ),
             Self::SourceSuspended => f.write_str(
-                "the guest was migrated, but nothing shows that the function that --source names is that of the controller that \
+                "the guest runs at the destination, or is to, but nothing shows that the function that --source names is that of the controller that \
                  --source-id names, which must not run and would if it is suspended still: its managing controller is left as it \
                  is; reset the machine",
             ),

@@ -386,7 +386,8 @@ fn a_controller_whose_function_is_another_one_does_not_run() {
     let source = |name, third, said, kept| Row { name, functions: [4, 3], third, rules: "", said, kept };
     let dest = |name, third, rules, said| Row { name, functions: [1, 4], third, rules, said, kept: Some(1) };
     let nobody = "status=0/02,queue=admin,opcode=41,dw10=1/ff;drop,queue=admin,opcode=42";
-    let was_migrated = "the guest was migrated, but the function that --source names is not that";
+    let was_migrated =
+        "the guest runs at the destination, or is to, but the function that --source names is not that";
     let rows = [
         source("the source's", Third::InUse, was_migrated, Some(0)),
         source("the source's, disabled", Third::Disabled, UNUSED, None),
