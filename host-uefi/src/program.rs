@@ -348,6 +348,13 @@ fn migrate(
         false => peek(handle).map(Some).map_err(|error| TakeoverError::Open(error.status())),
     };
     let (source_io, dest_io) = (peeked(source)?, peeked(dest)?);
+    let fences: [&dyn Fence; 2] = [&BusMaster(source_io.as_deref()), &BusMaster(dest_io.as_deref())];
+    // Before the managing controllers are reset, which ends what they do for anybody. One whose function is that of a managing
+    // controller is refused with better words later.
+    if source_io.is_some() && dest_io.is_some() {
+        let [source, _] = fences;
+        commands::is_in_use(source)?;
+    }
     let one = Takeover::open(one)?;
     let other = match Takeover::open(other) {
         Ok(other) => other,
@@ -356,7 +363,6 @@ fn migrate(
             return Failures::of([Err(error.into()), back]);
         }
     };
-    let fences: [&dyn Fence; 2] = [&BusMaster(source_io.as_deref()), &BusMaster(dest_io.as_deref())];
     let [done, closed, other_closed, pages, other_pages] = between([&one, &other], fences, &migration, out);
     let [back, other_back] = [one, other].map(|taken| taken.hand_back().map_err(Failed::HandBack));
     Failures::of([done, closed, other_closed, pages, other_pages, back, other_back])
@@ -400,7 +406,11 @@ fn between_sessions(
         Err(error) => return [Err(error.into()), closed(from.close()), Ok(())],
     };
     let sides = (Side { session: &mut from, fence: source }, Side { session: &mut to, fence: dest });
-    let done = commands::migrate(sides.0, sides.1, migration, out, &mut || {});
+    let done = commands::migrate(sides.0, sides.1, migration, out, &mut || {}).map_err(|error| match error {
+        // It was looked at before.
+        CommandError::SourceNotInUse(place, seen) => CommandError::SourceWasReset(place, seen),
+        error => error,
+    });
     // A reset ends the suspension of a controller that must not run and that nothing else keeps from it: a session that is
     // not closed leaves its controller enabled, which is kept from memory then.
     let [closes_source, closes_dest] = done.as_ref().map_or_else(CommandError::closes, |()| [true; 2]);

@@ -131,6 +131,19 @@ fn are_of_different_subsystems(one: &ControllerIdentity, other: &ControllerIdent
         || one.subsystem_name.as_bytes().is_empty() && one.serial_number != other.serial_number
 }
 
+/// Whether the source of a migration is in use. The controller of a guest is enabled, so that its disable ends its suspension,
+/// which its managing controller then tells: a function that is not enabled would be taken for it.
+///
+/// # Errors
+/// [`CommandError::SourceNotInUse`].
+pub(crate) fn is_in_use(source: &dyn Fence) -> Result<(), CommandError> {
+    let seen = source.look();
+    match seen.is_ok_and(Seen::is_in_use) {
+        true => Ok(()),
+        false => Err(CommandError::SourceNotInUse(source.location().ok(), seen)),
+    }
+}
+
 /// Whether the destination certainly has not all of the state, where setting it did not succeed.
 fn refuses_state(outcome: &Ended) -> bool {
     let (Outcome::RolledBack { failure, .. } | Outcome::SourceStuck { failure, .. }) = outcome else {
@@ -193,12 +206,7 @@ pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
         given: Given::Nothing,
         ids: [what.source, what.destination],
     };
-    // The controller of a guest is enabled, so that its disable ends its suspension, which its managing controller then
-    // tells: a function that is not enabled would be taken for it.
-    let seen = source.fence.look();
-    if !seen.is_ok_and(Seen::is_in_use) {
-        return Err(CommandError::SourceNotInUse(source.fence.location().ok(), seen));
-    }
+    is_in_use(source.fence)?;
     let mut switch = Switch {
         source: source.fence,
         destination: destination.fence,

@@ -18,6 +18,7 @@ use nvme_core::cdq::CdqMemoryError;
 use nvme_core::wire::identify::NotAnnounced;
 
 pub use fence::{BusMaster, Fence};
+pub(crate) use migrate::is_in_use;
 pub use migrate::{Migration, Side, migrate};
 pub use show::{RegistersError, identify, log, read, registers};
 pub use watch::{Waiting, Watch, watch};
@@ -60,6 +61,8 @@ pub enum CommandError {
     Unlike,
     /// The function of the source, where it is if that is known, is not seen to be in use.
     SourceNotInUse(Option<[usize; 4]>, Result<Seen, PciStatus>),
+    /// As before, but it was in use before the managing controllers were taken over.
+    SourceWasReset(Option<[usize; 4]>, Result<Seen, PciStatus>),
     /// The migration did not complete; what was printed says where the guest runs.
     NotMigrated,
     /// The migration completed, but the source is not seen to be disabled.
@@ -87,6 +90,28 @@ impl CommandError {
             !matches!(self, Self::SourceElsewhere | Self::SourceSuspended),
             !matches!(self, Self::DestinationElsewhere | Self::DestinationSuspended),
         ]
+    }
+}
+
+/// A function that is not seen to be in use.
+fn unused(
+    f: &mut fmt::Formatter<'_>,
+    which: &str,
+    place: Option<[usize; 4]>,
+    seen: &Result<Seen, PciStatus>,
+) -> fmt::Result {
+    write!(f, "the {which}'s function")?;
+    if let Some([segment, bus, device, function]) = place {
+        write!(f, " ({segment:04x}:{bus:02x}:{device:02x}.{function})")?;
+    }
+    match seen {
+        Ok(Seen::Registers { enabled, ready }) => {
+            write!(f, " is not in use: CC.EN is {}, CSTS.RDY is {}", u8::from(*enabled), u8::from(*ready))
+        }
+        Ok(Seen::AllOnes) => f.write_str(
+            " reads all ones in its registers: its memory space is off, or it is gone, and nothing shows that a guest uses it",
+        ),
+        Err(status) => write!(f, " does not let its registers be read: {status}"),
     }
 }
 
@@ -127,26 +152,17 @@ impl fmt::Display for CommandError {
                  long",
             ),
             Self::SourceNotInUse(place, seen) => {
-                f.write_str("the source's function")?;
-                if let Some([segment, bus, device, function]) = place {
-                    write!(f, " ({segment:04x}:{bus:02x}:{device:02x}.{function})")?;
-                }
-                match seen {
-                    Ok(Seen::Registers { enabled, ready }) => write!(
-                        f,
-                        " is not in use: CC.EN is {}, CSTS.RDY is {}",
-                        u8::from(*enabled),
-                        u8::from(*ready)
-                    ),
-                    Ok(Seen::AllOnes) => f.write_str(
-                        " reads all ones in its registers: its memory space is off, or it is gone, and nothing shows that a \
-                         guest uses it",
-                    ),
-                    Err(status) => write!(f, " does not let its registers be read: {status}"),
-                }?;
+                unused(f, "source", *place, seen)?;
                 f.write_str(
                     "; nothing was migrated: connect a driver to it if it has none (connect -r HANDLE in the shell), or name the function of the \
                      guest's controller (--source)",
+                )
+            }
+            Self::SourceWasReset(place, seen) => {
+                unused(f, "source", *place, seen)?;
+                f.write_str(
+                    "; it was in use before, which the reset of its managing controller or its user may have ended; nothing was \
+                     migrated: where the guest does not run any more start it anew",
                 )
             }
             Self::NotMigrated => f.write_str(

@@ -353,6 +353,34 @@ fn a_watch_ends_by_the_timer_of_the_firmware_or_by_its_waits() {
     }
 }
 
+#[test]
+fn a_source_that_goes_with_the_reset_of_its_manager_is_told_of() {
+    for (name, rule, said) in [
+        ("it is there for the first look only", "all-ones,controller=2,nth=3", true),
+        ("it is not there for the first either", "all-ones,controller=2", false),
+    ] {
+        let Machine { sides: [one, other], handles } = Machine::new();
+        misbehave(&one, rule);
+        let (status, out, _) = run(LINE, &[]);
+        assert_eq!((status, out.lines().count()), (Status::DEVICE_ERROR, 1), "{name}: {out}");
+        assert!(
+            out.starts_with("nvme-lm: the source's function (0000:01:02.3) reads all ones"),
+            "{name}: {out}"
+        );
+        let words =
+            "it was in use before, which the reset of its managing controller or its user may have ended";
+        assert_eq!((out.contains(words), out.contains("--source")), (said, !said), "{name}: {out}");
+        for side in [&one, &other] {
+            assert_eq!(
+                (side.manager.written.get() != 0, side.guest.written.get()),
+                (said, 0),
+                "{name}: {out}"
+            );
+        }
+        assert!(handles.iter().all(|handle| boot::users(*handle) == (true, 0)), "{name}: {out}");
+    }
+}
+
 /// How the function of a third subsystem is when the migration begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Third {
@@ -431,7 +459,7 @@ fn a_controller_whose_function_is_another_one_does_not_run() {
             for handle in handles {
                 assert_eq!(boot::users(handle), (true, 0), "{name}: {out}");
             }
-            for function in [one.guest, other.guest, third.guest] {
+            for function in functions {
                 assert_eq!(function.written.get(), 0, "{name}: {out}");
             }
             continue;
