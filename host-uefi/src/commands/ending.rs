@@ -239,8 +239,15 @@ impl Ending<'_> {
         let ended = match (held, stopped.disabled) {
             (Some(Held::Elsewhere), _) => Err(CommandError::SourceElsewhere),
             (Some(Held::Suspended), _) => Err(CommandError::SourceSuspended),
-            (None, true) => Ok(()),
             (None, false) => Err(CommandError::SourceEnabled),
+            (None, true) => {
+                // The controller that was resumed has CC.EN and CSTS.RDY from the source's state.
+                let seen = self.destination.look();
+                match seen.is_ok_and(Seen::is_in_use) {
+                    true => Ok(()),
+                    false => Err(CommandError::DestinationNotInUse(self.destination.location().ok(), seen)),
+                }
+            }
         };
         (ended, said.and(through))
     }

@@ -168,7 +168,8 @@ fn refuses_state(outcome: &Ended) -> bool {
 ///
 /// # Errors
 /// A controller does not announce it, both are of one subsystem, the namespaces are not alike, the migration did not
-/// complete, or the source is not seen to be disabled, or not to have been in use before. A session is not to be closed if
+/// complete, or the source is not seen to be disabled, or not to have been in use before, or the destination not to be in use
+/// afterwards. A session is not to be closed if
 /// [`CommandError::closes`] says so.
 pub fn migrate<'d, 's, R: RegisterIo, A: DmaArena, W: Wait + ?Sized>(
     source: Side<'_, 'd, 's, R, A, W>,

@@ -67,6 +67,9 @@ pub enum CommandError {
     NotMigrated,
     /// The migration completed, but the source is not seen to be disabled.
     SourceEnabled,
+    /// The migration completed, but the function of the destination, where it is if that is known, is not seen to be in use: it
+    /// is not that of the controller that was resumed.
+    DestinationNotInUse(Option<[usize; 4]>, Result<Seen, PciStatus>),
     /// The function of the source is not that of the controller that was migrated, which is suspended still. The session of
     /// its managing controller is not to be closed: the controller would run beside the destination.
     SourceElsewhere,
@@ -187,6 +190,14 @@ impl fmt::Display for CommandError {
                  --dest-id names, which is suspended still and must not run: its managing controller is left as it is; reset \
                  the machine",
             ),
+            Self::DestinationNotInUse(place, seen) => {
+                unused(f, "destination", *place, seen)?;
+                f.write_str(
+                    "; the guest was migrated, but the function that --dest names is not seen to be that of the controller that \
+                     --dest-id names, which runs, as a rule without bus mastering, so that the guest stands still: connect no \
+                     driver to it, and reset the machine",
+                )
+            }
             Self::SourceEnabled => f.write_str(
                 "the guest was migrated, but the source is not seen to be disabled: connect no driver to it, and reset the \
                  machine",

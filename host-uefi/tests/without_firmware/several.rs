@@ -354,6 +354,38 @@ fn a_watch_ends_by_the_timer_of_the_firmware_or_by_its_waits() {
 }
 
 #[test]
+fn a_destination_whose_function_is_another_one_is_told_of() {
+    const NOT: &str =
+        "the function that --dest names is not seen to be that of the controller that --dest-id names";
+    let unused = "the destination's function (0000:01:02.3) is not in use: CC.EN is 0, CSTS.RDY is 0; ";
+    let unseen = "the destination's function (0000:01:02.3) reads all ones in its registers: ";
+    for (name, how, said) in [
+        ("disabled", Third::Disabled, unused),
+        ("idle", Third::Idle, unused),
+        ("all ones", Third::AllOnes, unseen),
+    ] {
+        let sides = [0xA0, 0xB1, 0xC2].map(|content| Side::of(9, BLOCKS, move |_| content));
+        let [one, other, third] = &sides;
+        let handles = boot::start(&[one.manager, one.guest, other.manager, other.guest, third.guest]);
+        // Nobody drives the right one either.
+        other.guest.set_register(CC, 0);
+        other.guest.attributes.set(0);
+        how.make(third);
+        let line = LINE.replace("--dest 3", "--dest 4");
+        let (status, out, _) = run(&line, &[]);
+        assert_eq!(status, Status::DEVICE_ERROR, "{name}: {out}");
+        let errors: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix("nvme-lm: ")).collect();
+        assert!(errors.len() == 1 && errors[0].starts_with(said) && errors[0].contains(NOT), "{name}: {out}");
+        // The guest is there, and stands still.
+        assert!(out.contains("migrated: ") && other.guest.register(CC) & 1 == 1, "{name}: {out}");
+        assert_eq!(sides.each_ref().map(|side| side.guest.may_run()), [false; 3], "{name}: {out}");
+        for handle in [handles[0], handles[2]] {
+            assert_eq!(boot::users(handle), (true, 0), "{name}: {out}");
+        }
+    }
+}
+
+#[test]
 fn a_source_that_goes_with_the_reset_of_its_manager_is_told_of() {
     for (name, rule, said) in [
         ("it is there for the first look only", "all-ones,controller=2,nth=3", true),
@@ -389,6 +421,22 @@ enum Third {
     /// Disabled, and without its memory space.
     Idle,
     AllOnes,
+}
+
+impl Third {
+    fn make(self, third: &Side) {
+        match self {
+            Self::InUse => {}
+            Self::Disabled => third.guest.set_register(CC, 0),
+            Self::Idle => {
+                third.guest.set_register(CC, 0);
+                third.guest.attributes.set(0);
+            }
+            Self::AllOnes => {
+                misbehave(third, "all-ones");
+            }
+        }
+    }
 }
 
 #[test]
@@ -432,17 +480,7 @@ fn a_controller_whose_function_is_another_one_does_not_run() {
         let [one, other, third] = &sides;
         let functions = [one.manager, one.guest, other.manager, other.guest, third.guest];
         let handles = boot::start(&functions);
-        match how {
-            Third::InUse => {}
-            Third::Disabled => third.guest.set_register(CC, 0),
-            Third::Idle => {
-                third.guest.set_register(CC, 0);
-                third.guest.attributes.set(0);
-            }
-            Third::AllOnes => {
-                misbehave(third, "all-ones");
-            }
-        }
+        how.make(third);
         if !rules.is_empty() {
             misbehave(other, rules);
         }
