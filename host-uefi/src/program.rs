@@ -289,7 +289,7 @@ fn list(out: &mut dyn Write) -> Result<(), Failed> {
 }
 
 fn registers(handle: Handle, out: &mut dyn Write) -> Result<(), Failures> {
-    let taken = Takeover::open(handle)?;
+    let taken = Takeover::open_to_look(handle)?;
     let shown = commands::registers(&PciRegisters::new(taken.io()), out).map_err(|error| match error {
         commands::RegistersError::Access(error) => Failed::Register(error),
         commands::RegistersError::Output => Failed::Command(CommandError::Output),

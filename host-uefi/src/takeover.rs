@@ -79,6 +79,9 @@ pub enum TakeoverError {
     Look(PciStatus),
     /// The function is no NVMe controller.
     NotNvme(Class),
+    /// The controller is enabled, and has neither a driver nor bus mastering: so it is left where its reset would let a controller
+    /// run that must not, or where it does not let itself be disabled.
+    Kept,
     /// Memory space or bus mastering cannot be enabled.
     Enable(PciStatus),
     /// It was not taken over for this reason, and is not as it was before.
@@ -111,6 +114,11 @@ impl fmt::Display for TakeoverError {
             Self::NotNvme(class) => {
                 write!(f, "a function of class {class} is no NVMe controller: name one of class 010802")
             }
+            Self::Kept => f.write_str(
+                "the controller is enabled, without a driver and without access to memory, as an earlier command leaves one that \
+                 is not to be used: its reset may let a guest's controller run beside the one that the guest has; reset the \
+                 machine",
+            ),
             Self::Enable(status) => {
                 write!(
                     f,
@@ -258,18 +266,39 @@ impl Takeover {
     /// # Errors
     /// [`TakeoverError`]; whatever was changed by then is undone, but with [`TakeoverError::NotUndone`].
     pub fn open(handle: Handle) -> Result<Self, TakeoverError> {
+        Self::take(handle, true)
+    }
+
+    /// The same to look at its registers: it gets no access to memory, and is not to be attached.
+    pub(crate) fn open_to_look(handle: Handle) -> Result<Self, TakeoverError> {
+        Self::take(handle, false)
+    }
+
+    fn take(handle: Handle, to_drive: bool) -> Result<Self, TakeoverError> {
         // Looked at before anything is taken away from its driver.
-        let (saved, supported) = {
+        let (saved, supported, stands) = {
             let io = sys::peek(handle).map_err(|error| TakeoverError::Open(error.status()))?;
             let class = Class::read(&io).map_err(TakeoverError::Look)?;
             if !class.is_nvme() {
                 return Err(TakeoverError::NotNvme(class));
             }
-            io.attributes()
+            let (saved, supported) = io
+                .attributes()
                 .and_then(|saved| Ok((saved, io.supported_attributes()?)))
-                .map_err(TakeoverError::Look)?
+                .map_err(TakeoverError::Look)?;
+            // Enabled, and kept from memory.
+            let stands = to_drive
+                && saved & attributes::BUS_MASTER == 0
+                && matches!(
+                    Seen::look(&io).map_err(TakeoverError::Look)?,
+                    Seen::Registers { enabled: true, .. }
+                );
+            (saved, supported, stands)
         };
         let wanted = sys::has_driver(handle).map_err(TakeoverError::Look)?;
+        if stands && !wanted {
+            return Err(TakeoverError::Kept);
+        }
         let mut driver = Driver { handle, wanted };
         let io = match boot::open_protocol_exclusive::<PciIo>(handle) {
             Ok(io) => io,
@@ -284,7 +313,10 @@ impl Takeover {
             }
         };
         let taken = Self { io, driver, saved, attached: Cell::new(false), left: None };
-        let needed = NEEDED | (supported & attributes::DUAL_ADDRESS_CYCLE);
+        let needed = match to_drive {
+            true => NEEDED | (supported & attributes::DUAL_ADDRESS_CYCLE),
+            false => attributes::MEMORY,
+        };
         match taken.io().enable_attributes(needed) {
             Ok(()) => Ok(taken),
             Err(status) => Err(match taken.hand_back() {

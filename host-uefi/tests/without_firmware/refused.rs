@@ -12,7 +12,7 @@ use nvme_host_uefi::arena::{ArenaSlot, PciArena};
 use nvme_host_uefi::program;
 use nvme_host_uefi::registers::{PciRegisters, RegisterError};
 use nvme_host_uefi::session::{SessionError, Storage};
-use nvme_host_uefi::sys::attributes::BUS_MASTER;
+use nvme_host_uefi::sys::attributes::{BUS_MASTER, MEMORY};
 use nvme_host_uefi::takeover::{HandBackError, Takeover, TakeoverError};
 use nvme_host_uefi::time::FirmwareTime;
 use uefi::{Handle, Status};
@@ -257,6 +257,45 @@ fn what_fails_at_a_take_over_is_typed() {
             "{words}"
         );
     }
+}
+
+#[test]
+fn a_controller_that_is_kept_from_memory_is_not_taken_over() {
+    const BOTH: u64 = MEMORY | BUS_MASTER;
+    let unread = &[(Call::ReadRegister, Which::From(0))];
+    // (name, whether it has a driver, attributes, CC.EN, calls that fail, how it ends)
+    type Row<'r> = (&'r str, bool, u64, u32, &'r [(Call, Which)], Result<(), TakeoverError>);
+    let look = Err(TakeoverError::Look(Status::DEVICE_ERROR));
+    let rows: [Row<'_>; 8] = [
+        ("kept", false, MEMORY, 1, &[], Err(TakeoverError::Kept)),
+        ("nothing shows that it is not", false, MEMORY, 1, unread, look),
+        ("it has a driver", true, MEMORY, 1, &[], Ok(())),
+        ("it has bus mastering", false, BOTH, 1, &[], Ok(())),
+        ("it has both", true, BOTH, 1, &[], Ok(())),
+        ("it is disabled", false, MEMORY, 0, &[], Ok(())),
+        ("nobody drives it", false, 0, 0, &[], Ok(())),
+        ("without its memory space", false, 0, 1, &[], Ok(())),
+    ];
+    for (name, driver, attributes, enabled, calls, expected) in rows {
+        let (side, handle) = machine();
+        if !driver {
+            boot::disconnect(handle);
+        }
+        side.manager.set_register(CC, enabled);
+        side.manager.attributes.set(attributes);
+        side.manager.written.set(0);
+        refuse(calls);
+        let ended = once(handle);
+        let failed = refuse_none();
+        assert!(failed.iter().all(|failed| *failed != 0), "{name}: {failed:?}");
+        match expected {
+            Ok(()) => assert_eq!(ended, Ok(Ok(())), "{name}"),
+            Err(error) => assert_eq!(ended, Err(error), "{name}"),
+        }
+        assert_eq!(side.manager.written.get() != 0, expected.is_ok(), "{name}");
+        assert_eq!((side.manager.attributes.get(), boot::users(handle)), (attributes, (driver, 0)), "{name}");
+    }
+    assert!(TakeoverError::Kept.to_string().ends_with("; reset the machine"));
 }
 
 #[test]

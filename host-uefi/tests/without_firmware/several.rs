@@ -518,5 +518,28 @@ fn a_controller_whose_function_is_another_one_does_not_run() {
         assert_eq!(free.manager.register(CC) & 1, 0, "{name}: {out}");
         assert_eq!(boot::users(handles[2 * kept]), (false, 0), "{name}: {out}");
         assert_eq!(boot::users(handles[2 - 2 * kept]), (true, 0), "{name}: {out}");
+        // Nor does any command that follows end it.
+        let attributes = stuck.manager.attributes.get();
+        let commands = ["identify", "read 0 1", "log 2", "cdq watch --tracked 2 --entries 64 --seconds 0"];
+        let commands = commands.map(|command| format!("{command} --controller {}", 2 * kept));
+        for command in commands.iter().map(String::as_str).chain([LINE, &line]) {
+            let (status, out, _) = run(command, &[]);
+            assert_eq!((status, out.lines().count()), (Status::DEVICE_ERROR, 1), "{name}, {command}: {out}");
+            let refused = "nvme-lm: the controller is enabled, without a driver and without access to memory";
+            let not_in_use = "nvme-lm: the source's function (0000:01:02.3) is not in use";
+            let unused = command == line && kept == 0;
+            let expected = if unused { not_in_use } else { refused };
+            assert!(out.starts_with(expected), "{name}, {command}: {out}");
+        }
+        let registers = format!("registers --controller {}", 2 * kept);
+        for (command, said) in [(registers.as_str(), "CC"), ("list", "4  0000:01:02.3")] {
+            let (status, out, _) = run(command, &[]);
+            assert!(status == Status::SUCCESS && out.contains(said), "{name}, {command}: {out}");
+        }
+        assert_eq!(stuck.manager.register(CC) & 1, 1, "{name}");
+        assert_eq!(stuck.manager.attributes.get(), attributes, "{name}");
+        assert!(!stuck.guest.may_run() && free.guest.runs(), "{name}");
+        assert_eq!(boot::users(handles[2 * kept]), (false, 0), "{name}");
+        assert_eq!(boot::users(handles[2 - 2 * kept]), (true, 0), "{name}");
     }
 }

@@ -116,6 +116,11 @@ pub(crate) fn users(of: Handle) -> (bool, usize) {
     .expect("a function")
 }
 
+/// Its driver lets go of the function, and leaves the controller as it is.
+pub(crate) fn disconnect(of: Handle) {
+    with(of.as_ptr(), |seat| seat.opens.clear()).expect("a function");
+}
+
 /// The timer.
 pub(crate) fn timer() -> Timer {
     FIRMWARE.with_borrow(|firmware| firmware.timer)
