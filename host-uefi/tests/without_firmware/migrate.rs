@@ -104,6 +104,28 @@ fn a_controller_with_its_namespace_moves_while_it_is_written_to() {
 }
 
 #[test]
+fn a_destination_that_loses_its_memory_space_on_the_way_has_it_again() {
+    let (one, other) = (Side::new(9, |lba| lba as u8), Side::new(9, |_| 0));
+    let time = Time::of(&[&one, &other]);
+    let ((mut from, _), (mut to, _)) = (open(one.manager, &time), open(other.manager, &time));
+    let _guest = open(one.guest, &time);
+    let log = RefCell::default();
+    let source = Bus::new(one.guest, "source", &log);
+    let mut destination = Bus::new(other.guest, "destination", &log);
+    let lose = || other.guest.attributes.set(0);
+    destination.given = Some(&lose);
+    let mut out = String::new();
+    let sides = (
+        commands::Side { session: &mut from, fence: &source },
+        commands::Side { session: &mut to, fence: &destination },
+    );
+    let ended = commands::migrate(sides.0, sides.1, &MIGRATION, &mut out, &mut || {});
+    assert_eq!((ended, other.guest.attributes.get()), (Ok(()), MEMORY | BUS_MASTER), "{out}");
+    assert_eq!([one.guest.may_run(), other.guest.runs()], [false, true], "{out}");
+    assert_eq!((from.close(), to.close()), (Ok(()), Ok(())));
+}
+
+#[test]
 fn a_migration_that_cannot_be_is_refused_or_rolled_back() {
     let nobody = Migration { destination: ControllerId::new(9), ..MIGRATION };
     let itself = Migration { source: ControllerId::new(1), ..MIGRATION };
