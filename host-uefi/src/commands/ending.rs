@@ -241,8 +241,13 @@ impl Ending<'_> {
             (Some(Held::Suspended), _) => Err(CommandError::SourceSuspended),
             (None, false) => Err(CommandError::SourceEnabled),
             (None, true) => {
-                // The controller that was resumed has CC.EN and CSTS.RDY from the source's state.
-                let seen = self.destination.look();
+                // The controller that was resumed has CC.EN and CSTS.RDY from the source's state, the latter perhaps late.
+                let until = from.now().after(READY_LIMIT);
+                let mut seen = self.destination.look();
+                while !seen.is_ok_and(Seen::is_in_use) && !from.now().has_reached(until) {
+                    from.sleep(LOOK);
+                    seen = self.destination.look();
+                }
                 match seen.is_ok_and(Seen::is_in_use) {
                     true => Ok(()),
                     false => Err(CommandError::DestinationNotInUse(self.destination.location().ok(), seen)),
